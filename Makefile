@@ -1,0 +1,44 @@
+# The two commands a newcomer needs are `make run` and `make test`; each makes what it needs by itself.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+ARGS   ?=
+# Two at a time: the tests start real servers and real workers, and two cores are what they are made for.
+JOBS   ?= 2
+
+.PHONY: help run test lint types pytest coverage bench clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,fast,test,lint]'
+	@touch $@
+
+run: $(READY) ## everything on this machine: server, node, nexlet, the samples (ARGS=--once stops after them)
+	@exec $(BIN)/nexlet-functions dev samples $(ARGS)
+
+test: lint types pytest ## lint, types and all tests
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: $(READY)
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+
+pytest: $(READY)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -q $(ARGS)
+
+coverage: $(READY) ## the tests with branch coverage
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -q --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+bench: $(READY) ## figures beside a bare nats-py responder in the same run
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## removes what the commands above made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*

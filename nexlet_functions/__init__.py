@@ -1,0 +1,1 @@
+"""The nexlet: runner, function agent, triggers, command line."""

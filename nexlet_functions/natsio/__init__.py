@@ -1,0 +1,1 @@
+"""Connections to NATS: by credentials, supervised, shared."""
