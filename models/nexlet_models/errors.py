@@ -1,0 +1,55 @@
+"""What this package raises: one root, a stable code for programs, the next step in the message."""
+
+from __future__ import annotations
+
+__all__ = ["InvalidDuration", "InvalidSize", "InvalidToken", "MalformedMessage", "ModelError"]
+
+
+class ModelError(ValueError):
+    """The root of what this package raises. A `ValueError`: what came in is not what it should be."""
+
+    code = "model"
+
+
+class MalformedMessage(ModelError):
+    """Bytes that are not the message they should be. The text names the fields, never their values.
+
+    Attributes:
+        message: the name of the message, such as "RegisterAgentRequest".
+        problems: one line a field, such as "field run_request: Field required".
+    """
+
+    code = "malformed-message"
+
+    def __init__(self, message: str, problems: tuple[str, ...]) -> None:
+        self.message = message
+        self.problems = problems
+        super().__init__(f"not a {message}: {'; '.join(problems)}")
+
+
+class InvalidToken(ModelError):
+    """A name or id that cannot be one token of a subject.
+
+    Attributes:
+        token: as it was given.
+        reason: why not, such as "has a '.' in it".
+    """
+
+    code = "invalid-token"
+
+    def __init__(self, token: str, reason: str) -> None:
+        self.token = token
+        self.reason = reason
+        super().__init__(f"{token!r} cannot be a token of a subject: it {reason}")
+
+
+class InvalidDuration(ModelError):
+    """A text that is no duration as Go writes them."""
+
+    code = "invalid-duration"
+
+
+class InvalidSize(ModelError):
+    """A text that is no size with a unit."""
+
+    code = "invalid-size"
