@@ -1,0 +1,26 @@
+"""Where messages go: one synchronous call for each, made from the connection's reader.
+
+A `MessageSink` is what a subscription delivers to. There is no queue and no task between the socket and the sink, so a
+sink takes the message and returns: it puts it in line, counts it, or refuses it, and never waits.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["MessageSink"]
+
+
+class MessageSink(Protocol):
+    """Takes the messages of a subscription."""
+
+    def message(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
+        """One message, in the order it came. Must return at once and not raise (what it raises is logged).
+
+        Args:
+            subject: the subject it was published on.
+            reply: where an answer is awaited; "" where none is.
+            payload: the body.
+            headers: the raw header block, `NATS/1.0\\r\\n...\\r\\n\\r\\n`, or b"" where there is none.
+        """
+        ...
