@@ -1,9 +1,9 @@
 """The nexlet's curve key: what an environment is sealed to, and how a sealed one is opened.
 
-A `CurveKey` is an X25519 key pair in the texts of NATS: the public key begins with `X`, the seed with `SX`, both base32 of
-a prefix, the key and a CRC-16. A sealed message is `xkv1`, a nonce of 24 bytes and a NaCl box (nkeys' `xkeys`). The key is
-kept in a file, so that what was sealed to it outlives a restart; nexlets that are given the same file can open each
-other's environments, which is what lets a clone of a workload start elsewhere.
+A `CurveKey` is an X25519 key pair in the texts of NATS: the public key begins with `X`, the seed with `SX`, both base32
+of a prefix, the key and a CRC-16. A sealed message is `xkv1`, a nonce of 24 bytes and a NaCl box (nkeys' `xkeys`). The
+key is kept in a file, so that what was sealed to it outlives a restart; nexlets that are given the same file can open
+each other's environments, which is what lets a clone of a workload start elsewhere.
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ class CurveKey:
             raise CannotOpen(f"the sender's key is unusable: {error}") from None
         start = len(_VERSION)
         try:
-            return nacl.public.Box(self._private, peer).decrypt(sealed[start + _NONCE :], sealed[start : start + _NONCE])
+            return nacl.public.Box(self._private, peer).decrypt(
+                sealed[start + _NONCE :], sealed[start : start + _NONCE]
+            )
         except nacl.exceptions.CryptoError:
             raise CannotOpen("it was sealed to another key, by another sender, or was changed on the way") from None
 

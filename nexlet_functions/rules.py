@@ -1,0 +1,145 @@
+"""What an operator allows a namespace: as data, with the types that settings are written in.
+
+`NamespaceRules` are the rules of one namespace, `Ceilings` how far a function may turn its own limits up,
+`NamespaceCredentials` what is used in its name in place of what the node hands out. `Duration` and `Size` are numbers
+that people write as texts.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from nexlet_models.durations import parse_duration
+from nexlet_models.sizes import parse_size
+from nexlet_models.subjects import valid_subject
+from nexlet_sandboxes.profiles import PROFILES
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+__all__ = [
+    "Ceilings",
+    "Duration",
+    "NamespaceCredentials",
+    "NamespaceRules",
+    "ProfileName",
+    "ReadableFile",
+    "Size",
+]
+
+MIB = 1024 * 1024
+
+
+def _duration(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _size(value: object) -> object:
+    return parse_size(value) if isinstance(value, str) else value
+
+
+Duration = Annotated[float, BeforeValidator(_duration), Field(gt=0, allow_inf_nan=False)]
+"""Seconds; written as Go writes durations: "300ms", "1m30s"."""
+
+Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+"""Bytes; written with a unit: "64MiB"."""
+
+
+def _file(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"the file {path} cannot be read by this user")
+    return path
+
+
+def _profile(name: str) -> str:
+    if name not in PROFILES:
+        raise ValueError(f"no profile is called '{name}'; there are {', '.join(PROFILES)}")
+    return name
+
+
+def _pattern(subject: str) -> str:
+    reason = valid_subject(subject.replace("{namespace}", "namespace"), wildcards=True)
+    if reason is not None:
+        raise ValueError(f"'{subject}' is no subject: it {reason}")
+    return subject
+
+
+ReadableFile = Annotated[Path, AfterValidator(_file)]
+"""A file that is there and that we may read."""
+
+ProfileName = Annotated[str, AfterValidator(_profile)]
+"""A sandbox profile that this version has."""
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+"""A subject with wildcards; `{namespace}` stands for the namespace's name."""
+
+
+_CONFIG = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False)
+
+
+class Ceilings(BaseModel):
+    """How far one function may turn its own limits up; the defaults are those of the start request's table."""
+
+    model_config = _CONFIG
+
+    timeout: Duration = Field(300.0, description="longest time limit of an invocation, and longest wait before one")
+    load_timeout: Duration = Field(30.0, description="longest time for compiling and loading")
+    memory: Size = Field(1024 * MIB, description="most memory of a worker")
+    max_pending: int = Field(65536, ge=1, description="most invocations that may wait")
+    log_rate: Size = Field(MIB, description="most output a second, in bytes")
+    idle: Duration = Field(86400.0, description="longest time for which an idle worker is kept")
+    workers: int = Field(32, ge=1, description="most workers of one function")
+    source: Size = Field(MIB, description="largest source, helper modules included")
+
+
+class NamespaceCredentials(BaseModel):
+    """What a namespace's triggers, feeds and artifacts connect with, in place of what the node hands out.
+
+    One kind of them: a creds file, an nkey seed, a token, or a user with a password. All of it in files.
+    """
+
+    model_config = _CONFIG
+
+    servers: tuple[str, ...] = Field((), description="NATS servers; none means those the node names")
+    creds: ReadableFile | None = Field(None, description="creds file with a user's JWT and seed")
+    nkey: ReadableFile | None = Field(None, description="file with an nkey seed")
+    user: str = Field("", description="user name; with password_file")
+    password_file: ReadableFile | None = Field(None, description="file with the user's password")
+    token_file: ReadableFile | None = Field(None, description="file with a token")
+    tls_ca: ReadableFile | None = Field(None, description="certificates of who may sign the server's")
+    tls_cert: ReadableFile | None = Field(None, description="our certificate; with tls_key")
+    tls_key: ReadableFile | None = Field(None, description="its key")
+    tls_first: bool = Field(False, description="TLS before the server says anything")
+
+    def model_post_init(self, _: object) -> None:
+        kinds = [name for name in ("creds", "nkey", "user", "token_file") if getattr(self, name)]
+        if len(kinds) > 1:
+            raise ValueError(f"one kind of credentials, not several: {', '.join(kinds)}")
+        if bool(self.user) != bool(self.password_file):
+            raise ValueError("user and password_file go together")
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("tls_cert and tls_key go together")
+
+
+class NamespaceRules(BaseModel):
+    """What the operator allows a namespace. `defaults` are these rules for every namespace without its own word."""
+
+    model_config = _CONFIG
+
+    subjects: tuple[Pattern, ...] = Field(
+        (), description="patterns that triggers must lie within, such as {namespace}.>; none means any that is free"
+    )
+    credentials: NamespaceCredentials | None = Field(
+        None, description="connect with these for triggers, feeds and artifacts"
+    )
+    profiles: tuple[ProfileName, ...] = Field(
+        tuple(name for name in PROFILES if name != "unsafe-dev"), min_length=1, description="sandbox profiles allowed"
+    )
+    ceilings: Ceilings = Field(Ceilings.model_construct(), description="how far limits may be turned up")
+    max_functions: int | None = Field(None, ge=0, description="functions of the namespace on this nexlet")
+    max_workers: int | None = Field(None, ge=1, description="workers of all of them, by what they ask for at most")
+    max_memory: Annotated[int | None, BeforeValidator(_size), Field(gt=0)] = Field(
+        None, description="memory of all these workers"
+    )
