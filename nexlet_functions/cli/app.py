@@ -1,0 +1,134 @@
+"""The root of the command line: which commands there are, and how each of them ends.
+
+A command's module is imported when the command is asked for, and its function is found by its name. What a command
+raises becomes a text on standard error and an exit code here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from nexlet_functions.cli.exits import CommandFailed, CommandRefused, Exit
+from nexlet_functions.cli.output import Output
+
+__all__ = ["COMMANDS", "app", "load_command", "run"]
+
+COMMANDS = ("dev", "up", "invoke", "check", "pack", "modules", "version")
+"""In the order of `--help`; the module `nexlet_functions.cli.NAME` has the function `NAME`."""
+
+_PROGRAM = "nexlet-functions"
+
+
+class _Commands(TyperGroup):
+    """A group that loads a command when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return load_command(cmd_name) if cmd_name in COMMANDS else None
+
+
+app = typer.Typer(
+    name=_PROGRAM,
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from nexlet_functions.cli.version import version
+
+        version(json=None)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Python functions on NATS, each in its own locked process: the Python nexlet for Nex."""
+
+
+@functools.cache
+def load_command(name: str) -> TyperCommand:
+    """The command of that name, ready to be run by the group.
+
+    Args:
+        name: one of `COMMANDS`.
+    """
+    module = importlib.import_module(f"nexlet_functions.cli.{name}")
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command(name, context_settings={"help_option_names": ["-h", "--help"]})(_ended(getattr(module, name)))
+    command = typer.main.get_command(single)
+    assert isinstance(command, TyperCommand)
+    return command
+
+
+def _ended(function: Callable[..., None]) -> Callable[..., None]:
+    """`function`, whose expected failures end the process with their exit code."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except CommandFailed as failure:
+            _fail(failure, kwargs.get("json"))
+        except Exception as error:
+            expected = _expected(error)
+            if expected is None:
+                raise
+            _fail(expected, kwargs.get("json"))
+
+    return guarded
+
+
+def _fail(failure: CommandFailed, json: bool | None) -> None:
+    Output(json=json).error(failure)
+    raise typer.Exit(failure.exit)
+
+
+def _expected(error: Exception) -> CommandFailed | None:
+    """What a person made wrong, as a failure with its exit code; None for anything else, which is a fault of ours."""
+    from nexlet_functions.errors import NexletFunctionsError, SettingsRefused
+    from nexlet_functions.nexfile import FunctionRefused
+
+    match error:
+        case FunctionRefused():
+            return CommandRefused(error.name, error.problems)
+        case SettingsRefused():
+            return CommandRefused("settings", error.problems, exit=Exit.USAGE, code=error.code)
+        case NexletFunctionsError():
+            return CommandFailed(Exit.USAGE, error.code, str(error))
+    return None
+
+
+def run() -> None:
+    """Run with the process's arguments, and end the process."""
+    try:
+        app(prog_name=_program_name())
+    except Exception:  # noqa: BLE001  # the last place that can tell a fault of ours from a refusal
+        traceback.print_exc()
+        print(  # noqa: T201  # the logging of a command may not be set up yet
+            "\nerror: this is a fault in nexlet-functions, not in what you did: please report the lines above",
+            file=sys.stderr,
+        )
+        sys.exit(Exit.INTERNAL)
+
+
+def _program_name() -> str:
+    name = sys.argv[0].rpartition("/")[2]
+    return name if name in ("nexfn", _PROGRAM) else _PROGRAM

@@ -1,0 +1,166 @@
+"""Options that several commands share, and those that are settings of the nexlet.
+
+Every option has an environment twin: `--log-level` is `NEXFN_LOG_LEVEL`. The options that are settings are made from
+`nexlet_functions.settings.Settings`, so that a setting's name, its description and its twin are said once.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from nexlet_functions.cli.exits import CommandFailed, Exit
+
+__all__ = ["CREDENTIALS", "Folders", "Json", "setting_flags"]
+
+Json = Annotated[
+    bool | None,
+    typer.Option(
+        "--json/--text",
+        envvar="NEXFN_JSON",
+        help="Results as JSON lines, or as text. By default: text on a terminal, JSON lines in a pipe.",
+        show_default=False,
+    ),
+]
+
+Folders = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="DIR...",
+        help="Function folders, or folders of function folders.",
+        show_default=False,
+    ),
+]
+
+CREDENTIALS = (
+    "servers",
+    "creds",
+    "nkey",
+    "user",
+    "password_file",
+    "token_file",
+    "tls_ca",
+    "tls_cert",
+    "tls_key",
+    "tls_first",
+)
+"""The settings by which NATS is reached. Passwords and tokens are read from files, or from NEXFN_PASSWORD and
+NEXFN_TOKEN: an argument is visible to everyone on the machine."""
+
+_ALIASES: dict[str, tuple[str, ...]] = {"servers": ("--server", "-s")}
+_FURTHER_VARIABLES: dict[str, tuple[str, ...]] = {"servers": ("NATS_URL",)}
+_METAVARS = {Path: "PATH", int: "N"}
+
+
+def setting_flags(**panels: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command one option for each of these settings.
+
+    The command receives them as `flags`: the name of a setting to what the command line says about it. What the
+    environment says is left to `Settings.read`, which then can name the variable that is wrong.
+
+    Args:
+        panels: names of settings by the heading that they stand under in `--help`, `_` for a space.
+    """
+    from nexlet_functions.settings import Settings, flag, variable
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(function, eval_str=True)
+        kept = [parameter for name, parameter in signature.parameters.items() if name != "flags"]
+        for panel, names in panels.items():
+            for name in names:
+                field = Settings.model_fields[name]
+                is_flag = field.annotation is bool
+                default = field.get_default(call_default_factory=True)
+                kept.append(
+                    inspect.Parameter(
+                        name,
+                        inspect.Parameter.KEYWORD_ONLY,
+                        default=None,
+                        annotation=Annotated[
+                            bool | None if is_flag else str | None,
+                            typer.Option(
+                                *(flag(name), *_ALIASES.get(name, ())),
+                                envvar=[variable(name), *_FURTHER_VARIABLES.get(name, ())],
+                                help=_sentence(field.description or ""),
+                                rich_help_panel=panel.replace("_", " "),
+                                metavar=None if is_flag else _metavar(name, field.annotation),
+                                show_default=_shown(name, default) or False,
+                            ),
+                        ],
+                    )
+                )
+        context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        names = tuple(name for each in panels.values() for name in each)
+
+        @functools.wraps(function)
+        def with_flags(ctx: typer.Context, *args: Any, **given: Any) -> None:
+            flags = {name: given.pop(name) for name in names}
+            function(*args, **given, flags=_from_command_line(ctx, flags))
+
+        parameters = [context, *kept]
+        with_flags.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # as inspect documents
+        with_flags.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return with_flags
+
+    return decorate
+
+
+def _from_command_line(ctx: typer.Context, flags: Mapping[str, Any]) -> dict[str, object]:
+    """Those of `flags` that were given as arguments, or by a variable that `Settings` does not know.
+
+    Raises:
+        CommandFailed: a server's URL given as an argument has a password in it.
+    """
+    result: dict[str, object] = {}
+    for name, value in flags.items():
+        source = ctx.get_parameter_source(name)
+        given = source is not None and source.name == "COMMANDLINE"
+        further = any(os.environ.get(each) for each in _FURTHER_VARIABLES.get(name, ()))
+        if value is None or not (given or (further and not os.environ.get(f"NEXFN_{name.upper()}"))):
+            continue
+        if given and name == "servers":
+            _without_secrets(str(value))
+        result[name] = value
+    return result
+
+
+def _without_secrets(servers: str) -> None:
+    for server in servers.split(","):
+        if urlsplit(server if "//" in server else f"nats://{server}").username is not None:
+            raise CommandFailed(
+                Exit.USAGE,
+                "secret-in-argument",
+                "a server's URL on the command line may not have a user, a password or a token in it: everyone on this "
+                "machine can read it",
+                "use --user and --password-file, --token-file, --creds or --nkey, or put the URL into NATS_URL",
+            )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _metavar(name: str, annotation: Any) -> str:
+    for kind, metavar in _METAVARS.items():
+        if annotation is kind or kind in getattr(annotation, "__args__", ()):
+            return metavar
+    if name == "servers":
+        return "URL"
+    return "DURATION" if name in ("grace", "artifact_timeout") else "TEXT"
+
+
+def _shown(name: str, default: Any) -> str:
+    from nexlet_models.durations import format_duration
+
+    if isinstance(default, float):
+        return format_duration(default)
+    if isinstance(default, tuple):
+        return ",".join(str(each) for each in default)
+    return "" if default in (None, False, "") else str(default)

@@ -1,0 +1,100 @@
+"""What a command says: for a person at a terminal, or as JSON lines for a program.
+
+Standard output has results, standard error has errors and logs. Each result is one record: a word that says what it is,
+and fields. A terminal gets the text that was made for it; a pipe, or whoever asks with `--json`, gets the record as one
+line of JSON. Text that came from elsewhere (a reply, a log line) is printed without its control characters: it must not
+steer the terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from nexlet_models.problems import Problem
+
+from nexlet_functions.cli.exits import CommandFailed, CommandRefused
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+__all__ = ["Output", "plain", "problem_record", "styled"]
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def plain(text: str) -> str:
+    """`text` without what would steer a terminal: control characters, and those that turn the direction of writing."""
+    return _CONTROL.sub("\ufffd", text)
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """A line for a terminal: pieces of text, each alone or with its style ("bold", "red", "dim")."""
+    from rich.text import Text
+
+    return Text.assemble(*((plain(part), "") if isinstance(part, str) else (plain(part[0]), part[1]) for part in parts))
+
+
+class Output:
+    """Where a command's results go.
+
+    Attributes:
+        json: whether results are JSON lines.
+    """
+
+    def __init__(self, *, json: bool | None = None) -> None:
+        """Results as JSON or not; None: JSON unless standard output is a terminal."""
+        self.json = not sys.stdout.isatty() if json is None else json
+        self._console: Console | None = None
+
+    @property
+    def console(self) -> Console:
+        """Standard output, for text. Colour where the terminal has it and `NO_COLOR` is not set."""
+        if self._console is None:
+            from rich.console import Console
+
+            self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        return self._console
+
+    def record(self, kind: str, text: Text | str | Sequence[Text | str] = (), /, **fields: Any) -> None:
+        """One result.
+
+        Args:
+            kind: what it is: the record's field `type`.
+            text: what a person reads, a line or several; nothing where a person needs nothing.
+            fields: what a program reads. None is left out.
+        """
+        if self.json:
+            entry = {"type": kind} | {name: value for name, value in fields.items() if value is not None}
+            print(json.dumps(entry, ensure_ascii=False, default=str), flush=True)  # noqa: T201  # this is the output
+            return
+        for line in [text] if not isinstance(text, Sequence) or isinstance(text, str) else text:
+            self.console.print(plain(line) if isinstance(line, str) else line)
+
+    def error(self, failure: CommandFailed) -> None:
+        """What went wrong, on standard error."""
+        if self.json:
+            entry: dict[str, Any] = {"type": "error", "code": failure.code, "exit": int(failure.exit)}
+            if isinstance(failure, CommandRefused):
+                entry |= {"name": failure.name, "problems": [problem_record(each) for each in failure.problems]}
+            else:
+                entry |= {"message": failure.text} | ({"advice": failure.advice} if failure.advice else {})
+            print(json.dumps(entry, ensure_ascii=False), file=sys.stderr, flush=True)  # noqa: T201  # as above
+            return
+        from rich.console import Console
+
+        console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        first, *rest = str(failure).splitlines() or [""]
+        console.print(styled(("error:", "bold red"), " ", first))
+        for line in rest:
+            console.print(plain(line))
+
+
+def problem_record(problem: Problem) -> dict[str, Any]:
+    """A problem for programs; places that it does not have are left out."""
+    fields = ("message", "place", "line", "column", "end_column", "source_line", "advice", "code")
+    return {name: value for name in fields if (value := getattr(problem, name))}
