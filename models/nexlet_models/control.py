@@ -13,7 +13,7 @@ from pydantic import Field
 
 from nexlet_models.base import MapMessage, Message, NullableTags, Text, Timestamp
 from nexlet_models.registration import AgentSummary
-from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
+from nexlet_models.workloads import WorkloadLifecycle
 
 __all__ = [
     "BID_LIFETIME",
@@ -21,7 +21,6 @@ __all__ = [
     "AuctionRequest",
     "AuctionResponse",
     "CloneWorkloadRequest",
-    "CloneWorkloadResponse",
     "ErrorBody",
     "NodeAgentSummary",
     "NodeHeartbeat",
@@ -68,16 +67,14 @@ class AuctionResponse(Message):
 class CloneWorkloadRequest(Message):
     """CLONE, and GETWORKLOAD of it: the request of a running workload, sealed values sealed to another key.
 
+    Both are answered with the bare `StartWorkloadRequest`.
+
     Attributes:
         new_target_xkey: the public curve key of who is going to run the clone; may be empty.
     """
 
     namespace: Text
     new_target_xkey: Text
-
-
-class CloneWorkloadResponse(StartWorkloadRequest):
-    """The answer to CLONE is the bare start request."""
 
 
 class NodeState(enum.StrEnum):
@@ -87,6 +84,7 @@ class NodeState(enum.StrEnum):
     RUNNING = "running"
     LAMEDUCK = "lameduck"
     STOPPING = "stopping"
+    ERROR = "error"
 
 
 class NodePingRequest(Message):

@@ -26,6 +26,7 @@ _UNITS = {
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)", re.ASCII)
 _LONGEST_TEXT = 64
+_ADVICE = "write it as 300ms, 5s or 1m30s"
 _LONGEST = 2**63 - 1  # nanoseconds: Go's Duration is a signed 64-bit number
 
 
@@ -38,7 +39,7 @@ def parse_duration(text: str) -> float:
     if text in ("0", "+0", "-0"):
         return 0.0
     if len(text) > _LONGEST_TEXT:
-        raise InvalidDuration(f"a duration of {len(text)} characters; write it as 300ms, 5s or 1m30s")
+        raise InvalidDuration(f"a text of {len(text)} characters is not a duration", _ADVICE)
     unsigned = text.removeprefix("-") if text.startswith("-") else text.removeprefix("+")
     nanoseconds = 0
     position = 0
@@ -51,10 +52,10 @@ def parse_duration(text: str) -> float:
         position = part.end()
     if not unsigned or position < len(unsigned):
         if _NUMBER.fullmatch(text):
-            raise InvalidDuration(f"{text!r} is a duration without a unit; write it as {text}s or {text}ms")
-        raise InvalidDuration(f"{text[:_LONGEST_TEXT]!r} is not a duration; write it as 300ms, 5s or 1m30s")
+            raise InvalidDuration(f"{text!r} is a duration without a unit", f"write it as {text}s or {text}ms")
+        raise InvalidDuration(f"{text!r} is not a duration", _ADVICE)
     if nanoseconds > _LONGEST:
-        raise InvalidDuration(f"{text!r} is longer than the 292 years that a duration can hold")
+        raise InvalidDuration(f"{text!r} is longer than the 292 years that a duration can hold", _ADVICE)
     return (-nanoseconds if text.startswith("-") else nanoseconds) / 1_000_000_000
 
 
@@ -67,10 +68,10 @@ def format_duration(seconds: float) -> str:
     try:
         total = round(seconds * 1_000_000_000)
     except (ValueError, OverflowError):
-        raise InvalidDuration(f"{seconds} seconds are no duration") from None
+        raise InvalidDuration(f"{seconds} seconds are no duration", "give a finite number") from None
     sign, total = ("-", -total) if total < 0 else ("", total)
     if total > _LONGEST:
-        raise InvalidDuration(f"{seconds} seconds are more than a duration can hold")
+        raise InvalidDuration(f"{seconds} seconds are more than a duration can hold", "292 years is the most")
     if total == 0:
         return "0s"
     for unit, size in (("ns", 1), ("µs", 1_000), ("ms", 1_000_000)):

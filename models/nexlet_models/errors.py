@@ -43,13 +43,27 @@ class InvalidToken(ModelError):
         super().__init__(f"{token!r} cannot be a token of a subject: it {reason}")
 
 
-class InvalidDuration(ModelError):
+class _InvalidText(ModelError):
+    """A text that does not mean what it should.
+
+    Attributes:
+        reason: what is wrong with it.
+        advice: what to write instead.
+    """
+
+    def __init__(self, reason: str, advice: str) -> None:
+        self.reason = reason
+        self.advice = advice
+        super().__init__(f"{reason}; {advice}")
+
+
+class InvalidDuration(_InvalidText):
     """A text that is no duration as Go writes them."""
 
-    code = "invalid-duration"
+    code = "bad-duration"
 
 
-class InvalidSize(ModelError):
+class InvalidSize(_InvalidText):
     """A text that is no size with a unit."""
 
-    code = "invalid-size"
+    code = "bad-size"

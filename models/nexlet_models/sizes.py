@@ -28,8 +28,9 @@ _UNITS = {
 _BY_LOWER_CASE = {
     unit.lower(): unit for unit in ("B", "kB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB")
 } | {"k": "KiB", "m": "MiB", "g": "GiB", "t": "TiB", "ki": "KiB", "mi": "MiB", "gi": "GiB", "ti": "TiB"}  # fmt: skip
-_SIZE = re.compile(r"([-+]?)(\d{1,18}(?:\.\d{1,18})?)[ ]?([A-Za-z]*)", re.ASCII)
+_SIZE = re.compile(r"([-+]?)(\d{1,18}(?:\.\d{1,18})?)([A-Za-z]*)", re.ASCII)
 _LARGEST = 2**63 - 1
+_ADVICE = "write it as 64MiB, 900kB or 512B"
 
 
 def parse_size(text: str) -> int:
@@ -40,24 +41,24 @@ def parse_size(text: str) -> int:
     """
     found = _SIZE.fullmatch(text)
     if found is None:
-        raise InvalidSize(f"{text[:64]!r} is not a size; write it as 64MiB, 900kB or 512B")
+        raise InvalidSize(f"{text[:64]!r} is not a size", _ADVICE)
     sign, number, unit = found.groups()
     if sign == "-":
-        raise InvalidSize(f"{text!r} is negative; a size is 0 or more, such as 64MiB")
+        raise InvalidSize(f"{text!r} is negative", "a size is 0 or more, such as 64MiB")
     amount = Fraction(number)
     if not unit:
         if amount == 0:
             return 0
-        raise InvalidSize(f"{text!r} is a size without a unit; write it as {number}MiB, {number}kB or {number}B")
+        raise InvalidSize(f"{text!r} is a size without a unit", f"write it as {number}MiB, {number}kB or {number}B")
     if unit not in _UNITS:
         meant = _BY_LOWER_CASE.get(unit.lower())
         hint = f"write it as {number}{meant}" if meant else "units are B, kB, MB, GB, TB, KiB, MiB, GiB, TiB"
-        raise InvalidSize(f"{text!r} has the unknown unit '{unit}'; {hint}")
+        raise InvalidSize(f"{text!r} has the unknown unit '{unit}'", hint)
     size = amount * _UNITS[unit]
     if size.denominator != 1:
-        raise InvalidSize(f"{text!r} is no whole number of bytes")
+        raise InvalidSize(f"{text!r} is no whole number of bytes", _ADVICE)
     if size > _LARGEST:
-        raise InvalidSize(f"{text!r} is larger than the {_LARGEST} bytes that a size can be")
+        raise InvalidSize(f"{text!r} is larger than the {_LARGEST} bytes that a size can be", _ADVICE)
     return int(size)
 
 
@@ -68,7 +69,7 @@ def format_size(size: int) -> str:
         InvalidSize: it is negative.
     """
     if size < 0:
-        raise InvalidSize(f"{size} bytes are no size")
+        raise InvalidSize(f"{size} bytes are no size", "a size is 0 or more")
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if size and size % _UNITS[unit] == 0:
             return f"{size // _UNITS[unit]}{unit}"

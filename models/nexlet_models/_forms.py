@@ -1,0 +1,257 @@
+"""The forms of single values in a start request: each check raises with a code, a reason and what to write instead.
+
+Types with a capital are what the models of `start_request` are made of; the small functions serve it as well.
+"""
+
+from __future__ import annotations
+
+import difflib
+import keyword
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, LiteralString, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic_core import PydanticCustomError
+
+from nexlet_models.durations import parse_duration
+from nexlet_models.errors import InvalidDuration, InvalidSize
+from nexlet_models.sizes import parse_size
+from nexlet_models.subjects import valid_subject, valid_trigger
+
+PROFILES = ("strict", "isolated", "oneshot", "process", "unsafe-dev")
+"""The sandbox profiles that may be asked for."""
+
+SECRET_PREFIX = "secret://"  # noqa: S105  # what a value begins with that names a secret
+"""A value of the environment that begins so stands for a secret of the namespace."""
+
+MAX_TRIGGERS = 256
+_MAX_QUEUE_GROUP = 255
+_MAIN_FILE = "function.py"
+SHOWN = 80
+"""How much of an author's text a message repeats."""
+
+
+def _wrong(code: LiteralString, reason: str, advice: str = "") -> PydanticCustomError:
+    return PydanticCustomError(code, "{reason}", {"reason": reason, "advice": advice})
+
+
+def _not_null(value: object) -> object:
+    if value is None:
+        raise _wrong("bad-type", "is null", "leave the key out, or give it a value")
+    return value
+
+
+def shown(text: str) -> str:
+    return repr(text) if len(text) <= SHOWN else f"{text[:SHOWN]!r}..."
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _wrong("bad-text", "has half of a surrogate pair in it", "write it as UTF-8") from None
+    return text
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        raise _wrong("empty", "is empty")
+    return text
+
+
+def _formed(pattern: str, code: LiteralString, reason: str, advice: str) -> AfterValidator:
+    compiled = re.compile(pattern, re.ASCII)
+
+    def check(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise _wrong(code, f"{shown(text)} {reason}", advice)
+        return text
+
+    return AfterValidator(check)
+
+
+def _duration(*, zero: bool) -> Callable[[object], object]:
+    def read(value: object) -> object:
+        if not isinstance(value, str):
+            raise _wrong("bad-type", f"must be a duration, not {kind(value)}", 'write it as "300ms", "5s" or "1m30s"')
+        try:
+            seconds = parse_duration(value)
+        except InvalidDuration as error:
+            raise _wrong("bad-duration", error.reason, error.advice) from None
+        if value[:1] in "+-" or (seconds == 0 and not zero):
+            least = "0 or more" if zero else "more than 0"
+            raise _wrong("bad-duration", f"{shown(value)} is not {least}", "write it as 300ms, 5s or 1m30s")
+        return seconds
+
+    return read
+
+
+def _size(value: object) -> object:
+    if not isinstance(value, str):
+        raise _wrong("bad-type", f"must be a size, not {kind(value)}", 'write it as "64MiB", "900kB" or "512B"')
+    try:
+        size = parse_size(value)
+    except InvalidSize as error:
+        raise _wrong("bad-size", error.reason, error.advice) from None
+    if value[:1] == "+" or size == 0:
+        raise _wrong("bad-size", f"{shown(value)} is not more than 0", "write it as 64MiB, 900kB or 512B")
+    return size
+
+
+def _whole(least: int) -> Callable[[object], object]:
+    def read(value: object) -> object:
+        # JSON has one kind of number: 4.0 is as whole as 4.
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise _wrong("bad-type", f"must be a whole number, not {kind(value)}", f"write a number from {least} up")
+        if value < least:
+            raise _wrong("out-of-range", f"{value} is less than {least}", f"write a number from {least} up")
+        return value
+
+    return read
+
+
+def _flag(value: object) -> object:
+    if not isinstance(value, bool):
+        raise _wrong("bad-type", f"must be true or false, not {kind(value)}")
+    return value
+
+
+def _text(value: object) -> object:
+    if not isinstance(value, str):
+        raise _wrong("bad-type", f"must be a text, not {kind(value)}", "put it in quotes" if scalar(value) else "")
+    return value
+
+
+def scalar(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+def kind(value: object) -> str:
+    """What a value is, in JSON's words; a short number or word is shown as well."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return f"the number {value!r}"[:SHOWN]
+    if isinstance(value, str):
+        return "a text"
+    return "an object" if isinstance(value, Mapping) else "a list"
+
+
+def _subject(text: str) -> str:
+    reason = valid_trigger(text)
+    if reason is not None:
+        raise _wrong("bad-subject", f"{shown(text)} {reason}", "write it as orders.created, orders.* or orders.>")
+    return text
+
+
+def _queue_group(text: str) -> str:
+    reason = valid_subject(text, wildcards=False) if text else None
+    if reason is None and len(text) > _MAX_QUEUE_GROUP:
+        reason = f"is longer than {_MAX_QUEUE_GROUP} characters"
+    if reason is not None:
+        raise _wrong("bad-queue-group", f"{shown(text)} {reason}", 'name it as a subject is, or "" for all messages')
+    return text
+
+
+def _handler(text: str) -> str:
+    if text.startswith("_"):
+        raise _wrong("bad-handler", f"{shown(text)} begins with '_'", "give it a public name, such as handler")
+    if not (text.isascii() and text.isidentifier()) or keyword.iskeyword(text):
+        raise _wrong("bad-handler", f"{shown(text)} is not a name in Python", "name the function to call: handler")
+    return text
+
+
+def _file_name(text: str) -> str:
+    stem = text.removesuffix(".py")
+    if text == _MAIN_FILE:
+        raise _wrong("bad-file-name", f"a helper module cannot be called {_MAIN_FILE}, as the function itself is")
+    if stem == text or not (stem.isascii() and stem.isidentifier()) or keyword.iskeyword(stem):
+        raise _wrong("bad-file-name", f"{shown(text)} is not the name of a module", "name it as in prices.py")
+    return text
+
+
+def _environment_value(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if text.startswith(SECRET_PREFIX) and not _SECRET_KEY.fullmatch(text.removeprefix(SECRET_PREFIX)):
+        raise _wrong("bad-secret", "names no secret", "write it as secret://KEY, of letters, digits and . _ -")
+    return value
+
+
+def _profile(text: str) -> str:
+    if text not in PROFILES:
+        near = difflib.get_close_matches(text, PROFILES, n=1)
+        advice = f"did you mean {near[0]}?" if near else f"there are: {', '.join(PROFILES)}"
+        raise _wrong("unknown-profile", f"unknown profile {shown(text)}", advice)
+    return text
+
+
+_SECRET_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
+
+
+def _plain_trigger(value: object) -> object:
+    if isinstance(value, str):
+        return {"subject": value}
+    if not isinstance(value, Mapping):
+        raise _wrong(
+            "bad-type", f"must be a subject or an object with one, not {kind(value)}", "write it as orders.created"
+        )
+    return value
+
+
+def _few_triggers(value: object) -> object:
+    if isinstance(value, list) and len(value) > MAX_TRIGGERS:
+        raise _wrong("too-many-triggers", f"has {len(value)} triggers, more than {MAX_TRIGGERS}", "use wildcards")
+    return value
+
+
+_T = TypeVar("_T")
+Absent = Annotated[_T | None, BeforeValidator(_not_null)]  # a key may be left out; null is refused
+Text = Annotated[str, BeforeValidator(_text), AfterValidator(_encodable)]
+Source = Annotated[Text, AfterValidator(_not_empty)]
+Duration = Annotated[float, BeforeValidator(_duration(zero=False))]
+DurationOrZero = Annotated[float, BeforeValidator(_duration(zero=True))]
+Size = Annotated[int, BeforeValidator(_size)]
+FileName = Annotated[Text, AfterValidator(_file_name)]
+VariableName = Annotated[
+    Text,
+    _formed(r"[A-Za-z_]\w*", "bad-variable", "is not the name of a variable", "use letters, digits and _"),
+]
+Value = Annotated[SecretStr, BeforeValidator(_encodable), BeforeValidator(_text), AfterValidator(_environment_value)]
+Subject = Annotated[Text, AfterValidator(_subject)]
+QueueGroup = Annotated[Text, AfterValidator(_queue_group)]
+Handler = Annotated[Text, AfterValidator(_handler)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+FromZero = Annotated[int, BeforeValidator(_whole(0))]
+FromOne = Annotated[int, BeforeValidator(_whole(1))]
+Profile = Annotated[Text, AfterValidator(_profile)]
+CurveKey = Annotated[
+    Text,
+    _formed("X[A-Z2-7]{55}", "bad-key", "is not a public curve key", "it has 56 characters and begins with X"),
+]
+Base64 = Annotated[
+    Text,
+    _formed(
+        "([A-Za-z0-9+/]{4})+([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", "bad-base64", "is not base64", "seal it anew"
+    ),
+]
+Uri = Annotated[
+    Text,
+    _formed(
+        r"file:///[^\s\x00-\x1f\x7f]+|nats://[A-Za-z0-9_-]+/[^\s\x00-\x1f\x7f]+",
+        "bad-uri",
+        "is no place of a source",
+        "write it as nats://BUCKET/OBJECT, nats://BUCKET/OBJECT:TAG or file:///PATH",
+    ),
+]
+Sha256 = Annotated[
+    Text,
+    _formed("[0-9A-Fa-f]{64}", "bad-sha256", "is no SHA-256", "write its 64 hexadecimal digits"),
+    AfterValidator(str.lower),
+]
+plain_trigger = BeforeValidator(_plain_trigger)
+few_triggers = BeforeValidator(_few_triggers)

@@ -1,0 +1,452 @@
+"""The start request of a function: what a Nexfile says under `start_request`, read with every problem named at once.
+
+`start_request.json` beside this module is the authority on keys, types, forms and defaults; the models here are held to
+it by tests, and add what a schema cannot say (subjects that overlap, `min` above `max`, words that Python reserves).
+
+- `parse_start_request`: the door. Text in, a `StartRequest` out, or `StartRequestRefused` with all its problems.
+- `schema`: the authority itself, for editors.
+- `open_schema`: what is registered with the node. Client and node check it before the nexlet is asked, and
+  their refusals name neither the nearest key nor the next step: it keeps types and descriptions, the rest is left open.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from nexlet_models._forms import (
+    MAX_TRIGGERS,
+    PROFILES,
+    SECRET_PREFIX,
+    SHOWN,
+    Absent,
+    Base64,
+    CurveKey,
+    Duration,
+    DurationOrZero,
+    FileName,
+    Flag,
+    FromOne,
+    FromZero,
+    Handler,
+    Profile,
+    QueueGroup,
+    Sha256,
+    Size,
+    Source,
+    Subject,
+    Text,
+    Uri,
+    Value,
+    VariableName,
+    few_triggers,
+    kind,
+    plain_trigger,
+    scalar,
+    shown,
+)
+from nexlet_models.errors import ModelError
+from nexlet_models.problems import Problem, headline
+from nexlet_models.subjects import overlaps, valid_trigger
+from nexlet_models.workloads import EncEnv
+
+__all__ = [
+    "PROFILES",
+    "SECRET_PREFIX",
+    "LimitsRequest",
+    "SealedEnvironment",
+    "StartRequest",
+    "StartRequestRefused",
+    "Trigger",
+    "WorkersRequest",
+    "open_schema",
+    "parse_start_request",
+    "schema",
+]
+
+_MAX_PROBLEMS = 50
+
+
+class StartRequestRefused(ModelError):
+    """A start request that cannot be taken.
+
+    Attributes:
+        problems: every reason; each has its place within the request, such as `triggers[1].subject`.
+    """
+
+    code = "start-request-refused"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(headline("start request", self.problems))
+
+
+# --- the request ---------------------------------------------------------------------------------------------------
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Trigger(_Part):
+    """A subject that runs the function.
+
+    Attributes:
+        subject: wildcards allowed after the first token.
+        queue_group: None shares the messages among all clones of the function; a name shares them among all of the
+            namespace that name it; "" gives every clone every message.
+        reply: whether requests are answered.
+    """
+
+    subject: Subject
+    queue_group: Absent[QueueGroup] = None
+    reply: Flag = True
+
+
+class SealedEnvironment(_Part):
+    """An environment sealed to the nexlet's curve key."""
+
+    encrypted_by: CurveKey
+    base64_encrypted_env: Base64 = Field(repr=False)
+
+    def message(self) -> EncEnv:
+        """As it goes over the wire."""
+        return EncEnv(encrypted_by=self.encrypted_by, base64_encrypted_env=self.base64_encrypted_env)
+
+
+class LimitsRequest(_Part):
+    """How far the function may go; durations in seconds, sizes in bytes. See start_request.json for each.
+
+    Attributes:
+        queue_timeout: None means as long as `timeout`.
+        max_reply: None means what the server takes.
+    """
+
+    timeout: Duration = 5.0
+    load_timeout: Duration = 5.0
+    memory: Size = 128 * 1024 * 1024
+    max_pending: FromOne = 1024
+    queue_timeout: Absent[Duration] = None
+    log_rate: Size = 64 * 1024
+    max_reply: Absent[Size] = None
+    idle: DurationOrZero = 600.0
+
+
+class WorkersRequest(_Part):
+    """Processes of the function.
+
+    Attributes:
+        min: kept ready.
+        max: at most; None means as many as there are cores, four at most.
+    """
+
+    min: FromZero = 0
+    max: Absent[FromOne] = None
+
+
+class StartRequest(_Part):
+    """A start request that was found to be in order. Made by `parse_start_request`, which checks more than the fields.
+
+    Attributes:
+        source: inline; None where `uri` says where it is.
+        uri: `file://` or `nats://`; None where `source` is given.
+        sha256: lower case; None where none is asked for.
+        files: helper modules, file name to source.
+        handler: what is called.
+        triggers: none means the workload's id.
+        environment: values may begin with `SECRET_PREFIX`.
+        encrypted_environment: joined to `environment` by whoever can open it.
+        sandbox: one of `PROFILES`; None means the operator's default.
+    """
+
+    source: Absent[Source] = Field(default=None, repr=False)
+    uri: Absent[Uri] = None
+    sha256: Absent[Sha256] = None
+    files: dict[FileName, Text] = Field(default_factory=dict, repr=False)
+    handler: Handler = "handler"
+    triggers: Annotated[tuple[Annotated[Trigger, plain_trigger], ...], few_triggers] = ()
+    environment: dict[VariableName, Value] = Field(default_factory=dict)
+    encrypted_environment: Absent[SealedEnvironment] = None
+    limits: LimitsRequest = LimitsRequest()
+    workers: WorkersRequest = WorkersRequest()
+    sandbox: Absent[Profile] = None
+
+
+# --- reading one ---------------------------------------------------------------------------------------------------
+
+
+def parse_start_request(text: str) -> StartRequest:
+    """Read the `run_request` of a workload.
+
+    Raises:
+        StartRequestRefused: with every problem there is, in the order of the keys.
+    """
+    raw = _read_json(text)
+    if not isinstance(raw, dict):
+        raise StartRequestRefused([_problem("bad-type", f"must be an object, not {kind(raw)}", "start_request")])
+    request: StartRequest | None = None
+    problems = [
+        _problem("duplicate-key", f"the key '{key}' is given twice", place, "keep one of them")
+        for place, key in _duplicates(raw)
+    ]
+    try:
+        request = StartRequest.model_validate(raw)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        # Reading on costs time by the key, and who has made so many mistakes will come back anyway.
+        problems += [_field_problem(raw, detail) for detail in found[:_MAX_PROBLEMS]]
+        if len(found) > _MAX_PROBLEMS:
+            more = f"has {len(found) - _MAX_PROBLEMS} problems more"
+            problems.append(_problem("too-many-problems", more, "start_request", "mend those above first"))
+    problems += _across(raw)
+    if problems or request is None:
+        raise StartRequestRefused(problems)
+    return request
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that remembers which of its keys were given more than once."""
+
+    twice: tuple[str, ...] = ()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> _Object:
+    read = _Object(pairs)
+    if len(read) < len(pairs):
+        given = Counter(name for name, _ in pairs)
+        read.twice = tuple(name for name, count in given.items() if count > 1)
+    return read
+
+
+def _duplicates(value: object, place: str = "") -> Iterable[tuple[str, str]]:
+    if isinstance(value, _Object):
+        for name in value.twice:
+            yield _joined(place, name), name
+        for name, inner in value.items():
+            yield from _duplicates(inner, _joined(place, name))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _duplicates(inner, f"{place}[{number}]")
+
+
+class _NotJson(Exception):
+    """A value that Python's reader takes and JSON does not have."""
+
+
+def _no_constant(name: str) -> object:
+    raise _NotJson(f"{name} is no value in JSON")
+
+
+def _read_json(text: str) -> object:
+    """The text as JSON.
+
+    Raises:
+        StartRequestRefused: it is none.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        # The line itself is not shown: it may hold the values of the environment.
+        place, line, column, reason = "start_request", error.lineno, error.colno, error.msg
+    except RecursionError:
+        place, line, column, reason = "start_request", 0, 0, "nested too deeply"
+    except _NotJson as error:
+        place, line, column, reason = "start_request", 0, 0, str(error)
+    except ValueError:
+        # Which is all that is left: Python reads whole numbers up to a length that it was set to.
+        place, line, column, reason = "start_request", 0, 0, "a number of too many digits"
+    problem = Problem(f"is not JSON: {reason}", place, line, column, advice="", code="not-json")
+    raise StartRequestRefused([problem])
+
+
+def _problem(code: str, message: str, place: str, advice: str = "") -> Problem:
+    return Problem(message, place=place, advice=advice, code=code)
+
+
+def _joined(place: str, step: str | int) -> str:
+    """A path within the request: `triggers[1].subject`, `files["prices.py"]`."""
+    if isinstance(step, int):
+        return f"{place}[{step}]"
+    if not step.isidentifier() or not step.isascii():
+        return f"{place}[{json.dumps(step[:SHOWN])}]"
+    return f"{place}.{step}" if place else step
+
+
+_KEYS: dict[str, frozenset[str]] = {
+    "": frozenset(StartRequest.model_fields),
+    "triggers": frozenset(Trigger.model_fields),
+    "limits": frozenset(LimitsRequest.model_fields),
+    "workers": frozenset(WorkersRequest.model_fields),
+    "encrypted_environment": frozenset(SealedEnvironment.model_fields),
+}
+_MEANT = {
+    "code": "source",
+    "script": "source",
+    "url": "uri",
+    "subject": "triggers",
+    "subjects": "triggers",
+    "trigger": "triggers",
+    "env": "environment",
+    "envs": "environment",
+    "secrets": "environment",
+    "modules": "files",
+    "entrypoint": "handler",
+    "profile": "sandbox",
+    "queue": "queue_group",
+    "group": "queue_group",
+}
+
+
+def _field_problem(raw: Mapping[str, Any], detail: ErrorDetails) -> Problem:
+    """What pydantic found, in our words."""
+    steps = [step for step in detail["loc"] if step != "[key]"]
+    place = ""
+    here: Any = raw
+    for number, step in enumerate(steps):
+        if isinstance(here, str):
+            break  # a plain subject stands for an object: what is wrong with its subject is wrong with it
+        place = _joined(place, step)
+        try:
+            here = here[step]
+        except (KeyError, IndexError):
+            assert number == len(steps) - 1, "only the last step of a place can be missing"
+    code = detail["type"]
+    context = detail.get("ctx", {})
+    if "reason" in context:
+        return _problem(code, context["reason"], place, context["advice"])
+    if code == "extra_forbidden":
+        return _unknown_key(steps, place)
+    if code == "missing":
+        return _problem("missing-key", "is required", place, "add it")
+    wanted = {"tuple_type": "a list", "dict_type": "an object", "model_type": "an object"}[code]
+    return _problem("bad-type", f"must be {wanted}, not {kind(here)}", place, _WRITE_AS.get(place, ""))
+
+
+_WRITE_AS = {
+    "triggers": "write it as [orders.created]",
+    "files": "write it as {prices.py: SOURCE}",
+    "environment": "write it as {NAME: VALUE}",
+    "limits": "write it as {timeout: 5s}",
+    "workers": "write it as {min: 0, max: 4}",
+}
+
+
+def _unknown_key(steps: Sequence[str | int], place: str) -> Problem:
+    key = str(steps[-1])
+    section = str(steps[0]) if len(steps) > 1 else ""
+    if not section and key == "source_file":
+        return _problem(
+            "not-packed",
+            "is for the folder of a function; a nexlet takes its source inline",
+            place,
+            "pack it first: nexlet-functions pack DIR | nex workload start -f /dev/stdin",
+        )
+    near = _nearest(section, key)
+    elsewhere = [name for name, keys in _KEYS.items() if name and name != section and key in keys]
+    if near:
+        advice = f"did you mean {near}?"
+    elif elsewhere:
+        advice = f"it belongs under {elsewhere[0]}"
+    elif section and key in _KEYS[""]:
+        advice = "it belongs at the top of the start request"
+    else:
+        advice = f"known here: {', '.join(sorted(_KEYS[section]))}"
+    return _problem("unknown-key", f"unknown key '{key[:SHOWN]}'", place, advice)
+
+
+def _nearest(section: str, key: str) -> str:
+    """The key of that section that was probably meant, or ""."""
+    known = _KEYS[section]
+    folded = key[:SHOWN].lower().replace("-", "_")
+    # A letter's case and a dash are slips of the hand, and nearer than any other key.
+    for meant in (folded, _MEANT.get(folded, "")):
+        if meant in known:
+            return meant
+    near = difflib.get_close_matches(folded, sorted(known), n=1)
+    return near[0] if near else ""
+
+
+def _across(raw: Mapping[str, Any]) -> Iterable[Problem]:
+    """What is wrong between keys, also where single ones are wrong as well."""
+    if "source" in raw and "uri" in raw:
+        yield _problem("source-and-uri", "source and uri are both given", "uri", "keep one of them")
+    # Said only where no key that is there was meant to be it.
+    if not any(key in ("source", "uri", "source_file") or _nearest("", key) in ("source", "uri") for key in raw):
+        yield _problem("no-source", "neither source nor uri is given", "start_request", "give the function's source")
+    workers = raw.get("workers")
+    if isinstance(workers, Mapping):
+        least, most = workers.get("min", 0), workers.get("max", 0)
+        if scalar(least) and scalar(most) and least > most >= 1:
+            yield _problem("out-of-range", f"min {least} is more than max {most}", "workers", "raise max, or lower min")
+    triggers = raw.get("triggers")
+    if isinstance(triggers, list) and len(triggers) <= MAX_TRIGGERS:
+        yield from _between_triggers(triggers)
+
+
+def _between_triggers(triggers: Sequence[object]) -> Iterable[Problem]:
+    seen: list[tuple[int, str, bool]] = []
+    for number, entry in enumerate(triggers):
+        trigger = entry if isinstance(entry, Mapping) else {"subject": entry}
+        subject, everywhere = trigger.get("subject"), trigger.get("queue_group") == ""
+        if not isinstance(subject, str) or valid_trigger(subject) is not None:
+            continue  # which is said elsewhere
+        place = _joined(f"triggers[{number}]", "subject") if isinstance(entry, Mapping) else f"triggers[{number}]"
+        for earlier, other, other_everywhere in seen:
+            if subject == other:
+                yield _problem(
+                    "duplicate-trigger", f"{shown(subject)} is triggers[{earlier}] already", place, "keep one of them"
+                )
+            elif everywhere and other_everywhere and overlaps(subject, other):
+                yield _problem(
+                    "overlapping-triggers",
+                    f'{shown(subject)} overlaps {shown(other)} of triggers[{earlier}], and both have queue_group ""',
+                    place,
+                    "a message on both would run twice in each clone: keep the wider one",
+                )
+            else:
+                continue
+            break
+        seen.append((number, subject, everywhere))
+
+
+# --- the schemas ---------------------------------------------------------------------------------------------------
+
+
+def schema() -> dict[str, Any]:
+    """start_request.json, a copy of one's own: JSON Schema, draft-07."""
+    loaded: dict[str, Any] = json.loads(resources.files("nexlet_models").joinpath("start_request.json").read_bytes())
+    return loaded
+
+
+_KEPT = ("title", "description", "default")
+
+
+def open_schema() -> str:
+    """The schema that is registered, as the string that goes into `start_request_schema`.
+
+    It says what there is and of which type. Unknown keys, forms and combinations pass it, for the nexlet to refuse with
+    a place, a reason and the next step.
+    """
+    whole = schema()
+    return json.dumps({"$schema": whole["$schema"], **_opened(whole, whole)}, separators=(",", ":"))
+
+
+def _opened(part: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, Any]:
+    if "$ref" in part:
+        part = whole["definitions"][part["$ref"].rpartition("/")[2]]
+    kept = {name: part[name] for name in _KEPT if name in part}
+    if "type" in part:
+        kept["type"] = part["type"]
+    if "properties" in part:
+        kept["properties"] = {name: _opened(inner, whole) for name, inner in part["properties"].items()}
+    for name in ("items", "additionalProperties"):
+        if isinstance(part.get(name), Mapping):
+            kept[name] = _opened(part[name], whole)
+    return kept
