@@ -6,6 +6,8 @@ credential ever appears in one: server addresses are shown without their user pa
 
 from __future__ import annotations
 
+from nexlet_functions.errors import NexletFunctionsError
+
 __all__ = [
     "ConnectFailed",
     "ConnectionClosed",
@@ -13,12 +15,13 @@ __all__ = [
     "CredentialsInvalid",
     "NatsioError",
     "NoResponders",
+    "PublishRefused",
     "RequestTimeout",
     "SubscriptionRefused",
 ]
 
 
-class NatsioError(Exception):
+class NatsioError(NexletFunctionsError):
     """The root of what this package raises."""
 
     code = "nats"
@@ -46,13 +49,15 @@ class ConnectFailed(NatsioError):
     Attributes:
         servers: the addresses that were tried, without user parts.
         reason: what the last attempt ran into.
+        refused: the server answered and turned these credentials down; waiting will not help by itself.
     """
 
     code = "connect-failed"
 
-    def __init__(self, servers: tuple[str, ...], reason: str) -> None:
+    def __init__(self, servers: tuple[str, ...], reason: str, *, refused: bool = False) -> None:
         self.servers = servers
         self.reason = reason
+        self.refused = refused
         super().__init__(f"no connection to {', '.join(servers)}: {reason}")
 
 
@@ -120,3 +125,19 @@ class NoResponders(NatsioError):
     def __init__(self, subject: str) -> None:
         self.subject = subject
         super().__init__(f"nobody listens on {subject!r}")
+
+
+class PublishRefused(NatsioError):
+    """The server forbids publishing there.
+
+    Attributes:
+        subject: where to.
+        permission: the server's text.
+    """
+
+    code = "publish-refused"
+
+    def __init__(self, subject: str, permission: str) -> None:
+        self.subject = subject
+        self.permission = permission
+        super().__init__(f"publishing on {subject!r} refused: {permission}")

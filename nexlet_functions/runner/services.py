@@ -12,17 +12,15 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from pydantic import SecretStr
-
-from nexlet_functions.natsio.sinks import MessageSink
-from nexlet_functions.runner.agent import AgentError
 from nexlet_models.base import Message
 from nexlet_models.connection import NatsConnectionData
+from pydantic import SecretStr
 
-if TYPE_CHECKING:
-    from nexlet_functions.natsio.connection import Connection
+from nexlet_functions.natsio.connection import Connection
+from nexlet_functions.natsio.sinks import MessageSink
+from nexlet_functions.runner.agent import AgentError
 
 __all__ = ["Feed", "Registered", "Services", "TriggerRefused", "TriggerSpec", "WorkloadLog"]
 

@@ -1,0 +1,710 @@
+"""A connection to NATS that stays: lost ones are followed by new ones, with the same subscriptions, without end.
+
+- `Connection`: publish without waiting, subscribe with the server's verdict, request, flush, close.
+- `Subscription`: what `subscribe` returns.
+- `ConnectionState`, `ConnectionStats`, `Violation`: what it tells of itself.
+
+One task, owned by the connection, makes a client, waits for its loss, and begins again after a pause that grows and
+varies. What is published meanwhile waits, up to a bound. Messages go from the reader to their sink in one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import random
+import re
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription as ClientSubscription
+from nexlet_models.subjects import valid_subject
+
+from nexlet_functions.natsio.credentials import Credentials
+from nexlet_functions.natsio.errors import (
+    ConnectFailed,
+    ConnectionClosed,
+    ConnectionLost,
+    CredentialsInvalid,
+    NoResponders,
+    PublishRefused,
+    RequestTimeout,
+    SubscriptionRefused,
+)
+from nexlet_functions.natsio.life import Life, Options
+from nexlet_functions.natsio.protocol import encode_publish
+from nexlet_functions.natsio.sinks import MessageSink
+
+__all__ = ["Connection", "ConnectionState", "ConnectionStats", "Reply", "Subscription", "Violation"]
+
+_WATCH = 1.0
+"""Seconds between looks at a client that may have died without telling."""
+_STEADY = 5.0
+"""Seconds after which a connection counts as good, and the next pause is short again."""
+_KEPT_VIOLATIONS = 1000
+_REFUSED = re.compile(
+    r'permissions violation for (subscription|publish) to "(.*?)(?<!\\)"(?: using queue "(.*)")?', re.S
+)
+
+_log = structlog.stdlib.get_logger("nexlet_functions.natsio")
+
+
+class ConnectionState(enum.StrEnum):
+    """What a connection is at the moment."""
+
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStats:
+    """Counts since the connection was made.
+
+    Attributes:
+        connects: how often it was connected.
+        published: messages handed over by `publish` and `write`.
+        dropped: messages refused because too much was waiting.
+        oversized: messages refused because the server takes none of that size.
+        publish_violations: messages the server turned down.
+        sink_errors: messages whose sink raised.
+        outgoing_bytes: what waits to be sent now.
+        subscriptions: what is subscribed; `refused` of them, by the server, after they once were allowed.
+    """
+
+    connects: int
+    published: int
+    dropped: int
+    oversized: int
+    publish_violations: int
+    sink_errors: int
+    outgoing_bytes: int
+    subscriptions: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Something the server forbade after the fact.
+
+    Attributes:
+        kind: `publish` or `subscription`.
+        subject: where, in lower case (nats-py lowers what the server says).
+        text: the server's words, in lower case.
+    """
+
+    kind: str
+    subject: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to a request."""
+
+    payload: bytes
+    headers: Mapping[str, str]
+
+
+class Subscription:
+    """A subscription that outlives reconnections.
+
+    Attributes:
+        subject, queue: what was asked for.
+        refused: the server's text where it came to forbid it; tried again from time to time. "" while it is live.
+    """
+
+    def __init__(self, connection: Connection, subject: str, queue: str, sink: MessageSink) -> None:
+        self._connection = connection
+        self.subject = subject
+        self.queue = queue
+        self.sink = sink
+        self.refused = ""
+        self.closed = False
+        self.held: tuple[Life, ClientSubscription] | None = None
+
+    async def unsubscribe(self) -> None:
+        """End it. When this returns no further message comes; what was under way has reached the sink."""
+        await self._connection._unsubscribe(self)
+
+    def __repr__(self) -> str:
+        return f"Subscription({self.subject!r}, queue={self.queue!r})"
+
+
+class Connection:
+    """One supervised connection. Make it with `open`, or `start` one and look at `connected`."""
+
+    def __init__(self, credentials: Credentials, *, name: str = "", options: Options | None = None) -> None:
+        """Nothing runs yet.
+
+        Args:
+            name: shown on the server, where the credentials have none.
+        """
+        self.credentials = credentials
+        self.name = credentials.name or name or "nexlet-functions"
+        self._options = options or Options()
+        self._log = _log.bind(connection=self.name, servers=", ".join(credentials.addresses))
+        self._state = ConnectionState.DISCONNECTED
+        self._life: Life | None = None
+        self._up = asyncio.Event()
+        self._supervisor: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._failure: ConnectFailed | None = None
+        self._failures: set[asyncio.Future[ConnectFailed]] = set()
+        self._pool = list(credentials.servers)
+        self._max_payload = 1024 * 1024
+        # What waits to be sent, and whether a batch is with the client.
+        self._out: list[bytes] = []
+        self._out_size = 0
+        self._sending: Life | None = None
+        # Subscriptions, and those whose verdict is awaited, by what the server would call them.
+        self._subscriptions: dict[Subscription, None] = {}
+        self._asked: dict[tuple[str, str], Subscription] = {}
+        self._locks: weakref.WeakValueDictionary[tuple[str, str], asyncio.Lock] = weakref.WeakValueDictionary()
+        self._publish_waiters: dict[str, set[asyncio.Future[str]]] = {}
+        self._seen_violations: set[tuple[str, str]] = set()
+        self._state_callbacks: list[Callable[[ConnectionState, str], None]] = []
+        self._violation_callbacks: list[Callable[[Violation], None]] = []
+        self._connects = self._published = self._dropped = self._oversized = 0
+        self._publish_violations = self._sink_errors = 0
+
+    # --- life and state ------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def open(
+        cls, credentials: Credentials, *, name: str = "", options: Options | None = None, timeout: float = 10.0
+    ) -> Self:
+        """A connected connection.
+
+        Args:
+            timeout: seconds to wait for it.
+
+        Raises:
+            ConnectFailed: not within that time, or the server turned the credentials down. Nothing is left running.
+        """
+        connection = cls(credentials, name=name, options=options)
+        connection.start()
+        try:
+            await connection.wait_connected(timeout)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    def start(self) -> None:
+        """Begin to connect, in the background and without end."""
+        if self._supervisor is None and self._state is not ConnectionState.CLOSED:
+            self._supervisor = asyncio.create_task(self._supervise(), name=f"natsio-{self.name}")
+
+    async def wait_connected(self, timeout: float | None = None) -> None:
+        """Return as soon as it is connected and its subscriptions are live.
+
+        Args:
+            timeout: seconds; None waits without end, through refusals too.
+
+        Raises:
+            ConnectFailed: not within `timeout`, or, with one, the server turned the credentials down.
+            ConnectionClosed: it was closed.
+        """
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        while not self._up.is_set():
+            if timeout is not None and self._failure is not None and self._failure.refused:
+                raise self._failure
+            failure: asyncio.Future[ConnectFailed] = asyncio.get_running_loop().create_future()
+            self._failures.add(failure)
+            up = asyncio.ensure_future(self._up.wait())
+            try:
+                left = None if deadline is None else max(0.0, deadline - asyncio.get_running_loop().time())
+                done, _ = await asyncio.wait((up, failure), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self._failures.discard(failure)
+                up.cancel()
+            if not done:
+                raise self._failure or ConnectFailed(self.credentials.addresses, "no answer in time")
+        if self._state is ConnectionState.CLOSED:
+            raise ConnectionClosed
+
+    @property
+    def state(self) -> ConnectionState:
+        return self._state
+
+    @property
+    def connected(self) -> bool:
+        return self._state is ConnectionState.CONNECTED
+
+    @property
+    def last_failure(self) -> ConnectFailed | None:
+        """Why the last attempt failed; None once connected."""
+        return self._failure
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes of headers and payload together that the server takes; of the last one while there is none."""
+        return self._max_payload
+
+    @property
+    def uses_fast_path(self) -> bool:
+        """Whether nats-py's private names are used at the moment (see `fast`)."""
+        return self._life is not None and self._life.wire.fast
+
+    @property
+    def client(self) -> Client:
+        """nats-py's client of this moment, for what is not on the hot path: JetStream, buckets. Do not keep it.
+
+        Raises:
+            ConnectionLost: there is none at the moment.
+        """
+        if self._life is None:
+            raise ConnectionLost("the use of its client")
+        return self._life.client
+
+    def on_state(self, callback: Callable[[ConnectionState, str], None]) -> Callable[[], None]:
+        """Have each change of state told, with its reason ("" for none); returns what ends that."""
+        self._state_callbacks.append(callback)
+        return lambda: self._state_callbacks.remove(callback) if callback in self._state_callbacks else None
+
+    def on_violation(self, callback: Callable[[Violation], None]) -> Callable[[], None]:
+        """Have everything told that the server forbids after the fact; returns what ends that."""
+        self._violation_callbacks.append(callback)
+        return lambda: self._violation_callbacks.remove(callback) if callback in self._violation_callbacks else None
+
+    def stats(self) -> ConnectionStats:
+        return ConnectionStats(
+            connects=self._connects,
+            published=self._published,
+            dropped=self._dropped,
+            oversized=self._oversized,
+            publish_violations=self._publish_violations,
+            sink_errors=self._sink_errors,
+            outgoing_bytes=self._out_size,
+            subscriptions=len(self._subscriptions),
+            refused=sum(1 for one in self._subscriptions if one.refused),
+        )
+
+    async def close(self, *, flush_timeout: float = 2.0) -> None:
+        """Send what waits, for at most `flush_timeout` seconds where connected, and end. May be called again."""
+        if self._state is ConnectionState.CLOSED:
+            return
+        if self._life is not None and flush_timeout > 0:
+            with contextlib.suppress(ConnectFailed, ConnectionLost, ConnectionClosed):
+                await self.flush(flush_timeout)
+        self._set_state(ConnectionState.CLOSED)
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._subscriptions.clear()
+        self._up.set()  # whoever waits learns that it is closed
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # --- publishing ------------------------------------------------------------------------------------------------
+
+    def publish(self, subject: str, payload: bytes = b"", *, headers: bytes = b"", reply: str = "") -> bool:
+        """Put one message in line to be sent. Never waits.
+
+        Args:
+            headers: a raw block, of `protocol.encode_headers`.
+
+        Returns:
+            False where it was dropped and counted: it is larger than the server takes, or too much waits already.
+
+        Raises:
+            ValueError: a subject that is none: it could carry other commands to the server.
+        """
+        for one in (subject, reply) if reply else (subject,):
+            reason = valid_subject(one, wildcards=False)
+            if reason is not None:
+                raise ValueError(f"cannot publish on {one!r}: it {reason}")
+        if len(headers) + len(payload) > self._max_payload:
+            self._oversized += 1
+            return False
+        return self.write(encode_publish(subject, payload, headers=headers, reply=reply), 1)
+
+    def write(self, blob: bytes, count: int) -> bool:
+        """Put `count` encoded messages (`protocol.encode_publish`) in line to be sent. Never waits, checks nothing.
+
+        Returns:
+            False where they were dropped and counted, because too much waits already.
+        """
+        size = self._out_size + len(blob)
+        if size > self._options.max_outgoing or self._state is ConnectionState.CLOSED:
+            self._dropped += count
+            return False
+        self._out.append(blob)
+        self._out_size = size
+        self._published += count
+        if self._sending is None:
+            self._pump()
+        return True
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Return when the server has processed everything published and subscribed before.
+
+        Args:
+            timeout: seconds; None means the options' `flush_timeout`.
+
+        Raises:
+            ConnectFailed, ConnectionLost: not within that time.
+            ConnectionClosed: it is closed.
+        """
+        try:
+            async with asyncio.timeout(self._options.flush_timeout if timeout is None else timeout):
+                await self.wait_connected()
+                life = self._life
+                if life is None:
+                    raise ConnectionLost("a flush")
+                self._pump(at_once=True)
+                await life.guard(life.wire.flush(), "a flush")
+        except TimeoutError:
+            raise self._failure or ConnectionLost("a flush") from None
+
+    async def request(
+        self, subject: str, payload: bytes = b"", *, headers: Mapping[str, str] | None = None, timeout: float
+    ) -> Reply:
+        """Ask and wait for the first answer.
+
+        Args:
+            timeout: seconds, for connecting and for the answer together.
+
+        Raises:
+            RequestTimeout, NoResponders: nobody answered, nobody listens.
+            PublishRefused: the server forbids publishing there.
+            ConnectFailed, ConnectionLost: no connection, or it went.
+            ConnectionClosed: it is closed.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout
+        await self.wait_connected(timeout)
+        life = self._life
+        if life is None:
+            raise ConnectionLost(f"a request on {subject!r}")
+        refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        waiters = self._publish_waiters.setdefault(subject.lower(), set())
+        waiters.add(refused)
+        left = max(0.001, deadline - asyncio.get_running_loop().time())
+        asked = asyncio.ensure_future(
+            life.client.request(subject, payload, timeout=left, headers=dict(headers) if headers else None)
+        )
+        try:
+            return await life.guard(_answer(asked, refused, subject, timeout), f"a request on {subject!r}")
+        finally:
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+            waiters.discard(refused)
+            if not waiters:
+                self._publish_waiters.pop(subject.lower(), None)
+
+    def _pump(self, *, at_once: bool = False) -> None:
+        """Hand over what waits, if the client has taken the batch before."""
+        life = self._life
+        if life is None or not self._out or (self._sending is life and not at_once) or not life.wire.alive:
+            return
+        blobs, size = self._out, self._out_size
+        self._out, self._out_size = [], 0
+        self._sending = life
+        life.wire.send(blobs, size, lambda: self._taken(life))
+
+    def _taken(self, life: Life) -> None:
+        if self._sending is life:
+            self._sending = None
+            self._pump()
+
+    # --- subscriptions -------------------------------------------------------------------------------------------
+
+    async def subscribe(
+        self, subject: str, *, queue: str = "", sink: MessageSink, timeout: float = 10.0
+    ) -> Subscription:
+        """Subscribe. When this returns the server delivers.
+
+        Args:
+            queue: queue group; "" for every message.
+            timeout: seconds, for a connection to be there and the server to answer.
+
+        Raises:
+            SubscriptionRefused: the server forbids it, or the subject is none. Nothing stays subscribed.
+            ConnectFailed, ConnectionLost: the server could not be asked in that time.
+            ConnectionClosed: it is closed.
+        """
+        reason = valid_subject(subject, wildcards=True)
+        if reason is None and queue:
+            reason = valid_subject(queue, wildcards=False)
+        if reason is not None:
+            raise SubscriptionRefused(subject, "", queue=queue, reason=f"it {reason}")
+        subscription = Subscription(self, subject, queue, sink)
+        key = _key(subject, queue)
+        lock = self._locks.get(key)
+        if lock is None:
+            lock = self._locks[key] = asyncio.Lock()
+        try:
+            # One at a time of those that the server's answer would not tell apart.
+            async with asyncio.timeout(timeout), lock:
+                while True:
+                    await self.wait_connected()
+                    life = self._life
+                    if life is None:
+                        continue
+                    try:
+                        await self._ask(life, subscription)
+                    except ConnectionLost:
+                        continue
+                    break
+        except TimeoutError:
+            raise self._failure or ConnectionLost(f"a subscription to {subject!r}") from None
+        if subscription.refused:
+            raise SubscriptionRefused(subject, subscription.refused, queue=queue)
+        return subscription
+
+    async def _ask(self, life: Life, subscription: Subscription) -> None:
+        """Subscribe on this client and learn the verdict; a subscription that is allowed is ours from here on."""
+        key = _key(subscription.subject, subscription.queue)
+        self._asked[key] = subscription
+        subscription.refused = ""
+        handle: ClientSubscription | None = None
+        try:
+            handle = await life.guard(
+                life.wire.subscribe(subscription.subject, subscription.queue, subscription.sink), "a subscription"
+            )
+            await life.guard(life.wire.flush(), "a subscription")
+            if not subscription.refused:
+                subscription.held = (life, handle)
+                self._subscriptions[subscription] = None
+                handle = None
+        except nats.errors.BadSubjectError:
+            raise SubscriptionRefused(subscription.subject, "", reason="it is not a subject") from None
+        finally:
+            del self._asked[key]
+            if handle is not None and self._state is not ConnectionState.CLOSED:
+                self._background(self._forget(life, handle))
+
+    async def _unsubscribe(self, subscription: Subscription) -> None:
+        if subscription.closed:
+            return
+        subscription.closed = True
+        self._subscriptions.pop(subscription, None)
+        held, subscription.held = subscription.held, None
+        if held is not None and held[0] is self._life:
+            await self._forget(*held)
+
+    async def _forget(self, life: Life, handle: ClientSubscription) -> None:
+        # A loss ends the subscription just as well.
+        with contextlib.suppress(ConnectionLost, TimeoutError):
+            async with asyncio.timeout(self._options.flush_timeout):
+                await life.guard(life.wire.unsubscribe(handle), "an unsubscribe")
+
+    async def _resubscribe(self, life: Life, subscriptions: list[Subscription]) -> None:
+        """All of them on this client, with one flush; those that are refused now are reported."""
+        before = {one: one.refused for one in subscriptions}
+        for one in subscriptions:
+            if one.held is not None and one.held[0] is life:
+                await self._forget(*one.held)
+            one.refused = ""
+            one.held = (life, await life.guard(life.wire.subscribe(one.subject, one.queue, one.sink), "subscribing"))
+        await life.guard(life.wire.flush(), "subscribing")
+        for one in subscriptions:
+            held = one.held
+            if held is not None and (one.closed or one.refused):
+                one.held = None
+                await self._forget(*held)
+            if before[one] and not one.refused and not one.closed:
+                self._log.info("subscription allowed again", subject=one.subject, queue=one.queue)
+
+    # --- the supervisor ------------------------------------------------------------------------------------------
+
+    async def _supervise(self) -> None:
+        loop = asyncio.get_running_loop()
+        failures = attempts = 0
+        while True:
+            attempts += 1
+            self._set_state(ConnectionState.CONNECTING)
+            server = self._pool.pop(0)
+            self._pool.append(server)
+            try:
+                life = await Life.begin(
+                    server,
+                    self.credentials,
+                    self._options,
+                    name=self.name,
+                    on_error=self._complaint,
+                    failed=self._sink_failed,
+                )
+            except Exception as error:  # noqa: BLE001  # whatever it is, attempts go on
+                failures += 1
+                self._fail(error, attempt=attempts)
+                await self._pause(failures)
+                continue
+            attempts, began = 0, loop.time()
+            try:
+                await self._live(life)
+            except (ConnectionLost, TimeoutError):
+                pass  # lost while subscribing; `life.reason` has why
+            except Exception as error:  # noqa: BLE001  # a bug, ours or nats-py's: the next client may do better
+                self._log.error("a connection is given up", exc_info=error)
+            finally:
+                self._life = None
+                self._up.clear()
+                await life.close()
+            failures = 0 if loop.time() - began > _STEADY else failures + 1
+            reason = life.reason or "the connection was lost"
+            self._log.warning("disconnected", reason=reason)
+            self._set_state(ConnectionState.DISCONNECTED, reason)
+            await self._pause(failures)
+
+    async def _live(self, life: Life) -> None:
+        """From the moment a client is connected until it is lost."""
+        async with asyncio.timeout(self._options.flush_timeout):
+            await self._resubscribe(life, list(self._subscriptions))
+        self._learn(life)
+        self._failure = None
+        self._life = life
+        self._connects += 1
+        self._sending = None
+        self._up.set()
+        self._log.info(
+            "connected" if self._connects == 1 else "connected again",
+            subscriptions=len(self._subscriptions),
+            fast=life.wire.fast,
+        )
+        self._set_state(ConnectionState.CONNECTED)
+        self._pump()
+        retry = asyncio.get_running_loop().time() + self._options.retry_refused
+        while not life.over:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WATCH):
+                    await life.lost.wait()
+            if asyncio.get_running_loop().time() >= retry and not life.over:
+                retry = asyncio.get_running_loop().time() + self._options.retry_refused
+                async with asyncio.timeout(self._options.flush_timeout):
+                    await self._resubscribe(life, [one for one in self._subscriptions if one.refused])
+
+    def _learn(self, life: Life) -> None:
+        """What the server tells of itself and of others."""
+        self._max_payload = life.client.max_payload
+        known = {_netloc(url) for url in self._pool}
+        for found in life.client.discovered_servers:
+            if found.netloc not in known:
+                self._pool.append(self.credentials.with_user_part(found.geturl()))
+
+    async def _pause(self, failures: int) -> None:
+        """Before the next attempt: nearly nothing after a loss, growing from failure to failure, never the same."""
+        longest = min(self._options.backoff_max, self._options.backoff_first * 2 ** min(failures, 16))
+        await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311  # jitter, no secret
+
+    def _fail(self, error: Exception, *, attempt: int) -> None:
+        if not isinstance(error, ConnectFailed):
+            reason = str(error) if isinstance(error, CredentialsInvalid) else f"{type(error).__name__} while connecting"
+            if not isinstance(error, CredentialsInvalid):
+                self._log.error("connecting failed in an unforeseen way", exc_info=error)
+            error = ConnectFailed(self.credentials.addresses, reason, refused=isinstance(error, CredentialsInvalid))
+        self._failure = error
+        # The first, and then ever more rarely: an outage must not fill the log.
+        if attempt & (attempt - 1) == 0:
+            self._log.warning("cannot connect, trying on", reason=error.reason, attempt=attempt)
+        for waiting in tuple(self._failures):
+            if not waiting.done():
+                waiting.set_result(error)
+
+    # --- what the server complains about ---------------------------------------------------------------------------
+
+    def _complaint(self, text: str) -> None:
+        found = _REFUSED.search(text)
+        if found is None:
+            return
+        kind, subject, queue = found[1], found[2], found[3]
+        if kind == "publish":
+            self._publish_violations += 1
+            for waiting in self._publish_waiters.get(_unquoted(subject), ()):
+                if not waiting.done():
+                    waiting.set_result(text)
+        else:
+            self._subscription_refused(subject, queue, text)
+        violation = Violation(kind, _unquoted(subject), text)
+        seen = (kind, violation.subject)
+        if seen not in self._seen_violations and len(self._seen_violations) < _KEPT_VIOLATIONS:
+            self._seen_violations.add(seen)
+            self._log.warning("the server refused", what=kind, subject=violation.subject, permission=text)
+        for callback in tuple(self._violation_callbacks):
+            self._call(callback, violation)
+
+    def _subscription_refused(self, subject: str, queue: str | None, text: str) -> None:
+        """Both come as the server quotes them, in lower case. Older servers do not name the queue."""
+        asked = self._asked.get((subject, queue or ""))
+        if asked is None and queue is None:
+            asked = next((one for key, one in self._asked.items() if key[0] == subject), None)
+        if asked is not None:
+            asked.refused = text
+            return
+        for one in self._subscriptions:
+            key = _key(one.subject, one.queue)
+            if key[0] == subject and (queue is None or key[1] == queue):
+                one.refused = text
+
+    def _sink_failed(self, error: BaseException) -> None:
+        self._sink_errors += 1
+        self._log.error("a message could not be handled", exc_info=error)
+
+    # --- small things ------------------------------------------------------------------------------------------------
+
+    def _set_state(self, state: ConnectionState, reason: str = "") -> None:
+        if state is self._state:
+            return
+        self._state = state
+        for callback in tuple(self._state_callbacks):
+            self._call(callback, state, reason)
+
+    def _call(self, callback: Callable[..., None], *arguments: object) -> None:
+        try:
+            callback(*arguments)
+        except Exception as error:  # noqa: BLE001  # a listener's bug must not end the connection
+            self._log.error("a listener raised", exc_info=error)
+
+    def _background(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def __repr__(self) -> str:
+        return f"Connection({self.name!r}, {self._state}, {self.credentials!r})"
+
+
+async def _answer(asked: asyncio.Future[Any], refused: asyncio.Future[str], subject: str, timeout: float) -> Reply:
+    await asyncio.wait((asked, refused), return_when=asyncio.FIRST_COMPLETED)
+    if refused.done():
+        raise PublishRefused(subject, refused.result())
+    try:
+        message = asked.result()
+    except nats.errors.NoRespondersError:
+        raise NoResponders(subject) from None
+    except nats.errors.TimeoutError:
+        raise RequestTimeout(subject, timeout) from None
+    return Reply(message.data, dict(message.headers or {}))
+
+
+def _key(subject: str, queue: str) -> tuple[str, str]:
+    """What the server calls a subscription when it complains, as nats-py passes it on: quoted, in lower case."""
+    return _quoted(subject).lower(), _quoted(queue).lower()
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _unquoted(text: str) -> str:
+    return text.replace('\\"', '"').replace("\\\\", "\\")
+
+
+def _netloc(url: str) -> str:
+    return url.rpartition("://")[2].rpartition("@")[2]

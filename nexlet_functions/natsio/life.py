@@ -1,0 +1,198 @@
+"""One client of nats-py, from its connect to its loss.
+
+nats-py can reconnect by itself, but it also gives up for good (a revoked user, a limit reached), keeps to the servers
+it began with, and has no jitter. So a client here is used for one connection only: when that is lost, the `Life` is
+over, and `connection.Connection` begins the next one. One path for every kind of loss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import nats.errors
+from nats.aio.client import Client
+
+from nexlet_functions.natsio import fast
+from nexlet_functions.natsio.credentials import Credentials
+from nexlet_functions.natsio.errors import ConnectFailed, ConnectionLost
+from nexlet_functions.natsio.wire import PublicWire, Wire
+
+__all__ = ["Life", "Options"]
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a connection behaves. Durations in seconds, sizes in bytes.
+
+    Attributes:
+        connect_timeout: for one attempt at one server.
+        ping_interval, max_outstanding_pings: a server that is silent for their product is taken for gone.
+        backoff_first, backoff_max: pause after a failed attempt, doubling, each time shortened by chance by up to half.
+        max_outgoing: what may wait to be sent; one message more is dropped and counted.
+        flush_timeout: how long a flush may take before the connection is taken for lost.
+        retry_refused: how often a subscription that the server came to refuse is tried again.
+        public_only: do without nats-py's private names (see `fast`).
+    """
+
+    connect_timeout: float = 5.0
+    ping_interval: float = 20.0
+    max_outstanding_pings: int = 2
+    backoff_first: float = 0.05
+    backoff_max: float = 2.0
+    max_outgoing: int = 8 * 1024 * 1024
+    flush_timeout: float = 10.0
+    retry_refused: float = 30.0
+    public_only: bool = False
+
+
+class Life:
+    """A connected client and its wire.
+
+    Attributes:
+        client: nats-py's.
+        wire: how messages get in and out of it.
+        lost: set when the connection is gone, for whatever reason.
+        reason: why, in the server's or the system's words.
+    """
+
+    def __init__(self, client: Client, on_error: Callable[[str], None]) -> None:
+        self.client = client
+        self.wire: Wire
+        self.lost = asyncio.Event()
+        self.reason = ""
+        self._released = asyncio.Event()
+        self._on_error = on_error
+
+    @classmethod
+    async def begin(
+        cls,
+        server: str,
+        credentials: Credentials,
+        options: Options,
+        *,
+        name: str,
+        on_error: Callable[[str], None],
+        failed: Callable[[BaseException], None],
+    ) -> Life:
+        """Connect to one server.
+
+        Args:
+            on_error: told what the server complains about while connected, as it says it (nats-py lowers the case).
+            failed: told what a sink raised.
+
+        Raises:
+            ConnectFailed: the attempt failed.
+            CredentialsInvalid: a file of the credentials is missing or unusable.
+        """
+        life = cls(Client(), on_error)
+        arguments = credentials.connect_options()
+        # A server that another one told us of by its address has a certificate for the name we know.
+        known = urlsplit(credentials.servers[0]).hostname
+        if "tls" in arguments and server not in credentials.servers and known:
+            arguments["tls_hostname"] = known
+        try:
+            # Twice the time: nats-py tries a server twice before it says that there is none.
+            async with asyncio.timeout(2 * options.connect_timeout + 1):
+                await life.client.connect(
+                    [server],
+                    name=name,
+                    error_cb=life._error,
+                    disconnected_cb=life._disconnected,
+                    closed_cb=life._closed,
+                    connect_timeout=options.connect_timeout,  # type: ignore[arg-type]  # a float does
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    ping_interval=options.ping_interval,  # type: ignore[arg-type]  # a float does
+                    max_outstanding_pings=options.max_outstanding_pings,
+                    pending_size=options.max_outgoing,
+                    **arguments,
+                )
+        except (OSError, TimeoutError, nats.errors.Error) as error:
+            await life._close_client()
+            reason = life.reason or _text(error)
+            refused = any(word in reason.lower() for word in ("authorization", "authentication"))
+            raise ConnectFailed(credentials.addresses, reason, refused=refused) from None
+        except BaseException:
+            await life._close_client()
+            raise
+        life.reason = ""
+        life.wire = PublicWire(life.client, failed) if options.public_only else _best_wire(life.client, failed)
+        return life
+
+    @property
+    def over(self) -> bool:
+        """Whether the connection is gone, also where the client has told nobody."""
+        return self.lost.is_set() or not self.wire.alive
+
+    async def guard(self, asked: Coroutine[Any, Any, _Result], doing: str) -> _Result:
+        """Await something of this client, but not beyond its loss.
+
+        Raises:
+            ConnectionLost: it was lost first; `doing` says what was not finished.
+        """
+        task = asyncio.ensure_future(asked)
+        lost = asyncio.ensure_future(self.lost.wait())
+        try:
+            await asyncio.wait((task, lost), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                try:
+                    return task.result()
+                except (nats.errors.ConnectionClosedError, nats.errors.ConnectionReconnectingError, OSError):
+                    raise ConnectionLost(doing) from None
+            raise ConnectionLost(doing)
+        finally:
+            for one in (task, lost):
+                one.cancel()
+            await asyncio.gather(task, lost, return_exceptions=True)
+
+    async def close(self) -> None:
+        """End it. What was handed to the wire and not yet flushed may be lost."""
+        self.lost.set()
+        await self.wire.close()
+        await self._close_client()
+        self.wire.abandon()
+
+    async def _close_client(self) -> None:
+        self._released.set()
+        try:
+            async with asyncio.timeout(5):
+                await self.client.close()
+        except (OSError, TimeoutError, nats.errors.Error):
+            pass  # it writes what it still holds to a socket that is gone
+
+    async def _error(self, error: Exception) -> None:
+        text = _text(error)
+        if "permissions violation" not in text:
+            self.reason = text
+        self._on_error(text)
+
+    async def _disconnected(self) -> None:
+        self._over()
+        # nats-py would now reconnect by itself. It waits for this callback first, and looks whether it was closed.
+        await self._released.wait()
+
+    async def _closed(self) -> None:
+        self._over()
+
+    def _over(self) -> None:
+        if not self.reason and self.client.last_error is not None:
+            self.reason = _text(self.client.last_error)
+        self.lost.set()
+
+
+def _best_wire(client: Client, failed: Callable[[BaseException], None]) -> Wire:
+    return PublicWire(client, failed) if fast.why_not(client) else fast.FastWire(client, failed)
+
+
+def _text(error: BaseException) -> str:
+    """What an error says, on one line; its kind where it says nothing."""
+    if isinstance(error, TimeoutError) and not isinstance(error, nats.errors.Error):
+        return "no answer in time"
+    text = " ".join(str(error).split())
+    return text.removeprefix("nats: ").strip("'") or type(error).__name__

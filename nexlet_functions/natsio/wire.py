@@ -1,0 +1,165 @@
+"""The seam between our connection and one nats-py client: what we need of it, and how its public interface gives it.
+
+- `Wire`: subscribe to a synchronous sink, take a batch of encoded messages, flush, unsubscribe without losing what is
+  on its way. A wire lives as long as its client.
+- `PublicWire`: all of it over public names of nats-py. Its price: a task that publishes message by message, headers
+  parsed and encoded again, header names with a slash left out (the client refuses them), and a window of some
+  microseconds in which a message that arrives during an unsubscribe is lost.
+- `fast.FastWire` does the same over private names, where the installed version has them as we know them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as ClientSubscription
+
+from nexlet_functions.natsio.protocol import decode_headers, encode_headers, parse_publishes
+from nexlet_functions.natsio.sinks import MessageSink
+
+__all__ = ["FutureSink", "PublicWire", "Wire"]
+
+_FOREVER = 7 * 24 * 3600
+"""Seconds. nats-py's own time limit on a flush must never strike: it cancels a future that its reader still sets, which
+ends the reader. Whoever waits for us has a limit of his own."""
+
+
+class Wire(Protocol):
+    """One client's worth of connection."""
+
+    @property
+    def fast(self) -> bool:
+        """Whether private names are used."""
+        ...
+
+    @property
+    def alive(self) -> bool:
+        """Whether the client still reads and writes, as far as it can be told without asking the server."""
+        ...
+
+    def send(self, blobs: list[bytes], size: int, taken: Callable[[], None]) -> None:
+        """Hand over encoded messages, `size` bytes together; `taken` is called when the next batch may come."""
+        ...
+
+    async def flush(self) -> None:
+        """Return when the server has processed everything handed over before. May wait for ever; can be cancelled."""
+        ...
+
+    async def subscribe(self, subject: str, queue: str, sink: MessageSink) -> ClientSubscription:
+        """Ask for a subscription; the server's verdict is known after a flush."""
+        ...
+
+    async def unsubscribe(self, handle: ClientSubscription) -> None:
+        """End a subscription; what the server sent before it knew still reaches the sink. May wait for ever."""
+        ...
+
+    async def close(self) -> None:
+        """End what the wire itself runs; the client is closed by its owner."""
+        ...
+
+    def abandon(self) -> None:
+        """Make sure that a closed client has let go of its socket."""
+        ...
+
+
+class FutureSink:
+    """What `Client.subscribe(future=...)` takes for a future: each message "sets its result", and it is never done."""
+
+    def __init__(self, sink: MessageSink, failed: Callable[[BaseException], None]) -> None:
+        self._sink = sink
+        self._failed = failed
+
+    def cancelled(self) -> bool:
+        return False
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, message: Msg) -> None:
+        # What is raised here would end the client's reader.
+        try:
+            block = encode_headers(message.headers) if message.headers else b""
+            self._sink.message(message.subject, message.reply, message.data, block)
+        except Exception as error:  # noqa: BLE001  # a sink's bug: reported, and the reader goes on
+            self._failed(error)
+
+
+class PublicWire:
+    """A wire over public names only."""
+
+    fast = False
+
+    def __init__(self, client: Client, failed: Callable[[BaseException], None]) -> None:
+        self._client = client
+        self._failed = failed
+        self._batches: deque[tuple[list[bytes], Callable[[], None]]] = deque()
+        self._more = asyncio.Event()
+        self._publisher = asyncio.create_task(self._publish_all(), name="natsio-publisher")
+        self._tasks: set[asyncio.Task[Any]] = {self._publisher}
+
+    @property
+    def alive(self) -> bool:
+        return self._client.is_connected and not self._publisher.done()
+
+    def send(self, blobs: list[bytes], size: int, taken: Callable[[], None]) -> None:
+        self._batches.append((blobs, taken))
+        self._more.set()
+
+    async def flush(self) -> None:
+        passed = asyncio.get_running_loop().create_future()
+        self.send([], 0, lambda: None if passed.done() else passed.set_result(None))
+        await passed
+        # The client writes its PING past what it still holds back, so that only the second one comes after all of it.
+        await self._undisturbed(self._client.flush(_FOREVER))
+        await self._undisturbed(self._client.flush(_FOREVER))
+
+    async def subscribe(self, subject: str, queue: str, sink: MessageSink) -> ClientSubscription:
+        future: Any = FutureSink(sink, self._failed)
+        return await self._client.subscribe(subject, queue=queue, future=future)
+
+    async def unsubscribe(self, handle: ClientSubscription) -> None:
+        try:
+            await self._undisturbed(handle.drain())  # type: ignore[no-untyped-call]  # nats-py left out its types
+        except (nats.errors.BadSubscriptionError, nats.errors.ConnectionClosedError):
+            pass  # it is gone already, which is what was asked for
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def abandon(self) -> None:
+        pass  # nothing public does it
+
+    async def _undisturbed(self, asked: Any) -> None:
+        """Await it in a task that our own caller's cancellation does not reach (see `_FOREVER`)."""
+        task = asyncio.ensure_future(asked)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
+
+    async def _publish_all(self) -> None:
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            while self._batches:
+                blobs, taken = self._batches.popleft()
+                for blob in blobs:
+                    for message in parse_publishes(blob):
+                        try:
+                            await self._publish(message.subject, message.reply, message.headers, message.payload)
+                        except (nats.errors.ConnectionClosedError, nats.errors.OutboundBufferLimitError):
+                            return  # lost; the next client's wire goes on with the next batch
+                        except nats.errors.Error as error:
+                            self._failed(error)
+                taken()
+
+    async def _publish(self, subject: str, reply: str, block: bytes, payload: bytes) -> None:
+        headers = {name: value for name, value in decode_headers(block).items() if "/" not in name} if block else {}
+        await self._client.publish(subject, payload, reply=reply, headers=headers or None)
