@@ -15,7 +15,10 @@ from nexlet_models.durations import parse_duration
 from nexlet_models.sizes import parse_size
 from nexlet_models.subjects import valid_subject
 from nexlet_sandboxes.profiles import PROFILES
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from nexlet_functions.natsio.credentials import Credentials
+from nexlet_functions.natsio.errors import CredentialsInvalid
 
 __all__ = [
     "Ceilings",
@@ -25,6 +28,7 @@ __all__ = [
     "ProfileName",
     "ReadableFile",
     "Size",
+    "read_secret",
 ]
 
 MIB = 1024 * 1024
@@ -51,6 +55,24 @@ def _file(path: Path) -> Path:
     if not os.access(path, os.R_OK):
         raise ValueError(f"the file {path} cannot be read by this user")
     return path
+
+
+def read_secret(path: Path) -> SecretStr:
+    """A secret that a file holds, without the line end that an editor leaves behind.
+
+    Raises:
+        CredentialsInvalid: the file cannot be read, is empty, or is no text.
+    """
+    what = f"secret file {path}"
+    try:
+        text = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise CredentialsInvalid(what, "is not UTF-8 text") from None
+    except OSError as error:
+        raise CredentialsInvalid(what, error.strerror or type(error).__name__) from None
+    if not text:
+        raise CredentialsInvalid(what, "is empty")
+    return SecretStr(text)
 
 
 def _profile(name: str) -> str:
@@ -121,6 +143,25 @@ class NamespaceCredentials(BaseModel):
             raise ValueError("user and password_file go together")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ValueError("tls_cert and tls_key go together")
+
+    def credentials(self, servers: tuple[str, ...]) -> Credentials:
+        """As a connection takes them; `servers` where none are named here.
+
+        Raises:
+            CredentialsInvalid: a file cannot be read.
+        """
+        return Credentials(
+            servers=self.servers or servers,
+            user=self.user,
+            password=read_secret(self.password_file) if self.password_file else SecretStr(""),
+            token=read_secret(self.token_file) if self.token_file else SecretStr(""),
+            nkey_file=self.nkey,
+            creds_file=self.creds,
+            tls_cert=self.tls_cert,
+            tls_key=self.tls_key,
+            tls_ca=self.tls_ca,
+            tls_first=self.tls_first,
+        )
 
 
 class NamespaceRules(BaseModel):

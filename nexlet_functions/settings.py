@@ -28,7 +28,17 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Pydanti
 
 from nexlet_functions.documents import Document, DocumentRefused, path_of, read_document
 from nexlet_functions.errors import SettingsRefused
-from nexlet_functions.rules import Ceilings, Duration, NamespaceCredentials, NamespaceRules, ProfileName, ReadableFile
+from nexlet_functions.functions.keys import public_key_problem
+from nexlet_functions.natsio.credentials import Credentials
+from nexlet_functions.rules import (
+    Ceilings,
+    Duration,
+    NamespaceCredentials,
+    NamespaceRules,
+    ProfileName,
+    ReadableFile,
+    read_secret,
+)
 
 __all__ = [
     "RELOADABLE",
@@ -73,9 +83,6 @@ def _folder(path: Path) -> Path:
 
 
 def _curve_key(text: str) -> str:
-    # Imported here: who reads settings need not load cryptography, unless there is a key among them.
-    from nexlet_functions.functions.keys import public_key_problem
-
     reason = public_key_problem(text)
     if reason is not None:
         raise ValueError(f"'{text}' is no public curve key: {reason}")
@@ -223,6 +230,35 @@ class Settings(BaseSettings):
     def rules(self, namespace: str) -> NamespaceRules:
         """What the operator allows `namespace`."""
         return self.namespaces.get(namespace, self.defaults)
+
+    def credentials(self) -> Credentials:
+        """What the nexlet itself connects with.
+
+        Raises:
+            CredentialsInvalid: a file cannot be read, or a server is no URL.
+        """
+        return Credentials(
+            servers=self.servers,
+            user=self.user,
+            password=read_secret(self.password_file) if self.password_file else self.password,
+            token=read_secret(self.token_file) if self.token_file else self.token,
+            nkey_file=self.nkey,
+            creds_file=self.creds,
+            tls_cert=self.tls_cert,
+            tls_key=self.tls_key,
+            tls_ca=self.tls_ca,
+            tls_first=self.tls_first,
+            name=self.name,
+        )
+
+    def namespace_credentials(self, namespace: str) -> Credentials | None:
+        """What the operator gives a namespace to connect with; None leaves it at what the node hands out.
+
+        Raises:
+            CredentialsInvalid: a file cannot be read.
+        """
+        given = self.rules(namespace).credentials
+        return given.credentials(self.servers) if given is not None else None
 
     @field_validator("name")
     @classmethod

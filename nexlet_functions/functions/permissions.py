@@ -1,0 +1,217 @@
+"""Who may do what: an operator's rules held against what a start request asks for, and against where a reply goes.
+
+`Policy.check` names every rule that a request breaks. `Usage` is what a namespace has already. `within` says whether a
+trigger lies inside what a namespace may listen to. `ReplyRule` decides, once for each message, whether its reply
+subject may be answered: a function's words must not become commands to JetStream or Nex, nor messages to itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from nexlet_models.durations import format_duration
+from nexlet_models.problems import Problem
+from nexlet_models.sizes import format_size
+from nexlet_models.start_request import StartRequest
+from nexlet_models.subjects import matches
+from nexlet_sandboxes.program import Limits
+
+from nexlet_functions.settings import Settings
+
+__all__ = ["Policy", "ReplyRule", "Usage", "notices", "within"]
+
+_Number = TypeVar("_Number", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What functions have been granted: how many there are, and the workers and memory that they may take at most.
+
+    Attributes:
+        functions: of the namespace.
+        workers: of these functions, by their `workers.max`.
+        memory: of these workers, in bytes.
+        everywhere: functions of all namespaces on this nexlet.
+    """
+
+    functions: int = 0
+    workers: int = 0
+    memory: int = 0
+    everywhere: int = 0
+
+
+class Policy:
+    """The operator's rules as they are in force at the moment of asking."""
+
+    def __init__(self, current: Callable[[], Settings]) -> None:
+        """Rules of what `current` returns, asked anew for each check."""
+        self._current = current
+
+    def check(self, namespace: str, request: StartRequest, limits: Limits, usage: Usage) -> list[Problem]:
+        """Every rule that a start request of `namespace` breaks.
+
+        Args:
+            limits: what the request asks for, defaults filled in.
+            usage: without this function.
+        """
+        return [
+            *self._subjects(namespace, request),
+            *self._ceilings(namespace, request, limits),
+            *self._counts(namespace, limits, usage),
+        ]
+
+    def profile(self, request: StartRequest) -> str:
+        """The sandbox profile a function gets: the one it asks for, else the operator's default."""
+        return request.sandbox or self._current().default_profile
+
+    def _subjects(self, namespace: str, request: StartRequest) -> list[Problem]:
+        allowed = [pattern.replace("{namespace}", namespace) for pattern in self._current().rules(namespace).subjects]
+        if not allowed:
+            return []
+        return [
+            Problem(
+                f"namespace '{namespace}' may not listen to '{trigger.subject}'",
+                f"triggers[{number}].subject",
+                advice=f"subjects allowed: {', '.join(allowed)}",
+                code="subject-not-allowed",
+            )
+            for number, trigger in enumerate(request.triggers)
+            if not any(within(trigger.subject, pattern) for pattern in allowed)
+        ]
+
+    def _ceilings(self, namespace: str, request: StartRequest, limits: Limits) -> list[Problem]:
+        rules = self._current().rules(namespace)
+        ceilings = rules.ceilings
+        source = len(request.source or "") + sum(len(text) for text in request.files.values())
+        problems = [
+            *_over("limits.timeout", limits.timeout, ceilings.timeout, format_duration),
+            *_over("limits.load_timeout", limits.load_timeout, ceilings.load_timeout, format_duration),
+            *_over("limits.queue_timeout", limits.queue_timeout, ceilings.timeout, format_duration),
+            *_over("limits.memory", limits.memory, ceilings.memory, format_size),
+            *_over("limits.max_pending", limits.max_pending, ceilings.max_pending, str),
+            *_over("limits.log_rate", limits.log_rate, ceilings.log_rate, format_size),
+            *_over("limits.idle", limits.idle, ceilings.idle, format_duration),
+            *_over("workers.min", limits.min_workers, ceilings.workers, str),
+            *_over("workers.max", limits.max_workers, ceilings.workers, str),
+            *_over("source", source, ceilings.source, format_size, code="too-large"),
+        ]
+        profile = self.profile(request)
+        if profile not in rules.profiles:
+            problems.append(
+                Problem(
+                    f"the profile '{profile}' is not allowed for namespace '{namespace}'",
+                    "sandbox",
+                    advice=f"profiles allowed: {', '.join(rules.profiles)}",
+                    code="profile-not-allowed",
+                )
+            )
+        return problems
+
+    def _counts(self, namespace: str, limits: Limits, usage: Usage) -> list[Problem]:
+        settings = self._current()
+        rules = settings.rules(namespace)
+        problems = []
+        if settings.max_workloads and usage.everywhere >= settings.max_workloads:
+            problems.append(_full(f"this nexlet runs {usage.everywhere} functions, all it may"))
+        if rules.max_functions is not None and usage.functions >= rules.max_functions:
+            problems.append(
+                _full(
+                    f"namespace '{namespace}' has {usage.functions} functions here, "
+                    f"of {rules.max_functions} that it may have"
+                )
+            )
+        workers = usage.workers + limits.max_workers
+        if rules.max_workers is not None and workers > rules.max_workers:
+            problems.append(
+                _full(
+                    f"namespace '{namespace}' would have {workers} workers here, "
+                    f"of {rules.max_workers} that it may have",
+                    "workers.max",
+                )
+            )
+        memory = usage.memory + limits.max_workers * limits.memory
+        if rules.max_memory is not None and memory > rules.max_memory:
+            problems.append(
+                _full(
+                    f"the workers of namespace '{namespace}' could take {format_size(memory)} here, "
+                    f"of {format_size(rules.max_memory)} that they may take",
+                    "limits.memory",
+                )
+            )
+        return problems
+
+
+def _over(
+    place: str, asked: _Number, ceiling: _Number, shown: Callable[[_Number], str], code: str = "over-ceiling"
+) -> list[Problem]:
+    if asked <= ceiling:
+        return []
+    return [
+        Problem(
+            f"{shown(asked)} is more than the {shown(ceiling)} that the operator allows",
+            place,
+            advice=f"ask for at most {shown(ceiling)}, or ask the operator for more",
+            code=code,
+        )
+    ]
+
+
+def _full(message: str, place: str = "") -> Problem:
+    return Problem(
+        message, place, advice="stop a function, ask for less, or ask the operator for more", code="quota-exceeded"
+    )
+
+
+def within(pattern: str, allowed: str) -> bool:
+    """Whether every subject that `pattern` matches is matched by `allowed`, too."""
+    asked, given = pattern.split("."), allowed.split(".")
+    for number, part in enumerate(given):
+        if part == ">":
+            return len(asked) > number
+        if number >= len(asked) or asked[number] == ">":
+            return False
+        if part not in ("*", asked[number]):
+            return False
+    return len(asked) == len(given)
+
+
+class ReplyRule:
+    """Where the answers of one function may go."""
+
+    __slots__ = ("_literal", "_patterns")
+
+    def __init__(self, triggers: Sequence[str]) -> None:
+        """The rule for a function with these trigger subjects."""
+        self._literal = frozenset(subject for subject in triggers if "*" not in subject and ">" not in subject)
+        self._patterns = tuple(subject for subject in triggers if subject not in self._literal)
+
+    def may_answer(self, reply: str) -> bool:
+        """Whether a reply to `reply` may be sent.
+
+        Not to what begins with `$` (`$JS.API`, `$NEX`, `$SYS`, ...: NATS's and Nex's own), not to a trigger of the
+        function itself, not to a wildcard, which no requester ever waits on, and not to nowhere.
+        """
+        if reply.startswith("_INBOX."):  # nearly always; and no trigger can lie there
+            return "*" not in reply and ">" not in reply
+        return (
+            reply != ""
+            and reply[0] != "$"
+            and "*" not in reply
+            and ">" not in reply
+            and reply not in self._literal
+            and not any(matches(pattern, reply) for pattern in self._patterns)
+        )
+
+
+def notices(settings: Settings) -> list[str]:
+    """What the start log says about rules that an operator may not know to be missing."""
+    open_to_all = not settings.defaults.subjects
+    own_credentials = settings.defaults.credentials is not None
+    if open_to_all and not own_credentials:
+        return [
+            "no subject patterns are set: any namespace whose credentials the server lets subscribe may listen to any "
+            "subject; set defaults.subjects, such as ['{namespace}.>'], in the settings file"
+        ]
+    return []
