@@ -1,0 +1,147 @@
+"""`check`: everything that a deployment would refuse, found without NATS.
+
+Nexfile and start request, the policy, the imports, the handler and its signature, the sample events; and, because a
+module can also fail by running, a trial load in a real worker, which is thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from nexlet_models.problems import Problem, render
+
+from nexlet_functions.cli.exits import Exit
+from nexlet_functions.cli.options import Folders, Json
+from nexlet_functions.cli.output import Output, problem_record, styled
+
+if TYPE_CHECKING:
+    from nexlet_sandboxes.zygote import Zygote
+
+    from nexlet_functions.nexfile import FunctionFolder
+
+__all__ = ["check"]
+
+
+def check(
+    folders: Folders,
+    *,
+    load: Annotated[
+        bool,
+        typer.Option(
+            "--load/--no-load",
+            envvar="NEXFN_LOAD",
+            help="Whether the function is also loaded once, in a worker that is thrown away.",
+        ),
+    ] = True,
+    json: Json = None,
+) -> None:
+    """Check functions: everything that a deployment would refuse, all problems at once."""
+    from nexlet_functions.nexfile import find_functions
+
+    output = Output(json=json)
+    refused = asyncio.run(_check(find_functions(folders), output, load=load))
+    if refused:
+        raise typer.Exit(Exit.FAILED)
+
+
+async def _check(folders: Sequence[Path], output: Output, *, load: bool) -> int:
+    """Checks them all; how many were refused."""
+    from nexlet_functions.nexfile import FunctionRefused, read_function
+    from nexlet_functions.testing.events import EventRefused, sample_events
+
+    refused = 0
+    async with AsyncExitStack() as stack:
+        zygote: Zygote | None = None
+        for path in folders:
+            name, problems, took = path.resolve().name, [], 0.0
+            try:
+                function = read_function(path)
+                name = function.name
+                problems += _static(function)
+                if load and not problems and function.start.source is not None:
+                    if zygote is None:
+                        zygote = await _zygote(stack)
+                    began = time.perf_counter()
+                    problems += await _trial_load(zygote, function)
+                    took = time.perf_counter() - began
+            except FunctionRefused as error:
+                name = error.name
+                problems += error.problems
+            try:
+                events = len(sample_events(path))
+            except EventRefused as error:
+                problems += error.problems
+                events = 0
+            _tell(output, path, name, problems, took, events)
+            refused += bool(problems)
+    return refused
+
+
+def _static(function: FunctionFolder) -> list[Problem]:
+    """What the policy says of the sources, which are not run for it."""
+    from nexlet_sandboxes.language import check as check_program
+
+    from nexlet_functions.testing.function import program_of
+
+    if function.start.source is None:
+        return []  # an artifact elsewhere: the nexlet that fetches it checks it
+    return list(check_program(program_of(function, environment={})))
+
+
+async def _zygote(stack: AsyncExitStack) -> Zygote:
+    from nexlet_sandboxes.zygote import Zygote
+
+    zygote = await Zygote.start()
+    stack.push_async_callback(zygote.close)
+    return zygote
+
+
+async def _trial_load(zygote: Zygote, function: FunctionFolder) -> Sequence[Problem]:
+    """What goes wrong when the module runs once, under the function's own limits."""
+    from nexlet_sandboxes.outcomes import LoadRefused
+    from nexlet_sandboxes.pool import Pool
+    from nexlet_sandboxes.profiles import DEFAULT
+
+    from nexlet_functions.testing.function import RecordingSink, limits_of, program_of
+
+    # No environment: only the handler can read it, and its secrets are not here.
+    program = program_of(function, environment={})
+    pool = Pool(zygote, program, limits_of(function.start), RecordingSink(), profile=function.start.sandbox or DEFAULT)
+    try:
+        await pool.start()
+    except LoadRefused as refused:
+        return refused.problems
+    finally:
+        await pool.close()
+    return ()
+
+
+def _tell(output: Output, path: Path, name: str, problems: Sequence[Problem], took: float, events: int) -> None:
+    if problems:
+        first, *rest = render(name, problems).splitlines()
+        output.record(
+            "check",
+            [styled(("error:", "bold red"), " ", first), *rest],
+            name=name,
+            folder=str(path),
+            ok=False,
+            problems=[problem_record(problem) for problem in problems],
+        )
+        return
+    loaded = f", loaded in {took * 1000:.0f} ms" if took else ""
+    sampled = f", {events} sample event{'s' if events != 1 else ''}" if events else ""
+    output.record(
+        "check",
+        styled(("ok:", "bold green"), " ", name, (f"  {path}{loaded}{sampled}", "dim")),
+        name=name,
+        folder=str(path),
+        ok=True,
+        load_ms=round(took * 1000, 1) if took else None,
+        events=events,
+    )

@@ -1,0 +1,27 @@
+"""Functions in unit tests, in the same kind of worker that runs them in production.
+
+    from nexlet_functions.testing import load_function
+
+    def test_greets():
+        with load_function("samples/greet") as greet:
+            assert greet.invoke(json={"name": "Ada"}).json() == {"greeting": "Hello, Ada!"}
+
+No NATS is needed. `async with load_function(...)` is the same for tests that are coroutines. `sample_events` reads a
+folder's `events/*.json`, which `nexlet-functions dev` plays as well.
+"""
+
+from __future__ import annotations
+
+from nexlet_functions.testing.events import EventRefused, SampleEvent, sample_events
+from nexlet_functions.testing.function import AsyncFunction, Function, Invocation, LogLine, load_function
+
+__all__ = [
+    "AsyncFunction",
+    "EventRefused",
+    "Function",
+    "Invocation",
+    "LogLine",
+    "SampleEvent",
+    "load_function",
+    "sample_events",
+]

@@ -1,0 +1,243 @@
+"""Sample events: messages for a function, kept beside it with what is expected of the answer.
+
+`events/NAME.json` of a function's folder is one `SampleEvent`:
+
+    {
+      "subject": "orders.eu.total",
+      "headers": {"Content-Type": "application/json"},
+      "json": {"items": [{"sku": "A1", "qty": 2}]},
+      "expect": {"outcome": "ok", "json": {"total": "19.80"}}
+    }
+
+The payload is one of `json`, `data` (text) and `base64`; none of them is an empty one. `subject` may be left out where
+the function has one trigger without wildcards. `expect` says what has to come back, and only what it names is compared:
+`outcome` (default `ok`), `code`, one of `json`, `text` and `base64`, `headers` (those named), `error` (a part of it).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nexlet_models.problems import Problem, render
+from nexlet_sandboxes.outcomes import Outcome
+
+from nexlet_functions.documents import Document, DocumentRefused, read_document
+from nexlet_functions.errors import NexletFunctionsError
+
+__all__ = ["EventRefused", "SampleEvent", "sample_events"]
+
+_KEYS = ("subject", "headers", "json", "data", "base64", "expect", "description")
+_EXPECT_KEYS = ("outcome", "code", "json", "text", "base64", "headers", "error")
+_PAYLOADS = ("json", "data", "base64")
+_BODIES = ("json", "text", "base64")
+
+
+class EventRefused(NexletFunctionsError):
+    """A sample event that cannot be read.
+
+    Attributes:
+        name: of the file.
+        problems: every reason.
+    """
+
+    code = "event-refused"
+
+    def __init__(self, name: str, problems: list[Problem]) -> None:
+        self.name = name
+        self.problems = tuple(problems)
+        super().__init__(render(name, self.problems))
+
+
+@dataclass(frozen=True, slots=True)
+class SampleEvent:
+    """One message, and what is expected of its answer.
+
+    Attributes:
+        name: of the file, without its ending.
+        subject: "" where the function's only trigger is meant.
+        payload: the bytes.
+        headers: of the message.
+        expect: as in the file, checked; empty where nothing but `ok` is expected.
+    """
+
+    name: str
+    subject: str = ""
+    payload: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    expect: Mapping[str, Any] = field(default_factory=dict)
+
+    def differences(
+        self,
+        *,
+        outcome: str,
+        code: int | None = None,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        error: str | None = None,
+    ) -> list[str]:
+        """What came back otherwise than expected, a line each; empty where all is as it should be.
+
+        Args:
+            outcome, code, data, headers, error: of the answer. None, but for the outcome: it cannot be seen from here
+                (a function that does not answer), and is not compared.
+        """
+        expect = self.expect
+        found: list[str] = []
+        wanted = expect.get("outcome", Outcome.OK.value)
+        if outcome != wanted:
+            found.append(f"outcome: expected {wanted}, got {outcome}{f' ({error})' if error else ''}")
+        if code is not None and expect.get("code", code) != code:
+            found.append(f"code: expected {expect['code']}, got {code}")
+        if error is not None and expect.get("error", "") not in error:
+            found.append(f"error: expected {expect['error']!r} in {error!r}")
+        if data is not None:
+            found += self._body_differences(data)
+        if headers is not None:
+            have = {name.lower(): value for name, value in headers.items()}
+            for name, value in expect.get("headers", {}).items():
+                if have.get(name.lower()) != value:
+                    found.append(f"header {name}: expected {value!r}, got {have.get(name.lower())!r}")
+        return found
+
+    def _body_differences(self, data: bytes) -> list[str]:
+        expect = self.expect
+        if "text" in expect and data != expect["text"].encode():
+            return [f"text: expected {expect['text']!r}, got {data.decode('utf-8', 'replace')!r}"]
+        if "base64" in expect and data != base64.b64decode(expect["base64"]):
+            return [f"base64: expected {expect['base64']}, got {base64.b64encode(data).decode()}"]
+        if "json" in expect:
+            try:
+                got = json.loads(data)
+            except ValueError:
+                return [f"json: expected JSON, got {data[:200]!r}"]
+            if got != expect["json"]:
+                return [f"json: expected {_compact(expect['json'])}, got {_compact(got)}"]
+        return []
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def sample_events(folder: str | Path) -> list[SampleEvent]:
+    """The sample events of a function's folder, in the order of their names; none where there is no `events/`.
+
+    Raises:
+        EventRefused: one of them is not what it should be; the text has the line.
+    """
+    return [_read(file) for file in sorted((Path(folder) / "events").glob("*.json"))]
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _read(file: Path) -> SampleEvent:
+    name = f"events/{file.name}"
+    try:
+        document = read_document(file.read_text(encoding="utf-8"), name)
+    except DocumentRefused as refused:
+        raise EventRefused(name, list(refused.problems)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise EventRefused(name, [Problem(f"cannot be read: {error}", name, code="event-unreadable")]) from None
+    problems = _problems(document)
+    if problems:
+        raise EventRefused(name, problems)
+    value = document.value
+    return SampleEvent(
+        name=file.stem,
+        subject=value.get("subject", ""),
+        payload=_payload(value),
+        headers=value.get("headers", {}),
+        expect=value.get("expect", {}),
+    )
+
+
+def _payload(value: Mapping[str, Any]) -> bytes:
+    if "json" in value:
+        return _compact(value["json"]).encode()
+    if "data" in value:
+        return str(value["data"]).encode()
+    return base64.b64decode(value.get("base64", ""))
+
+
+def _problems(document: Document) -> list[Problem]:
+    value = document.value
+    if not isinstance(value, dict):
+        return [document.problem("", "is not an object", advice='write it as {"json": {...}}', code="event-type")]
+    problems = _known(document, "", value, _KEYS)
+    problems += _texts(document, "", value, ("subject", "data", "base64", "description"))
+    problems += _one_of(document, "", value, _PAYLOADS)
+    problems += _headers(document, "headers", value)
+    expect = value.get("expect", {})
+    if not isinstance(expect, dict):
+        return [*problems, document.problem("expect", "'expect' is not an object", code="event-type")]
+    problems += _known(document, "expect.", expect, _EXPECT_KEYS)
+    problems += _texts(document, "expect.", expect, ("text", "base64", "error"))
+    problems += _one_of(document, "expect.", expect, _BODIES)
+    problems += _headers(document, "expect.headers", expect)
+    outcomes = [each.value for each in Outcome]
+    if expect.get("outcome", "ok") not in outcomes:
+        problems.append(
+            document.problem(
+                "expect.outcome",
+                f"there is no outcome {expect['outcome']!r}",
+                advice=f"one of: {', '.join(outcomes)}",
+                code="event-outcome",
+            )
+        )
+    if not isinstance(expect.get("code", 0), int):
+        problems.append(document.problem("expect.code", "'code' is not a whole number", code="event-type"))
+    return problems
+
+
+def _known(document: Document, prefix: str, value: Mapping[str, Any], known: tuple[str, ...]) -> list[Problem]:
+    return [
+        document.problem(
+            f"{prefix}{key}",
+            f"unknown key '{key}'",
+            advice=f"known are: {', '.join(known)}",
+            code="event-unknown-key",
+            at_key=True,
+        )
+        for key in value
+        if key not in known
+    ]
+
+
+def _texts(document: Document, prefix: str, value: Mapping[str, Any], keys: tuple[str, ...]) -> list[Problem]:
+    problems = []
+    for key in keys:
+        given = value.get(key, "")
+        if not isinstance(given, str):
+            problems.append(document.problem(f"{prefix}{key}", f"'{key}' is not text", code="event-type"))
+        elif key == "base64":
+            try:
+                base64.b64decode(given, validate=True)
+            except (binascii.Error, ValueError) as error:
+                problems.append(
+                    document.problem(f"{prefix}{key}", f"'{key}' is not base64: {error}", code="event-base64")
+                )
+    return problems
+
+
+def _one_of(document: Document, prefix: str, value: Mapping[str, Any], keys: tuple[str, ...]) -> list[Problem]:
+    given = [key for key in keys if key in value]
+    return [
+        document.problem(
+            f"{prefix}{key}", f"both '{given[0]}' and '{key}'", advice="keep one", code="event-twice", at_key=True
+        )
+        for key in given[1:]
+    ]
+
+
+def _headers(document: Document, path: str, value: Mapping[str, Any]) -> list[Problem]:
+    headers = value.get("headers", {})
+    if isinstance(headers, dict) and all(isinstance(each, str) for each in headers.values()):
+        return []
+    return [document.problem(path, "'headers' is not an object of texts", code="event-type")]
