@@ -28,7 +28,7 @@ _UNITS = {
 _BY_LOWER_CASE = {
     unit.lower(): unit for unit in ("B", "kB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB")
 } | {"k": "KiB", "m": "MiB", "g": "GiB", "t": "TiB", "ki": "KiB", "mi": "MiB", "gi": "GiB", "ti": "TiB"}  # fmt: skip
-_SIZE = re.compile(r"([-+]?)(\d{1,18}(?:\.\d{1,18})?)([A-Za-z]*)", re.ASCII)
+_SIZE = re.compile(r"([-+]?)(\d{1,19}(?:\.\d{1,18})?)([A-Za-z]*)", re.ASCII)
 _LARGEST = 2**63 - 1
 _ADVICE = "write it as 64MiB, 900kB or 512B"
 
