@@ -1,0 +1,65 @@
+"""Resource limits of a worker, as a table: what is limited, to how much, and why that number.
+
+`memory` is growth above the worker as it is when it is ready to load: the limit on address space is what it has then
+and the growth on top. RLIMIT_NPROC does not bind root; a worker of a root nexlet needs the kernel locks for that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["TABLE", "Limit", "address_space", "limit_address_space", "limit_resources"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One row: the resource's number and name, the value both soft and hard, and why."""
+
+    resource: int
+    name: str
+    value: int
+    why: str
+
+
+TABLE: Final[tuple[Limit, ...]] = (
+    Limit(resource.RLIMIT_CORE, "core", 0, "a core dump would hold environment and messages"),
+    Limit(resource.RLIMIT_NPROC, "nproc", 0, "a worker is one process with one thread"),
+    Limit(resource.RLIMIT_FSIZE, "fsize", 0, "a worker writes no file"),
+    Limit(resource.RLIMIT_NOFILE, "nofile", 16, "standard descriptors, its socket, and a few for libraries"),
+    Limit(resource.RLIMIT_MEMLOCK, "memlock", 0, "locked pages escape the accounting of memory"),
+    Limit(resource.RLIMIT_MSGQUEUE, "msgqueue", 0, "POSIX queues outlive the process"),
+)
+
+
+def limit_resources() -> None:
+    """Apply the table to this process.
+
+    Raises:
+        OSError, ValueError: a limit is refused; the worker must not go on.
+    """
+    for row in TABLE:
+        resource.setrlimit(row.resource, (row.value, row.value))
+
+
+def address_space() -> int:
+    """Bytes of address space this process has, from /proc/self/statm.
+
+    Raises:
+        OSError: there is no /proc to read.
+    """
+    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123  # called in a fresh fork: as little as can be
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def limit_address_space(growth: int, *, base: int) -> None:
+    """Allow `growth` bytes above `base` (the stack counts, too)."""
+    total = base + growth
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard != resource.RLIM_INFINITY:
+        total = min(total, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (total, total))
+    with contextlib.suppress(ValueError, OSError):  # not every kernel limits it, and AS is the wall
+        resource.setrlimit(resource.RLIMIT_DATA, (total, total))

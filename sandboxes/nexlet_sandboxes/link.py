@@ -1,0 +1,488 @@
+"""One worker process as the pool sees it: frames out in batches, answers in, a deadline over the call at its head.
+
+Everything that comes out of the worker is checked here: lengths, kinds, ids, header lines. The first thing that is not
+as the protocol says ends the worker; its word decides about its own calls and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from nexlet_models.problems import Problem
+
+from nexlet_sandboxes.calls import Call, Result
+from nexlet_sandboxes.frames import HEADER, INVOKE, INVOKE_EXTRA, RESULT, Ending, FrameError, Kind, Splitter, frame
+from nexlet_sandboxes.outcomes import LoadRefused, Outcome, SandboxError
+from nexlet_sandboxes.program import Limits, Program
+from nexlet_sandboxes.zygote import Exit, WorkerProcess
+
+if TYPE_CHECKING:
+    from nexlet_sandboxes.pool import Pool
+
+__all__ = ["Link", "LinkEnd"]
+
+RECEIVE: Final = 256 * 1024
+"""Bytes read for one wake-up: what a flooding worker gets of the loop before the others have their turn."""
+
+AHEAD_NS: Final = 1_000_000
+"""A worker is sent so much work ahead (nanoseconds, by how long its last calls ran) ..."""
+
+MAX_WINDOW: Final = 256
+"""... and so many calls at most."""
+
+AHEAD_BYTES: Final = 1024 * 1024
+"""A call larger than this is sent to an idle worker only: what is sent ahead is memory in a socket."""
+
+MAX_REFUSAL: Final = 256 * 1024
+MAX_LINE_SLACK: Final = 64
+
+_STREAMS: Final = ("stdout", "stderr")
+_HEADERS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\x00-\x1f\x7f]*\r\n)+")
+_RESERVED: Final = re.compile(rb"(?im)^(?:workload_id|namespace|error|nats-[^:]*):")
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEnd:
+    """How a worker ended, and what it leaves.
+
+    Attributes:
+        outcome: of the call it ran: `timeout`, `memory` or `crash`.
+        reason: one line.
+        calls: what it had not answered, in order.
+        running: id of the one it was at; 0 for none.
+        since_ns: when that one began, as far as is known.
+        peak_memory_bytes: of the process; 0 where nobody knows.
+    """
+
+    outcome: Outcome
+    reason: str
+    calls: tuple[Call, ...]
+    running: int
+    since_ns: int
+    peak_memory_bytes: int = 0
+
+
+class Link:
+    """The nexlet's end of one worker.
+
+    Attributes:
+        fifo: calls it was sent and has not answered, oldest first.
+        window: how many it may have at a time.
+        since_ns: when the head of `fifo` began, as far as is known; of an idle worker, when it became so.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_gone",
+        "_load_max",
+        "_loading",
+        "_loop",
+        "_out",
+        "_peak",
+        "_pool",
+        "_run_us",
+        "_splitter",
+        "_timer",
+        "_writing",
+        "fifo",
+        "process",
+        "since_ns",
+        "window",
+    )
+
+    def __init__(self, process: WorkerProcess, pool: Pool) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pool = pool
+        self.process = process
+        self.fifo: deque[Call] = deque()
+        self.window = 1
+        self.since_ns = time.monotonic_ns()
+        self._out: list[bytes] = []
+        self._writing = False
+        self._run_us = 1000.0
+        self._peak = 0
+        self._splitter = Splitter(MAX_REFUSAL)
+        self._timer: asyncio.TimerHandle | None = None
+        self._loading: asyncio.Future[None] | None = None
+        self._closed = False
+        self._gone: asyncio.Future[None] = self._loop.create_future()
+        process.on_exit = self._on_exit
+        self._loop.add_reader(process.sock, self.on_readable)
+
+    # Loading.
+
+    async def load(self, program: Program, limits: Limits, prefix: str) -> None:
+        """Have the worker compile and load `program`.
+
+        Raises:
+            LoadRefused: it was refused, raised, or did not end within `load_timeout`.
+            SandboxError: the worker ended without a word.
+        """
+        body = orjson.dumps(
+            {
+                "source": program.source,
+                "filename": program.filename,
+                "files": dict(program.files),
+                "handler": program.handler,
+                "environment": dict(program.environment),
+                "workload_id": program.workload_id,
+                "name": program.name,
+                "namespace": program.namespace,
+                "patterns": program.patterns or ("",),
+                "modules": dict(program.modules),
+                "run_prefix": prefix,
+                "limits": {
+                    "load_timeout_ns": int(limits.load_timeout * 1e9),
+                    "memory": limits.memory,
+                    "max_reply": limits.max_reply,
+                    "log_rate": limits.log_rate,
+                    "max_log_line": limits.max_log_line,
+                },
+            }
+        )
+        self._loading = self._loop.create_future()
+        self._out.append(frame(Kind.LOAD, body))
+        self.flush()
+        try:
+            async with asyncio.timeout(limits.load_timeout):
+                await self._loading
+        except TimeoutError:
+            problem = Problem(
+                message=f"loading did not end within {limits.load_timeout:g} s",
+                place=program.filename,
+                advice="work belongs into the handler; what runs at import must be quick (limit load_timeout)",
+                code="load-timeout",
+            )
+            raise LoadRefused([problem]) from None
+        finally:
+            self._loading = None
+        # What a ready worker says is as large as a reply may be, and a line of output at most.
+        self._splitter = Splitter(limits.max_reply + 64 * 1024)
+
+    # Out.
+
+    def send(self, call: Call, timeout_ns: int, expires_ns: int) -> bool:
+        """Queue a call for the next `flush`; whether this is the first since the last one."""
+        subject, reply, headers, payload = call.subject, call.reply, call.headers, call.payload
+        out = self._out
+        first = not out
+        n_subject, n_reply, n_headers = len(subject), len(reply), len(headers)
+        out.append(
+            INVOKE.pack(
+                INVOKE_EXTRA + n_subject + n_reply + n_headers + len(payload),
+                Kind.INVOKE,
+                0,
+                call.pattern,
+                call.id,
+                n_subject,
+                n_reply,
+                n_headers,
+                call.attempt,
+                min(timeout_ns // 1000, 0xFFFFFFFF),
+                expires_ns,
+            )
+        )
+        out.append(subject)
+        if n_reply:
+            out.append(reply)
+        if n_headers:
+            out.append(headers)
+        out.append(payload)
+        if not self.fifo:
+            self.since_ns = time.monotonic_ns()
+            if self._timer is None:
+                self._timer = self._loop.call_later(timeout_ns / 1e9, self._on_timer)
+        self.fifo.append(call)
+        return first and not self._writing
+
+    def flush(self) -> None:
+        """Write what is queued; what the socket does not take waits until it does."""
+        if self._closed or self._writing or not self._out:
+            return
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        try:
+            sent = self.process.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # it ended: the end of the stream is read, and says so to everybody
+        if sent < len(data):
+            self._out.append(data[sent:])
+            self._writing = True
+            self._loop.add_writer(self.process.sock, self._on_writable)
+
+    def _on_writable(self) -> None:
+        self._loop.remove_writer(self.process.sock)
+        self._writing = False
+        self.flush()
+
+    # In.
+
+    def on_readable(self) -> None:
+        """Read once and settle what came."""
+        try:
+            data = self.process.sock.recv(RECEIVE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._on_end_of_stream()
+            return
+        try:
+            answers = self._read(data)
+        except FrameError as error:
+            self._fail(Outcome.CRASH, f"the worker broke the frame protocol: {error}")
+            return
+        if answers and not self._closed:
+            window = int(AHEAD_NS / 1000 / max(self._run_us, 1.0))
+            self.window = MAX_WINDOW if window > MAX_WINDOW else window or 1
+            self._pool.answered(self)
+
+    def _read(self, data: bytes) -> int:
+        fifo, finished = self.fifo, self._pool.sink.finished
+        unpack, header = RESULT.unpack_from, HEADER.size
+        result_kind, ok = int(Kind.RESULT), int(Ending.OK)
+        now = time.monotonic_ns()
+        answers = 0
+        returned: list[Call] = []
+        for kind, flag, aux, number, buffer, start, end in self._splitter.feed(data):
+            if kind != result_kind:
+                self._other(kind, flag, aux, number, buffer[start:end])
+                if self._closed:
+                    return 0
+                continue
+            if not fifo or fifo[0].id != number or end - start < RESULT.size - header:
+                raise FrameError(f"an answer to invocation {number:x}, which it was not asked")
+            _, _, _, _, _, run_us, cpu_us, peak_kib, first = unpack(buffer, start - header)
+            at = start - header + RESULT.size
+            split = at + first
+            if split > end:
+                raise FrameError("a result that is shorter than it says")
+            call = fifo.popleft()
+            answers += 1
+            if flag == Ending.RETURNED:
+                returned.append(call)
+                continue
+            self._peak = peak_kib * 1024
+            self._run_us += (run_us - self._run_us) * 0.125
+            queue_ns = now - run_us * 1000 - call.received_ns
+            result = Result(
+                Outcome.OK,
+                queue_ns=queue_ns if queue_ns > 0 else 0,
+                run_ns=run_us * 1000,
+                cpu_ns=cpu_us * 1000,
+                peak_memory_bytes=self._peak,
+            )
+            if flag == ok:
+                if first:
+                    result.headers = _checked_headers(buffer[at:split])
+                result.body = buffer[split:end]
+            elif not self._unhappy(result, flag, aux, buffer, at, split, end):
+                # Its heap is in pieces and it ends by itself; nothing behind this call was begun.
+                self.since_ns = now
+                finished(call, result)
+                self._pool.returned(returned)
+                self._fail(Outcome.MEMORY, "over its memory limit", running=0)
+                return answers
+            finished(call, result)
+        self.since_ns = now
+        if returned:
+            self._pool.returned(returned)
+        return answers
+
+    def _unhappy(self, result: Result, flag: int, aux: int, buffer: bytes, at: int, split: int, end: int) -> bool:
+        """Fill `result` for everything but success; False when the worker is lost with it."""
+        if flag == Ending.ERROR:
+            result.outcome, result.code = Outcome.ERROR, 500
+            result.error = _line(buffer[at:split])
+            result.traceback = buffer[split:end].decode("utf-8", "replace")
+        elif flag == Ending.REJECT:
+            if not 400 <= aux <= 599:
+                raise FrameError(f"a rejection with the code {aux}")
+            result.outcome, result.code = Outcome.REJECTED_BY_FUNCTION, aux
+            result.body = buffer[split:end]
+            result.error = _line(result.body)
+        elif flag == Ending.EXPIRED:
+            result.outcome, result.code = Outcome.EXPIRED, 503
+            result.error = f"waited {result.queue_ns // 1_000_000} ms for a worker, and was not run"
+        elif flag == Ending.MEMORY:
+            result.outcome, result.code = Outcome.MEMORY, 507
+            result.error = f"took more memory than its limit of {self._pool.limits.memory >> 20} MiB"
+            return False
+        else:
+            raise FrameError(f"an ending {flag} that does not exist")
+        return True
+
+    def _other(self, kind: int, flag: int, aux: int, number: int, body: bytes) -> None:
+        pool = self._pool
+        if kind == Kind.LOG:
+            if flag > 1 or len(body) > pool.limits.max_log_line + MAX_LINE_SLACK:
+                raise FrameError("a line of output that is longer than its limit, or for no stream")
+            if pool.log_rate.allows(len(body) + 1, time.monotonic_ns()):
+                if pool.log_rate.dropped:
+                    note = f"{pool.log_rate.take_dropped()} lines dropped: output over the limit log_rate"
+                    pool.sink.logged(0, "stderr", 30, note.encode())
+                pool.sink.logged(number, _STREAMS[flag], aux, body)
+        elif kind == Kind.METRIC:
+            if len(body) > pool.limits.max_log_line:
+                raise FrameError("a metric longer than a line of output may be")
+            try:
+                if not isinstance(orjson.loads(body), dict):
+                    raise FrameError("a metric that is no JSON object")
+            except orjson.JSONDecodeError:
+                raise FrameError("a metric that is not JSON") from None
+            if pool.log_rate.allows(len(body), time.monotonic_ns()):
+                pool.sink.measured(number, body)
+        elif self._loading is not None and not self._loading.done():
+            if kind == Kind.READY:
+                self._loading.set_result(None)
+            elif kind == Kind.REFUSED:
+                self._loading.set_exception(LoadRefused(_problems(body)))
+            elif kind == Kind.FAILED:
+                said = body.decode("utf-8", "replace")
+                self._loading.set_exception(SandboxError(f"a worker could not be locked: {said}"))
+            else:
+                raise FrameError(f"a frame of kind {kind} from a worker that is loading")
+        else:
+            raise FrameError(f"a frame of kind {kind}")
+
+    # Time and end.
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if not self.fifo or self._closed:
+            return
+        timeout_ns = self.fifo[0].timeout_ns or int(self._pool.limits.timeout * 1e9)
+        left = self.since_ns + timeout_ns - time.monotonic_ns()
+        if left <= 0:
+            # What it wrote may lie in the socket still, if the loop was busy: read before judging.
+            while self._readable_now():
+                pass
+            if self._closed:
+                return
+            if not self.fifo:
+                return
+            left = self.since_ns + timeout_ns - time.monotonic_ns()
+        if left > 0:
+            self._timer = self._loop.call_later(left / 1e9, self._on_timer)
+            return
+        self._fail(Outcome.TIMEOUT, f"took longer than its limit of {timeout_ns / 1e9:g} s")
+
+    def _readable_now(self) -> bool:
+        before = len(self.fifo)
+        self.on_readable()
+        return not self._closed and len(self.fifo) < before
+
+    def _on_end_of_stream(self) -> None:
+        self._loop.remove_reader(self.process.sock)
+        if self.process.exited is None:
+            # The zygote's word how it ended is on its way; without it after a second there is none.
+            self.process.kill()
+            self._loop.call_later(1.0, self._settle, None)
+        else:
+            self._settle(self.process.exited)
+
+    def _on_exit(self, how: Exit) -> None:
+        if not self._gone.done():
+            self._gone.set_result(None)
+        if self._closed:
+            return
+        # Its last answers may still be in the socket.
+        while self._readable_now():
+            pass
+        self._settle(how)
+
+    def _settle(self, how: Exit | None) -> None:
+        if self._closed:
+            return
+        reason = how.reason() if how is not None else "for an unknown reason"
+        self._fail(Outcome.CRASH, f"the worker died: {reason}", peak=how.peak_memory_bytes if how else 0)
+
+    def _fail(self, outcome: Outcome, reason: str, *, running: int | None = None, peak: int = 0) -> None:
+        """End the worker and hand its calls back to the pool."""
+        running_call = self.process.running_call if running is None else running
+        loading = self._loading
+        calls = self.close()
+        if loading is not None:
+            if not loading.done():
+                loading.set_exception(SandboxError(f"{reason} while it loaded"))
+            return
+        end = LinkEnd(outcome, reason, calls, running_call, self.since_ns, peak or self._peak)
+        self._pool.ended(self, end)
+
+    def close(self) -> tuple[Call, ...]:
+        """Kill the process, let go of it, and give back the calls it had not answered. Safe to repeat."""
+        if self._closed:
+            return ()
+        self._closed = True
+        self._loop.remove_reader(self.process.sock)
+        if self._writing:
+            self._loop.remove_writer(self.process.sock)
+        if self._timer is not None:
+            self._timer.cancel()
+        calls = tuple(self.fifo)
+        self.fifo.clear()
+        self._out.clear()
+        self.process.kill()
+        if self.process.exited is not None and not self._gone.done():
+            self._gone.set_result(None)
+        return calls
+
+    async def gone(self) -> None:
+        """Wait until the process has ended, then give back its descriptors."""
+        await self._gone
+        self.process.close()
+
+
+def _checked_headers(lines: bytes) -> bytes:
+    if not _HEADERS.fullmatch(lines) or _RESERVED.search(lines):
+        raise FrameError("reply headers that a function may not set")
+    return lines
+
+
+def _line(data: bytes) -> str:
+    """One line of text out of whatever a worker sent."""
+    text = data[:4096].decode("utf-8", "replace")
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:1024]
+
+
+_PROBLEM: Final[dict[str, type]] = {
+    "message": str,
+    "place": str,
+    "line": int,
+    "column": int,
+    "end_column": int,
+    "source_line": str,
+    "advice": str,
+    "code": str,
+}
+
+
+def _problems(body: bytes) -> Sequence[Problem]:
+    """The refusals a worker sent, as data: known fields of the right type and a bounded length, nothing else."""
+    try:
+        said: Any = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise FrameError("a refusal that is not JSON") from None
+    if not isinstance(said, list) or not said or not all(isinstance(one, dict) for one in said):
+        raise FrameError("a refusal that is no list of problems")
+    problems = []
+    for one in said[:100]:
+        fields: dict[str, Any] = {}
+        for name, kind in _PROBLEM.items():
+            value = one.get(name)
+            if kind is str and isinstance(value, str):
+                fields[name] = value[:2000]
+            elif kind is int and type(value) is int:
+                fields[name] = max(0, min(value, 1 << 31))
+        problems.append(Problem(**({"message": "refused without a reason"} | fields)))
+    return problems

@@ -1,0 +1,421 @@
+"""The workers of one function: a queue before them, deadlines over them, and replacements for those that die.
+
+`Pool` takes calls and never blocks; each ends in exactly one `Sink.finished`. A call waits in one queue until a worker
+has room. A worker is sent ahead only as much work as it gets through in about a millisecond, by how long the last
+calls ran, so a fast function gets its frames in batches while a slow one gets them one at a time and a second worker
+soon. No task, future or timer is made for a call: there is one timer for the queue and one for each worker, armed when
+there is something to wait for and looked at when it fires.
+
+What happens to the calls of a worker that dies follows from what it was at (`WorkerProcess.running_call`): the one it
+ran ends by its cause, those before it ran and lost their answer (502, never run again), those behind it never began
+and go back to the head of the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from nexlet_sandboxes.calls import Call, Result, Sink
+from nexlet_sandboxes.link import Link, LinkEnd
+from nexlet_sandboxes.lograte import LogRate
+from nexlet_sandboxes.outcomes import Outcome, SandboxError
+from nexlet_sandboxes.profiles import DEFAULT, PROFILES
+from nexlet_sandboxes.program import Limits, Program
+from nexlet_sandboxes.zygote import Zygote
+
+__all__ = ["Pool", "PoolStats"]
+
+GROW_AFTER_NS: Final = 2_000_000
+"""The head of the queue has waited this long: one more worker, if there may be one. About what a start takes."""
+
+UNWELL_AFTER: Final = 3
+"""So many deaths in a row, with no call answered in between, and the pool is unwell: starts are spaced out."""
+
+BACK_OFF: Final = (0.1, 30.0)
+"""Seconds before the first spaced start, doubled with every further death, up to the second figure."""
+
+Clock = Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """A pool at this moment, and its counts since it began."""
+
+    workers: int
+    busy: int
+    starting: int
+    pending: int
+    pending_bytes: int
+    in_flight: int
+    cold_starts: int
+    deaths: dict[str, int]
+    log_lines_dropped: int
+    unwell: bool
+
+
+class Pool:
+    """Runs the calls of one program. See the module for how."""
+
+    def __init__(self, zygote: Zygote, program: Program, limits: Limits, sink: Sink, *, profile: str = DEFAULT) -> None:
+        """Nothing runs yet.
+
+        Raises:
+            SandboxError: there is no such profile.
+        """
+        if profile not in PROFILES:
+            raise SandboxError(f"there is no sandbox profile {profile!r}; there are: {', '.join(sorted(PROFILES))}")
+        self.zygote = zygote
+        self.program = program
+        self.limits = limits
+        self.profile = profile
+        self.sink = sink
+        self.prefix = program.run_prefix or f"{secrets.token_urlsafe(9)}."
+        self._timeout_ns = int(limits.timeout * 1e9)
+        self._queue_timeout_ns = int(limits.queue_timeout * 1e9)
+        self._links: list[Link] = []
+        self._pending: deque[Call] = deque()
+        self._pending_bytes = 0
+        self._next_id = 0
+        self._dirty: list[Link] = []
+        self._queue_timer: asyncio.TimerHandle | None = None
+        self._queue_due = 0
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._starts: set[asyncio.Task[None]] = set()
+        self._retry_timer: asyncio.TimerHandle | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self._deaths_in_row = 0
+        self._deaths: dict[str, int] = {}
+        self._cold_starts = 0
+        self._drained: asyncio.Future[None] | None = None
+        self._draining = False
+        self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.log_rate = LogRate(limits.log_rate, time.monotonic_ns())
+        self.last_failure = ""
+
+    # Life.
+
+    async def start(self) -> None:
+        """Load the program in a first worker; as many more as `min_workers` asks for follow in the background.
+
+        Raises:
+            LoadRefused: the program is refused, raised, or took too long to load.
+            SandboxError: no worker could be made. Nothing is left behind in either case.
+        """
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._open_link()
+        except BaseException:
+            await self.close()
+            raise
+        self._replace()
+
+    async def drain(self, grace: float) -> None:
+        """Take no more calls, finish what is here within `grace` seconds, then close.
+
+        What is not finished by then ends `unavailable`.
+        """
+        self._draining = True
+        if self._pending or any(link.fifo for link in self._links):
+            self._drained = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(grace):
+                    await self._drained
+            except TimeoutError:
+                pass  # `close` answers what is left
+        await self.close()
+
+    async def close(self) -> None:
+        """End every worker now. Calls that are here end `unavailable`. Returns when the processes are gone."""
+        self._draining = self._closed = True
+        for timer in (self._queue_timer, self._idle_timer, self._retry_timer):
+            if timer is not None:
+                timer.cancel()
+        for task in self._starts:
+            task.cancel()
+        links, self._links = self._links, []
+        now = time.monotonic_ns()
+        for link in links:
+            for call in link.close():
+                self._finish(call, Outcome.UNAVAILABLE, now, error="the function was stopped before it ended")
+        pending, self._pending = self._pending, deque()
+        self._pending_bytes = 0
+        for call in pending:
+            self._finish(call, Outcome.UNAVAILABLE, now, error="the function was stopped before it began")
+        self.sink.flush()
+        await asyncio.gather(*self._starts, return_exceptions=True)
+        await asyncio.gather(*(link.gone() for link in links), *self._closing)
+
+    # Calls.
+
+    def submit(self, call: Call) -> None:
+        """Take a call. Never blocks; ends in exactly one `Sink.finished`, perhaps within this very call."""
+        self._next_id = call.id = self._next_id + 1
+        if self._draining:
+            self._finish(call, Outcome.UNAVAILABLE, call.received_ns, error="the function is stopping")
+            return
+        if not self._pending:
+            for link in self._links:
+                if len(link.fifo) < link.window:
+                    self._send(link, call)
+                    return
+        size = len(call.payload)
+        limits = self.limits
+        if len(self._pending) >= limits.max_pending or self._pending_bytes + size > limits.max_pending_bytes:
+            waiting = f"{len(self._pending)} invocations ({self._pending_bytes} bytes) are waiting already"
+            self._finish(call, Outcome.REJECTED, call.received_ns, error=waiting)
+            return
+        self._pending.append(call)
+        self._pending_bytes += size
+        if not self._links:
+            self._begin_start()
+        if len(self._pending) == 1:
+            self._arm_queue_timer()
+
+    def stats(self) -> PoolStats:
+        """Figures for metrics, heartbeats and tests."""
+        return PoolStats(
+            workers=len(self._links),
+            busy=sum(1 for link in self._links if link.fifo),
+            starting=len(self._starts),
+            pending=len(self._pending),
+            pending_bytes=self._pending_bytes,
+            in_flight=sum(len(link.fifo) for link in self._links),
+            cold_starts=self._cold_starts,
+            deaths=dict(self._deaths),
+            log_lines_dropped=self.log_rate.dropped,
+            unwell=self.unwell,
+        )
+
+    @property
+    def unwell(self) -> bool:
+        """Workers die one after another."""
+        return self._deaths_in_row >= UNWELL_AFTER
+
+    def invocation_id(self, call: Call) -> str:
+        """As the event and the function's own `event.invocation_id` say it."""
+        return f"{self.prefix}{call.id:x}"
+
+    def _send(self, link: Link, call: Call) -> None:
+        if link.send(call, call.timeout_ns or self._timeout_ns, call.received_ns + self._queue_timeout_ns):
+            # One write for all that this turn of the loop brings.
+            if not self._dirty:
+                assert self._loop is not None
+                self._loop.call_soon(self._flush_links)
+            self._dirty.append(link)
+
+    def _flush_links(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for link in dirty:
+            link.flush()
+
+    def _refill(self, link: Link) -> None:
+        """Give a worker what waits, as far as it has room."""
+        pending = self._pending
+        while pending and len(link.fifo) < link.window:
+            call = pending.popleft()
+            self._pending_bytes -= len(call.payload)
+            self._send(link, call)
+
+    def _finish(self, call: Call, outcome: Outcome, now: int, *, error: str = "") -> None:
+        self.sink.finished(call, Result(outcome, error=error, queue_ns=max(0, now - call.received_ns)))
+
+    # What a link tells.
+
+    def answered(self, link: Link) -> None:
+        """A batch of answers was read from `link`."""
+        self._deaths_in_row = 0
+        if self._pending:
+            for other in self._links:
+                self._refill(other)
+            if self._pending:
+                self._arm_queue_timer()
+        self.sink.flush()
+        if not link.fifo:
+            if self._drained is not None:
+                self._look_drained()
+            elif self._idle_timer is None and len(self._links) > self.limits.min_workers:
+                self._arm_idle_timer(self.limits.idle)
+
+    def returned(self, calls: list[Call]) -> None:
+        """A worker hands back calls it did not begin, in their order: they are the next in line."""
+        for call in reversed(calls):
+            self._pending.appendleft(call)
+            self._pending_bytes += len(call.payload)
+
+    def ended(self, link: Link, end: LinkEnd) -> None:
+        """A worker is gone, or was killed: settle its calls and see to a replacement."""
+        if link in self._links:
+            self._links.remove(link)
+        now = time.monotonic_ns()
+        calls = end.calls
+        at = next((index for index, call in enumerate(calls) if call.id == end.running), None)
+        if at is None and end.outcome is Outcome.TIMEOUT:
+            # It never said that it began (stopped from outside, or starved): its time is up all the same.
+            at = 0
+        for index, call in enumerate(calls[: at + 1] if at is not None else ()):
+            if index == at:
+                run = max(0, now - end.since_ns)
+                result = Result(end.outcome, error=end.reason, queue_ns=end.since_ns - call.received_ns, run_ns=run)
+                result.peak_memory_bytes = end.peak_memory_bytes
+            else:
+                result = Result(Outcome.CRASH, error="it ran, and its answer was lost with its worker")
+            self.sink.finished(call, result)
+        self.returned(list(calls[at + 1 :] if at is not None else calls))
+        self._deaths[end.outcome.value] = self._deaths.get(end.outcome.value, 0) + 1
+        if end.outcome is Outcome.CRASH:
+            self._deaths_in_row += 1
+            self.last_failure = end.reason
+        self._track(link)
+        self.sink.flush()
+        self.sink.changed()
+        self._replace()
+
+    def _track(self, link: Link) -> None:
+        assert self._loop is not None
+        task = self._loop.create_task(link.gone())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    # Workers.
+
+    def _replace(self) -> None:
+        if self._closed:
+            return
+        if self._drained is not None:
+            self._look_drained()
+        for link in self._links:
+            self._refill(link)
+        # One is kept where there was one, so that the next call does not pay for the death of the last.
+        wanted = 0 if self._draining else max(self.limits.min_workers, 1)
+        if len(self._links) < wanted or (self._pending and not self._links):
+            self._begin_start()
+        if self._pending:
+            self._arm_queue_timer()
+
+    def _begin_start(self) -> None:
+        """Start a worker in the background, unless one is on its way or the pool must wait before the next try."""
+        if self._starts or self._retry_timer is not None or self._closed:
+            return
+        assert self._loop is not None
+        if self.unwell:
+            first, longest = BACK_OFF
+            delay = min(longest, first * 2.0 ** min(self._deaths_in_row - UNWELL_AFTER, 20))
+            self._retry_timer = self._loop.call_later(delay, self._retry)
+            return
+        self._start_now()
+
+    def _retry(self) -> None:
+        self._retry_timer = None
+        if not self._closed and not self._starts:
+            self._start_now()
+
+    def _start_now(self) -> None:
+        assert self._loop is not None
+        task = self._loop.create_task(self._start_one(), name=f"start worker {self.program.name}")
+        self._starts.add(task)
+        task.add_done_callback(self._started)
+
+    def _started(self, task: asyncio.Task[None]) -> None:
+        self._starts.discard(task)
+        if not self._closed:
+            self._replace()
+
+    async def _start_one(self) -> None:
+        try:
+            await self._open_link()
+        except SandboxError as error:
+            # It loaded once, when the function was deployed: that it does not now is a death like any other.
+            problems = getattr(error, "problems", ())
+            self.last_failure = problems[0].message if problems else str(error)
+            self._deaths["load"] = self._deaths.get("load", 0) + 1
+            self._deaths_in_row += 1
+            self.sink.changed()
+
+    async def _open_link(self) -> None:
+        process = await self.zygote.spawn(self.profile)
+        link = Link(process, self)
+        try:
+            await link.load(self.program, self.limits, self.prefix)
+        except BaseException:
+            link.close()
+            self._track(link)
+            raise
+        self._cold_starts += 1
+        if self._closed:
+            link.close()
+            self._track(link)
+            return
+        self._links.append(link)
+        self._refill(link)
+        if not link.fifo and self._idle_timer is None and len(self._links) > self.limits.min_workers:
+            self._arm_idle_timer(self.limits.idle)
+        self.sink.changed()
+
+    # Time.
+
+    def _arm_queue_timer(self) -> None:
+        """Have the queue looked at when its head may have a second worker or has waited too long.
+
+        A timer that fires too early costs a look; only one that would fire too late is set anew.
+        """
+        assert self._loop is not None
+        now = time.monotonic_ns()
+        due = self._pending[0].received_ns + self._queue_timeout_ns
+        if self._links and len(self._links) + len(self._starts) < self.limits.max_workers and not self._starts:
+            due = min(due, max(now, self._pending[0].received_ns + GROW_AFTER_NS))
+        if self._queue_timer is not None:
+            if self._queue_due <= due:
+                return
+            self._queue_timer.cancel()
+        self._queue_due = due
+        self._queue_timer = self._loop.call_later(max(0, due - now) / 1e9, self._on_queue_timer)
+
+    def _on_queue_timer(self) -> None:
+        self._queue_timer = None
+        pending = self._pending
+        now = time.monotonic_ns()
+        while pending and pending[0].received_ns + self._queue_timeout_ns <= now:
+            call = pending.popleft()
+            self._pending_bytes -= len(call.payload)
+            waited = (now - call.received_ns) // 1_000_000
+            self._finish(call, Outcome.EXPIRED, now, error=f"waited {waited} ms for a worker, and was not run")
+        self.sink.flush()
+        if self._drained is not None:
+            self._look_drained()
+        if not pending:
+            return
+        waited_ns = now - pending[0].received_ns
+        if waited_ns >= GROW_AFTER_NS and len(self._links) < self.limits.max_workers:
+            self._begin_start()
+        self._arm_queue_timer()
+
+    def _arm_idle_timer(self, delay: float) -> None:
+        assert self._loop is not None
+        self._idle_timer = self._loop.call_later(delay, self._on_idle_timer)
+
+    def _on_idle_timer(self) -> None:
+        self._idle_timer = None
+        now = time.monotonic_ns()
+        idle_ns = int(self.limits.idle * 1e9)
+        spare = len(self._links) - self.limits.min_workers
+        for link in [link for link in self._links if not link.fifo and now - link.since_ns >= idle_ns][: max(0, spare)]:
+            self._links.remove(link)
+            link.close()
+            self._track(link)
+            spare -= 1
+        if spare > 0 and self._links:
+            oldest = min(link.since_ns for link in self._links)
+            self._arm_idle_timer(max(0.001, (oldest + idle_ns - now) / 1e9))
+        self.sink.changed()
+
+    def _look_drained(self) -> None:
+        assert self._drained is not None
+        if not self._drained.done() and not self._pending and not any(link.fifo for link in self._links):
+            self._drained.set_result(None)

@@ -1,0 +1,118 @@
+"""What a handler is given beside the message: `Context`, with its log and its metrics.
+
+One context serves all invocations of a worker. What it shows of the running one comes from callables that the loop
+gives it, so that it holds no way into the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import orjson
+
+__all__ = ["Context", "Log", "Metrics"]
+
+Emit = Callable[[str, str, dict[str, object]], None]
+
+
+class Log:
+    """`context.log.info("charged", order=17)`: a line of JSON on the workload's log feed.
+
+    debug and info go to the stdout feed, warning, error and critical to stderr.
+    """
+
+    __slots__ = ("_emit",)
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+
+    def debug(self, message: object, /, **fields: object) -> None:
+        """A line for whoever looks for a fault."""
+        self._emit("debug", str(message), fields)
+
+    def info(self, message: object, /, **fields: object) -> None:
+        """A line about what happened."""
+        self._emit("info", str(message), fields)
+
+    def warning(self, message: object, /, **fields: object) -> None:
+        """A line about what someone should look at."""
+        self._emit("warning", str(message), fields)
+
+    def error(self, message: object, /, **fields: object) -> None:
+        """A line about what went wrong."""
+        self._emit("error", str(message), fields)
+
+    def critical(self, message: object, /, **fields: object) -> None:
+        """A line about what must be seen now."""
+        self._emit("critical", str(message), fields)
+
+
+class Metrics:
+    """`context.metrics.count("orders", 1, currency="EUR")`: figures on the workload's metrics feed."""
+
+    __slots__ = ("_emit",)
+
+    def __init__(self, emit: Callable[[bytes], None]) -> None:
+        self._emit = emit
+
+    def count(self, name: str, value: float = 1, /, **labels: str) -> None:
+        """Something happened `value` times."""
+        self._send("counter", name, value, labels)
+
+    def gauge(self, name: str, value: float, /, **labels: str) -> None:
+        """Something is at `value` now."""
+        self._send("gauge", name, value, labels)
+
+    def observe(self, name: str, value: float, /, **labels: str) -> None:
+        """One sample of a distribution: a duration, a size."""
+        self._send("histogram", name, value, labels)
+
+    def _send(self, kind: str, name: str, value: float, labels: Mapping[str, str]) -> None:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"a metric's value is a number, not {type(value).__name__}")
+        if value != value or value in (float("inf"), float("-inf")):
+            raise ValueError(f"a metric's value is a finite number, not {value}")
+        entry: dict[str, object] = {"name": str(name), "kind": kind, "value": value}
+        if labels:
+            entry["labels"] = {key: str(label) for key, label in labels.items()}
+        self._emit(orjson.dumps(entry))
+
+
+class Context:
+    """What a function knows of itself and of the time it has.
+
+    Attributes:
+        workload_id, name, namespace: of this workload.
+        env: its environment, read-only; secrets are in it in the clear.
+        log: structured lines on the log feed.
+        metrics: figures on the metrics feed.
+    """
+
+    __slots__ = ("_remaining", "env", "log", "metrics", "name", "namespace", "workload_id")
+
+    def __init__(
+        self,
+        *,
+        workload_id: str,
+        name: str,
+        namespace: str,
+        environment: Mapping[str, str],
+        log: Log,
+        metrics: Metrics,
+        remaining: Callable[[], float],
+    ) -> None:
+        self.workload_id = workload_id
+        self.name = name
+        self.namespace = namespace
+        self.env = MappingProxyType(dict(environment))
+        self.log = log
+        self.metrics = metrics
+        self._remaining = remaining
+
+    def remaining_ms(self) -> int:
+        """Milliseconds until this invocation is ended from outside."""
+        return max(0, int(self._remaining() * 1000))
+
+    def __repr__(self) -> str:
+        return f"<Context {self.namespace}/{self.name}>"

@@ -1,0 +1,153 @@
+"""What a handler is given of a message, and what it may answer with: `Event`, `Reply`, `Reject`.
+
+These classes are the author's whole contract for one invocation. They hold plain values only: nothing here leads to the
+worker's insides, and everything that costs something (headers, tokens, JSON) is made when it is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+__all__ = ["RESERVED_HEADERS", "Event", "HeaderRefused", "Reject", "Reply", "encode_headers", "parse_headers"]
+
+RESERVED_HEADERS: Final = frozenset({"workload_id", "namespace", "error"})
+"""Headers that the nexlet writes, compared in lower case; and every name that begins with `Nats-`."""
+
+_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
+
+
+class HeaderRefused(ValueError):
+    """A reply header that a function may not set."""
+
+
+class Reject(Exception):
+    """Answers the caller without being a fault: `raise Reject(422, "qty must be > 0")`.
+
+    Attributes:
+        code: 400 to 599, as HTTP would say it.
+        text: what the caller reads.
+    """
+
+    def __init__(self, code: int, text: str = "") -> None:
+        """Refuse the message.
+
+        Raises:
+            ValueError: `code` is not a whole number from 400 to 599.
+        """
+        if isinstance(code, bool) or not isinstance(code, int) or not 400 <= code <= 599:
+            raise ValueError("Reject takes a code from 400 to 599 and a text: Reject(422, 'qty must be > 0')")
+        super().__init__(code, str(text))
+        self.code = code
+        self.text = str(text)
+
+
+class Reply:
+    """A return value with headers: `return Reply({"ok": True}, headers={"Content-Type": "application/json"})`."""
+
+    __slots__ = ("data", "headers")
+
+    def __init__(self, data: object = None, headers: Mapping[str, str] | None = None) -> None:
+        self.data = data
+        self.headers = dict(headers) if headers else {}
+
+
+class Event:
+    """One message, as the handler sees it.
+
+    Attributes:
+        subject: the subject it was published to.
+        data: the payload.
+        reply: where an answer goes; "" when nobody waits for one.
+        attempt: 1, or more when it is delivered again.
+        invocation_id: unique to this run; also in the event that is published about it.
+    """
+
+    __slots__ = ("_headers", "_pattern", "attempt", "data", "invocation_id", "reply", "subject")
+
+    def __init__(
+        self, subject: str, data: bytes, headers: bytes, reply: str, attempt: int, invocation_id: str, pattern: str
+    ) -> None:
+        self.subject = subject
+        self.data = data
+        self._headers: bytes | dict[str, str] = headers
+        self.reply = reply
+        self.attempt = attempt
+        self.invocation_id = invocation_id
+        self._pattern = pattern
+
+    @property
+    def text(self) -> str:
+        """The payload as UTF-8.
+
+        Raises:
+            Reject: it is not UTF-8 (400).
+        """
+        try:
+            return self.data.decode()
+        except UnicodeDecodeError as error:
+            raise Reject(400, f"the payload is not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+    def json(self) -> Any:
+        """The payload, parsed as JSON.
+
+        Raises:
+            Reject: it is not JSON (400).
+        """
+        try:
+            return orjson.loads(self.data)
+        except orjson.JSONDecodeError as error:
+            said = "the payload is empty, JSON was expected" if not self.data else f"the payload is not JSON: {error}"
+            raise Reject(400, said) from None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The message's headers; of a header that is there several times, the first."""
+        headers = self._headers
+        if isinstance(headers, bytes):
+            headers = self._headers = parse_headers(headers)
+        return headers
+
+    @property
+    def tokens(self) -> list[str]:
+        """What the trigger's wildcards matched: one string for each `*`, and one for all that `>` stands for."""
+        pattern = self._pattern.split(".")
+        subject = self.subject.split(".")
+        found = [part for want, part in zip(pattern, subject, strict=False) if want == "*"]
+        if pattern[-1] == ">":
+            found.append(".".join(subject[len(pattern) - 1 :]))
+        return found
+
+    def __repr__(self) -> str:
+        return f"<Event {self.subject!r}, {len(self.data)} bytes>"
+
+
+def parse_headers(block: bytes) -> dict[str, str]:
+    """The headers of a `NATS/1.0` block, the first of each name; status lines and what is malformed are left out."""
+    headers: dict[str, str] = {}
+    for line in block.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if colon:
+            headers.setdefault(name.decode("utf-8", "replace"), value.strip().decode("utf-8", "replace"))
+    return headers
+
+
+def encode_headers(headers: Mapping[str, str]) -> bytes:
+    """Header lines of a reply, each with its line end; control characters in a value become a space.
+
+    Raises:
+        HeaderRefused: a name that is no header name, or one that is not the function's to set.
+    """
+    lines = []
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise HeaderRefused(f"{name!r} cannot be the name of a header")
+        lower = name.lower()
+        if lower in RESERVED_HEADERS or lower.startswith("nats-"):
+            raise HeaderRefused(f"header {name!r} is written by the nexlet, a function cannot set it")
+        lines.append(f"{name}: {_CONTROL.sub(' ', str(value)).strip()}\r\n")
+    return "".join(lines).encode()

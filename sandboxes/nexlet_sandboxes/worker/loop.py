@@ -1,0 +1,375 @@
+"""The loop of a worker process: load one program, then answer invocations, one after another, until the socket ends.
+
+One `recv` takes many frames and one `send` gives many answers. Two promises bound how long an answer may wait for
+company. Before a call begins, what is unsent goes out if the batch is 100 microseconds old; and a timer signal sends it
+after a millisecond whatever the running call does, as long as it runs Python at all. What a call inside C code strands
+all the same is known to the nexlet: the loop writes the id of the call it begins into the marker, a page of memory
+that the nexlet can read, so it tells apart what finished, what ran, and what never began.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import orjson
+
+from nexlet_sandboxes.frames import (
+    HEADER,
+    INVOKE,
+    MAX_BODY,
+    RESULT,
+    RESULT_EXTRA,
+    Ending,
+    Kind,
+    Splitter,
+    Stream,
+    frame,
+)
+from nexlet_sandboxes.kernel import rlimits
+from nexlet_sandboxes.language import Loaded, load
+from nexlet_sandboxes.outcomes import LoadRefused
+from nexlet_sandboxes.program import Program
+from nexlet_sandboxes.worker.context import Context, Log, Metrics
+from nexlet_sandboxes.worker.event import Event, HeaderRefused, Reject, Reply, encode_headers
+from nexlet_sandboxes.worker.output import Output
+
+__all__ = ["Worker"]
+
+BATCH_NS: Final = 100_000
+"""Before a call begins, answers of a batch begun this long ago are sent (nanoseconds)."""
+
+STRANDED_S: Final = 0.001
+"""After this long the timer sends what a long call is holding back (seconds)."""
+
+SLOW_NS: Final = 2_000_000
+"""After a call this long (nanoseconds), what was read along with it goes back: it was sent ahead in the belief that
+calls are quick, and another worker may be free. About what the nexlet takes to start one."""
+
+RECEIVE: Final = 256 * 1024
+PEAK_EVERY_NS: Final = 50_000
+"""A call shorter than this cannot have touched enough memory to be worth asking the kernel for the peak."""
+
+
+class Unserialisable(Exception):
+    """A return value that is no reply. The text says which, and what to return instead."""
+
+
+class Worker:
+    """One process, one program. Implements the language layer's `Host`: what the author's code may call on.
+
+    Attributes:
+        builtins, modules: names the author finds without, and modules with, an import.
+    """
+
+    def __init__(self, sock: socket.socket, marker: memoryview) -> None:
+        self._sock = sock
+        self._marker = marker
+        self._out: list[bytes] = []
+        self._sending = False
+        self._armed = False
+        self._batch_began = 0
+        self._deadline = 0
+        self._peak_kib = 0
+        self._max_reply = 0
+        self._output: Output | None = None
+        self.memory_exceeded = False
+        authoring: Mapping[str, object] = {"Reply": Reply, "Reject": Reject, "Event": Event, "Context": Context}
+        self.builtins: Mapping[str, object] = {"Reply": Reply, "Reject": Reject}
+        self.modules: Mapping[str, Mapping[str, object]] = {"nexlet_functions.authoring": authoring}
+
+    # What the language layer asks of its host.
+
+    def write(self, stream: str, text: str) -> None:
+        """`print`."""
+        assert self._output is not None
+        self._output.write(Stream.STDERR if stream == "stderr" else Stream.STDOUT, text)
+
+    def log(self, level: str, message: str, fields: dict[str, object]) -> None:
+        """`context.log` and the `logging` module."""
+        assert self._output is not None
+        self._output.log(level, message, fields)
+
+    def remaining(self) -> float:
+        """Seconds until the running invocation is ended from outside."""
+        return (self._deadline - time.monotonic_ns()) / 1e9
+
+    # The loop.
+
+    def serve(self) -> None:
+        """Load what the first frame says, then answer until the nexlet closes the socket."""
+        splitter = Splitter(MAX_BODY)
+        frames = self._frames(splitter)
+        kind, _, _, _, buffer, start, end = next(frames)
+        if kind != Kind.LOAD:
+            return
+        signal.signal(signal.SIGALRM, self._on_timer)
+        loaded = self._load(orjson.loads(buffer[start:end]))
+        if loaded is None:
+            return
+        self._answer(splitter, *loaded)
+
+    def _frames(self, splitter: Splitter) -> Any:
+        while data := self._sock.recv(RECEIVE):
+            yield from splitter.feed(data)
+
+    def _load(self, said: dict[str, Any]) -> tuple[Loaded, Context, Program, Callable[[object], bytes]] | None:
+        limits = said.pop("limits")
+        self._deadline = time.monotonic_ns() + limits["load_timeout_ns"]
+        self._max_reply = limits["max_reply"]
+        self._output = Output(self._later, rate=limits["log_rate"], max_line=limits["max_log_line"])
+        said["patterns"] = tuple(said["patterns"])
+        said["modules"] = {name: tuple(names) for name, names in said["modules"].items()}
+        program = Program(**said)
+        context = Context(
+            workload_id=program.workload_id,
+            name=program.name,
+            namespace=program.namespace,
+            environment=program.environment,
+            log=Log(self.log),
+            metrics=Metrics(self._metric),
+            remaining=self.remaining,
+        )
+        rlimits.limit_address_space(limits["memory"], base=rlimits.address_space())
+        try:
+            loaded = load(program, self)
+        except LoadRefused as refused:
+            self._output.end()
+            problems = [
+                {name: getattr(problem, name) for name in problem.__dataclass_fields__} for problem in refused.problems
+            ]
+            self._later(frame(Kind.REFUSED, orjson.dumps(problems)))
+            self._flush()
+            return None
+        except MemoryError:
+            self._output.end()
+            problem = {"message": "the module took more memory than its limit while loading", "code": "load-memory"}
+            self._later(frame(Kind.REFUSED, orjson.dumps([problem | {"place": program.filename}])))
+            self._flush()
+            return None
+        self._output.end()
+        self._peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self._later(frame(Kind.READY))
+        self._flush()
+        return loaded, context, program, _encode
+
+    def _answer(
+        self, splitter: Splitter, loaded: Loaded, context: Context, program: Program, encode: Callable[[object], bytes]
+    ) -> None:
+        # Everything the loop touches for each message is a local here: this is the hot path.
+        handler, out, marker, output = loaded.handler, self._out, self._marker, self._output
+        assert output is not None
+        receive, feed, unpack, pack = self._sock.recv, splitter.feed, INVOKE.unpack_from, RESULT.pack
+        now_ns, cpu_ns = time.monotonic_ns, time.process_time_ns
+        header_size, invoke_size = HEADER.size, INVOKE.size
+        prefix, patterns, max_reply = program.run_prefix, program.patterns, self._max_reply
+        result_kind, extra = int(Kind.RESULT), RESULT_EXTRA
+        ok = int(Ending.OK)
+        cpu_before = cpu_ns()
+        while True:
+            data = receive(RECEIVE)
+            if not data:
+                return
+            after = now_ns()
+            self._batch_began = after
+            slow = False
+            for kind, _, pattern, call, buffer, start, end in feed(data):
+                if kind != Kind.INVOKE:
+                    return
+                _, _, _, _, _, subjects, replies, headers, attempt, allowed_us, expires = unpack(
+                    buffer, start - header_size
+                )
+                at = start - header_size + invoke_size
+                if out:
+                    if after - self._batch_began > BATCH_NS:
+                        self._flush()
+                        self._batch_began = after
+                    elif not self._armed:
+                        self._armed = True
+                        signal.setitimer(signal.ITIMER_REAL, STRANDED_S)
+                began = after
+                if slow:
+                    out.append(pack(extra, result_kind, Ending.RETURNED, 0, call, 0, 0, self._peak_kib, 0))
+                    continue
+                if expires < began:
+                    out.append(pack(extra, result_kind, Ending.EXPIRED, 0, call, 0, 0, self._peak_kib, 0))
+                    continue
+                marker[0] = call
+                self._deadline = began + allowed_us * 1000
+                invocation_id = f"{prefix}{call:x}"
+                output.call = call
+                output.invocation_id = invocation_id
+                split_subject = at + subjects
+                split_reply = split_subject + replies
+                split_headers = split_reply + headers
+                event = Event(
+                    str(buffer[at:split_subject], "utf-8", "replace"),
+                    buffer[split_headers:end],
+                    buffer[split_reply:split_headers],
+                    str(buffer[split_subject:split_reply], "utf-8", "replace") if replies else "",
+                    attempt,
+                    invocation_id,
+                    patterns[pattern],
+                )
+                ending, code, first, second = ok, 0, b"", b""
+                try:
+                    value = handler(event, context)
+                    if type(value) is Reply:
+                        first = encode_headers(value.headers)
+                        value = value.data
+                    second = encode(value)
+                    if len(first) + len(second) > max_reply:
+                        raise Unserialisable(
+                            f"the reply is {len(first) + len(second)} bytes, more than the {max_reply} allowed"
+                        )
+                except Reject as reject:
+                    ending, code, first, second = Ending.REJECT, reject.code, b"", _bounded(reject.text)
+                except MemoryError:
+                    ending, first, second = Ending.MEMORY, b"", b""
+                except (Unserialisable, HeaderRefused) as refused:
+                    ending, first, second = Ending.ERROR, _bounded(str(refused)), b""
+                except BaseException as error:  # noqa: BLE001  # SystemExit and the like are the author's faults, too
+                    ending = Ending.ERROR
+                    first = loaded.summary(error).encode("utf-8", "replace")
+                    second = loaded.explain(error).encode("utf-8", "replace")
+                del event
+                value = None
+                if self.memory_exceeded:
+                    ending, code, first, second = Ending.MEMORY, 0, b"", b""
+                output.end()
+                after = now_ns()
+                cpu_after = cpu_ns()
+                if after - began > PEAK_EVERY_NS:
+                    slow = after - began > SLOW_NS
+                    self._peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                out.append(
+                    pack(
+                        extra + len(first) + len(second),
+                        result_kind,
+                        ending,
+                        code,
+                        call,
+                        min((after - began) // 1000, 0xFFFFFFFF),
+                        min((cpu_after - cpu_before) // 1000, 0xFFFFFFFF),
+                        self._peak_kib,
+                        len(first),
+                    )
+                )
+                if first:
+                    out.append(first)
+                if second:
+                    out.append(second)
+                cpu_before = cpu_after
+                if ending == Ending.MEMORY:
+                    # The heap is in pieces: this process is not fit for another call, and the nexlet replaces it.
+                    self._flush()
+                    return
+            self._flush()
+            marker[0] = 0
+
+    # Sending.
+
+    def _later(self, data: bytes) -> None:
+        """Send with the next batch, or within a millisecond."""
+        self._out.append(data)
+        if not self._armed:
+            self._armed = True
+            signal.setitimer(signal.ITIMER_REAL, STRANDED_S)
+
+    def _metric(self, data: bytes) -> None:
+        assert self._output is not None
+        self._later(frame(Kind.METRIC, data, call=self._output.call))
+
+    def _flush(self) -> None:
+        out = self._out
+        if not out or self._sending:
+            return
+        # The timer's handler runs between any two bytecodes, of this method too: the flag keeps it from sending in the
+        # middle of what is being sent. It may also run at the end of the author's stack or memory, so what is unsent
+        # is only forgotten once it is sent. The list is emptied in place because the loop holds it.
+        self._sending = True
+        try:
+            self._sock.sendall(b"".join(out))
+            out.clear()
+        finally:
+            self._sending = False
+
+    def _on_timer(self, number: int, stack: object) -> None:
+        self._armed = False
+        self._flush()
+
+
+def _bounded(text: str, limit: int = 4096) -> bytes:
+    return text.encode("utf-8", "replace")[:limit]
+
+
+def _encode(value: object) -> bytes:
+    """The bytes of a reply: None is empty, bytes and str go as they are, everything else as JSON.
+
+    Raises:
+        Unserialisable: it is none of these; the message names what it met and what to return instead.
+    """
+    kind = type(value)
+    if value is None:
+        return b""
+    if kind is bytes:
+        return value  # type: ignore[return-value]  # the type was just looked at
+    if kind is str:
+        return value.encode()  # type: ignore[attr-defined,no-any-return]
+    if kind is bytearray or kind is memoryview:
+        return bytes(value)  # type: ignore[call-overload,no-any-return]
+    try:
+        data = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATETIME)
+    except (TypeError, orjson.JSONEncodeError) as error:
+        raise Unserialisable(_advice(value, str(error))) from None
+    # orjson writes NaN and the infinities as null. Only a body with a null in it can have met one.
+    if b"null" in data:
+        _refuse_nan(value)
+    return data
+
+
+_INSTEAD: Final = {
+    "datetime": "return value.isoformat()",
+    "date": "return value.isoformat()",
+    "time": "return value.isoformat()",
+    "timedelta": "return value.total_seconds()",
+    "set": "return a list: sorted(value)",
+    "frozenset": "return a list: sorted(value)",
+    "Decimal": "return str(value), or float(value) where rounding is no matter",
+    "Fraction": "return str(value)",
+    "generator": "return a list: list(value)",
+    "bytes": "inside JSON bytes need a text form: base64.b64encode(value).decode()",
+    "complex": "return the two parts: [value.real, value.imag]",
+    "coroutine": "a handler is a plain function: def, not async def",
+}
+
+
+def _advice(value: object, said: str) -> str:
+    met = said.removeprefix("Type is not JSON serializable: ")
+    instead = _INSTEAD.get(met.rsplit(".", 1)[-1])
+    if instead:
+        return f"the return value holds a {met}, which is not JSON; {instead}"
+    if met == said:
+        return f"the return value is not JSON: {said}"
+    return f"the return value holds a {met}, which is not JSON; return None, bytes, str, or what JSON can say"
+
+
+def _refuse_nan(value: object) -> None:
+    # An explicit stack: the value may be as deep as orjson takes it, deeper than Python recurses.
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, float):
+            if not math.isfinite(item):
+                raise Unserialisable(f"the return value holds {item}, which is not JSON; return None or a text instead")
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, (list, tuple)):
+            stack.extend(item)
+        elif hasattr(type(item), "__dataclass_fields__"):
+            stack.extend(vars(item).values() if hasattr(item, "__dict__") else ())

@@ -1,0 +1,285 @@
+"""The nexlet's side of the zygote: starts the process, asks it for workers, hears how each one ended.
+
+What comes back for a worker is a socket to it, a descriptor of the process (a pidfd: killing can never hit another
+process that took over the number), and the marker, a page of memory in which the worker writes what it is at.
+
+A zygote that ends takes its workers along (the kernel sees to it); the handle then starts a new one by itself, so that
+the next `spawn` finds one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import orjson
+
+from nexlet_sandboxes.outcomes import SandboxError
+
+__all__ = ["Exit", "WorkerProcess", "Zygote", "ZygoteError"]
+
+_START_TIMEOUT: Final = 30.0
+"""Seconds for a Python with everything preloaded to be ready, on a slow and busy machine."""
+
+_RESTARTS_DELAY: Final = (0.0, 0.1, 0.5, 2.0, 5.0)
+"""Seconds before a zygote that ended is started again, by how often in a row it failed to get ready."""
+
+
+class ZygoteError(SandboxError):
+    """The zygote cannot be started, or refuses to make a worker. The message has the system's reason."""
+
+    code = "zygote"
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a worker process ended: `code` as in subprocess (negative: the signal), and its peak memory."""
+
+    code: int
+    peak_memory_bytes: int
+
+    def reason(self) -> str:
+        """For a log line: "exit code 1", "signal SIGSEGV"."""
+        if self.code >= 0:
+            return f"exit code {self.code}"
+        with contextlib.suppress(ValueError):
+            return f"signal {signal.Signals(-self.code).name}"
+        return f"signal {-self.code}"
+
+
+class WorkerProcess:
+    """One worker process, as the nexlet holds it.
+
+    Attributes:
+        number: its number with this zygote.
+        pid: for logs only; signals go through the pidfd.
+        sock: the non-blocking socket to it.
+        exited: how it ended; None while nobody knows.
+    """
+
+    __slots__ = ("_marker", "_pidfd", "exited", "number", "on_exit", "pid", "sock")
+
+    def __init__(self, number: int, pid: int, sock: socket.socket, pidfd: int, marker: mmap.mmap) -> None:
+        self.number = number
+        self.pid = pid
+        self.sock = sock
+        self._pidfd = pidfd
+        self._marker = marker
+        self.exited: Exit | None = None
+        self.on_exit: Callable[[Exit], None] | None = None
+
+    @property
+    def running_call(self) -> int:
+        """The invocation it says it is at; 0 for none. The word of a worker: it decides about its own calls alone."""
+        return int.from_bytes(self._marker[:8], sys.byteorder)
+
+    def kill(self) -> None:
+        """End the process now (SIGKILL); nothing happens where it has ended already."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Give back the descriptors. The process, if it still runs, sees its socket end and ends too."""
+        if self._pidfd >= 0:
+            self.sock.close()
+            os.close(self._pidfd)
+            self._marker.close()
+            self._pidfd = -1
+
+
+class Zygote:
+    """A zygote process and the workers it made."""
+
+    def __init__(self, *, on_restart: Callable[[str], None] | None = None) -> None:
+        self._on_restart = on_restart
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._next = 0
+        self._spawning: dict[int, asyncio.Future[WorkerProcess]] = {}
+        self._workers: dict[int, WorkerProcess] = {}
+        self._ready: asyncio.Future[None] | None = None
+        self._restarting: asyncio.Task[None] | None = None
+        self._closed = False
+        self.restarts = 0
+
+    @classmethod
+    async def start(cls, *, on_restart: Callable[[str], None] | None = None) -> Self:
+        """Start a zygote and wait until it is ready.
+
+        Args:
+            on_restart: called with a reason when it ended by itself and a new one is started.
+
+        Raises:
+            ZygoteError: it ended at once, or is not ready within half a minute.
+        """
+        zygote = cls(on_restart=on_restart)
+        await zygote._launch()
+        return zygote
+
+    @property
+    def pid(self) -> int | None:
+        """Of the running process; None between two of them."""
+        return self._process.pid if self._process is not None else None
+
+    async def _launch(self) -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            # Not asyncio's: its child watcher would reap what `_lost` waits for, and starting takes a millisecond.
+            self._process = subprocess.Popen(  # noqa: ASYNC220
+                [sys.executable, "-I", "-m", "nexlet_sandboxes.zygote_process"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env={},
+                start_new_session=True,
+            )
+        ours.setblocking(False)
+        self._control = ours
+        self._ready = loop.create_future()
+        loop.add_reader(ours, self._on_readable)
+        try:
+            async with asyncio.timeout(_START_TIMEOUT):
+                await self._ready
+        except TimeoutError:
+            self._drop()
+            raise ZygoteError(f"the zygote was not ready within {_START_TIMEOUT:.0f} seconds") from None
+
+    async def spawn(self, profile: str) -> WorkerProcess:
+        """A new worker process, locked as `profile` says and waiting for what to load.
+
+        Raises:
+            ZygoteError: it could not be made: out of processes, memory or descriptors, or the zygote is gone.
+        """
+        if self._restarting is not None:
+            await asyncio.shield(self._restarting)
+        if self._closed or self._control is None:
+            raise ZygoteError("the zygote is closed")
+        self._next += 1
+        number = self._next
+        future: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
+        self._spawning[number] = future
+        try:
+            self._control.send(orjson.dumps({"spawn": number, "profile": profile}))
+            return await future
+        except OSError as error:
+            raise ZygoteError(f"the zygote does not take a request: {error}") from error
+        finally:
+            # Whoever stopped waiting gets no worker: it is closed when it comes (`_on_spawned`).
+            self._spawning.pop(number, None)
+
+    async def close(self) -> None:
+        """End the zygote and, with it, every worker."""
+        self._closed = True
+        if self._restarting is not None:
+            self._restarting.cancel()
+            await asyncio.gather(self._restarting, return_exceptions=True)
+        process = self._process
+        self._drop()
+        if process is not None:
+            await asyncio.get_running_loop().run_in_executor(None, process.wait)
+
+    def _drop(self) -> None:
+        """Forget the process: close the control socket (it ends then), and kill it in case it does not."""
+        if self._control is not None:
+            asyncio.get_running_loop().remove_reader(self._control)
+            self._control.close()
+            self._control = None
+        if self._process is not None:
+            self._process.kill()
+        error = ZygoteError("the zygote ended")
+        for future in self._spawning.values():
+            if not future.done():
+                future.set_exception(error)
+        workers, self._workers = self._workers, {}
+        for worker in workers.values():
+            # Their parent is gone and they with it; nobody is left to tell the exit code.
+            self._exited(worker, Exit(-int(signal.SIGKILL), 0))
+
+    def _on_readable(self) -> None:
+        assert self._control is not None
+        while self._control is not None:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self._control, 65536, 4)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._lost(f"its socket failed: {error}")
+                return
+            if not data:
+                self._lost("it ended")
+                return
+            self._on_message(orjson.loads(data), descriptors)
+
+    def _on_message(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        if "exited" in message:
+            worker = self._workers.pop(message["exited"], None)
+            if worker is not None:
+                self._exited(worker, Exit(message["code"], message["peak_kib"] * 1024))
+        elif "spawned" in message:
+            self._on_spawned(message, descriptors)
+        elif self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
+
+    def _on_spawned(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        number = message["spawned"]
+        future = self._spawning.get(number)
+        if "error" in message:
+            if future is not None and not future.done():
+                future.set_exception(ZygoteError(f"no worker could be made: {message['error']}"))
+            return
+        sock_fd, pidfd, marker_fd = descriptors
+        sock = socket.socket(fileno=sock_fd)
+        sock.setblocking(False)
+        marker = mmap.mmap(marker_fd, mmap.PAGESIZE, prot=mmap.PROT_READ)
+        os.close(marker_fd)
+        worker = WorkerProcess(number, message["pid"], sock, pidfd, marker)
+        self._workers[number] = worker
+        if future is None or future.done():
+            worker.kill()
+            worker.close()
+            return
+        future.set_result(worker)
+
+    @staticmethod
+    def _exited(worker: WorkerProcess, how: Exit) -> None:
+        worker.exited = how
+        if worker.on_exit is not None:
+            worker.on_exit(how)
+
+    def _lost(self, reason: str) -> None:
+        starting = self._ready is not None and not self._ready.done()
+        process = self._process
+        self._drop()
+        if process is not None:
+            code = process.wait()  # it has ended or was just killed: there is nothing to wait for
+            reason = f"{reason} (exit code {code})"
+        if starting:
+            assert self._ready is not None
+            self._ready.set_exception(ZygoteError(f"the zygote did not start: {reason}"))
+            return
+        if not self._closed:
+            self._restarting = asyncio.get_running_loop().create_task(self._restart(reason), name="zygote restart")
+
+    async def _restart(self, reason: str) -> None:
+        for delay in itertools.chain(_RESTARTS_DELAY, itertools.repeat(_RESTARTS_DELAY[-1])):
+            if self._on_restart is not None:
+                self._on_restart(reason)
+            await asyncio.sleep(delay)
+            try:
+                await self._launch()
+            except ZygoteError as error:
+                reason = str(error)
+            else:
+                self.restarts += 1
+                self._restarting = None
+                return
