@@ -1,0 +1,310 @@
+"""The hot path of one function: message in, call to the pool, answer and event out.
+
+`Dispatcher` stands between the trigger subscriptions and the pool. A message becomes one `Call`; when it has ended, its
+reply and its event become protocol bytes and wait for the end of the batch that the pool is reading, so that many of
+them leave in one write. Headers are encoded once for each function, the event is filled into a template.
+
+Invariants, which the tests of the failure table hold:
+- each message leads to exactly one call, each call to at most one reply and, by default, exactly one event;
+- no task, future or timer is made for a message, and nothing here waits;
+- what a worker wrote reaches a reply only as body bytes or as header lines that `nexlet_sandboxes.link` has checked;
+- nothing larger than the server's `max_payload` is written: the server would close the connection over it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+from nexlet_models.events import EventName
+from nexlet_sandboxes.calls import Call, Result
+from nexlet_sandboxes.outcomes import Outcome
+from nexlet_sandboxes.pool import Pool
+
+from nexlet_functions.functions.permissions import ReplyRule
+from nexlet_functions.natsio.connection import Connection
+from nexlet_functions.natsio.protocol import clean_header_value
+from nexlet_functions.runner.services import Feed, Services, TriggerSpec, WorkloadLog
+
+__all__ = ["DispatchCounts", "Dispatcher", "Trigger"]
+
+_TOLD: Final = frozenset({Outcome.ERROR, Outcome.TIMEOUT, Outcome.MEMORY, Outcome.CRASH})
+"""Outcomes that get a line in the function's log. Refusals of a full queue do not: they would drown it."""
+
+_SUBJECTS_KEPT: Final = 512
+"""Subjects whose JSON form is remembered; a wildcard trigger may see any number of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """One trigger of a function: where it listens, in which queue group, and whether it answers."""
+
+    subject: str
+    queue_group: str = ""
+    reply: bool = True
+
+
+@dataclass(slots=True)
+class DispatchCounts:
+    """What a function's dispatcher has seen since it began.
+
+    Attributes:
+        outcomes: ended invocations by outcome.
+        replies_withheld: messages whose reply subject may not be answered (NATS's or Nex's own, or a trigger).
+        replies_dropped: answers the connection did not take any more.
+        events_dropped: events likewise.
+    """
+
+    outcomes: dict[str, int]
+    replies_withheld: int = 0
+    replies_dropped: int = 0
+    events_dropped: int = 0
+
+
+class _Entrance:
+    """The sink of one trigger's messages; it knows which pattern they matched."""
+
+    __slots__ = ("_dispatcher", "_may_answer", "_pattern", "_submit", "answers")
+
+    def __init__(self, dispatcher: Dispatcher, pattern: int, *, answers: bool, rule: ReplyRule) -> None:
+        self._dispatcher = dispatcher
+        self._pattern = pattern
+        self._may_answer = rule.may_answer
+        self._submit = dispatcher.submit
+        self.answers = answers
+
+    def message(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
+        """One message of this trigger (`MessageSink`)."""
+        answers = self.answers
+        if reply and answers and not self._may_answer(reply):
+            answers = False
+            self._dispatcher.counts.replies_withheld += 1
+        self._submit(
+            Call(
+                subject.encode(),
+                payload,
+                reply=reply.encode(),
+                headers=headers,
+                pattern=self._pattern,
+                received_ns=time.monotonic_ns(),
+                tag=answers,
+            )
+        )
+
+
+class Dispatcher:
+    """Connects one function's triggers with its pool. Implements `nexlet_sandboxes.calls.Sink`.
+
+    Attributes:
+        counts: for heartbeats, metrics and tests.
+    """
+
+    def __init__(
+        self,
+        *,
+        workload_id: str,
+        namespace: str,
+        triggers: Sequence[Trigger],
+        services: Services,
+        rule: ReplyRule,
+        events: str = "all",
+        on_change: Callable[[], None] | None = None,
+        on_death: Callable[[str, Result], None] | None = None,
+    ) -> None:
+        """Nothing is subscribed yet.
+
+        Args:
+            events: "all", or "failures" to publish an event only for what did not end `ok`.
+            on_change: called when workers came or went.
+            on_death: called with an invocation id and its result when a worker ended with it.
+        """
+        self.workload_id = workload_id
+        self.namespace = namespace
+        self._triggers = tuple(triggers)
+        self._services = services
+        self._rule = rule
+        self._failures_only = events == "failures"
+        self._on_change = on_change
+        self._on_death = on_death
+        self._pool: Pool | None = None
+        self._submit: Callable[[Call], None] | None = None
+        self._prefix = b""
+        self._connection: Connection | None = None
+        self._feed: Feed = services.feed(namespace)
+        self._feed_prefix = ""
+        self._event_subject = b""
+        self._log: WorkloadLog = services.get_logger(workload_id, namespace)
+        self._replies: list[bytes] = []
+        self._events: list[bytes] = []
+        identity = f"workload_id: {clean_header_value(workload_id)}\r\nnamespace: {clean_header_value(namespace)}\r\n"
+        self._headers = b"NATS/1.0\r\n" + identity.encode()
+        self._ok_block = self._headers + b"\r\n"
+        self._event_head = (
+            b'{"id":' + orjson.dumps(workload_id) + b',"namespace":' + orjson.dumps(namespace) + b',"duration":'
+        )
+        self._subjects: dict[bytes, bytes] = {}
+        self.counts = DispatchCounts({outcome.value: 0 for outcome in Outcome})
+        self._outcomes = self.counts.outcomes
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The trigger subjects, in the order that `Call.pattern` counts them."""
+        return tuple(trigger.subject for trigger in self._triggers)
+
+    def bind(self, pool: Pool) -> None:
+        """Say which pool runs the calls. Once, before the first message."""
+        self._pool = pool
+        self._submit = pool.submit
+        self._prefix = pool.prefix.encode()
+
+    def specs(self) -> list[TriggerSpec]:
+        """What to subscribe to, each with its own entrance."""
+        return [
+            TriggerSpec(
+                subject=trigger.subject,
+                queue_group=trigger.queue_group,
+                sink=_Entrance(self, number, answers=trigger.reply, rule=self._rule),
+            )
+            for number, trigger in enumerate(self._triggers)
+        ]
+
+    def answer_on(self, connection: Connection) -> None:
+        """Say which connection carries the replies. Messages may come from when it subscribes, so before that."""
+        self._connection = connection
+
+    def submit(self, call: Call) -> None:
+        """Run a call."""
+        assert self._submit is not None, "bind() comes first"
+        self._submit(call)
+        if self._replies or self._events:
+            # It ended at once (refused), outside of any batch of the pool's.
+            self.flush()
+
+    # What the pool tells.
+
+    def finished(self, call: Call, result: Result) -> None:
+        """A call ended: its reply and its event join the batch."""
+        outcome = result.outcome
+        self._outcomes[outcome] += 1
+        if call.reply and call.tag:
+            self._reply(call, result)
+        if outcome is not Outcome.OK or not self._failures_only:
+            self._event(call, result)
+        if outcome is not Outcome.OK:
+            self._tell(call, result)
+
+    def logged(self, call_id: int, stream: str, level: int, line: bytes) -> None:
+        """A line of the function's output goes to its feed."""
+        if stream == "stdout":
+            self._log.stdout(line)
+        else:
+            self._log.stderr(line)
+
+    def measured(self, call_id: int, data: bytes) -> None:
+        """A metric of the function goes to its feed."""
+        self._services.emit_metrics(self.workload_id, self.namespace, data)
+
+    def changed(self) -> None:
+        """Workers came or went."""
+        if self._on_change is not None:
+            self._on_change()
+
+    def flush(self) -> None:
+        """The batch is over: what it brought leaves in one write (in two where feeds have their own connection)."""
+        replies, events = self._replies, self._events
+        feed = self._feed.connection
+        if replies:
+            count = len(replies)
+            if events and feed is self._connection:
+                replies.extend(events)
+                events.clear()
+            assert self._connection is not None
+            if not self._connection.write(b"".join(replies), len(replies)):
+                self.counts.replies_dropped += count
+                self.counts.events_dropped += len(replies) - count
+            replies.clear()
+        if events:
+            if not feed.write(b"".join(events), len(events)):
+                self.counts.events_dropped += len(events)
+            events.clear()
+
+    # Encoding.
+
+    def _reply(self, call: Call, result: Result) -> None:
+        body = result.body
+        if result.outcome is Outcome.OK:
+            block = self._headers + result.headers + b"\r\n" if result.headers else self._ok_block
+            assert self._connection is not None
+            if len(block) + len(body) > self._connection.max_payload:
+                # The limit was lowered since the function was started; its own `max_reply` said yes.
+                result.outcome, result.code, result.headers = Outcome.ERROR, 500, b""
+                result.error = (
+                    f"the reply is {len(body)} bytes; the server takes {self._connection.max_payload}, headers included"
+                )
+                self._outcomes[Outcome.OK] -= 1
+                self._outcomes[Outcome.ERROR] += 1
+                body = b""
+                block = self._error_block(result)
+        else:
+            block = self._error_block(result)
+        size = len(block)
+        self._replies.append(b"HPUB %b %d %d\r\n%b%b\r\n" % (call.reply, size, size + len(body), block, body))
+
+    def _error_block(self, result: Result) -> bytes:
+        text = clean_header_value(result.error or result.outcome.value)
+        return (
+            self._headers
+            + (
+                f"error: {text}\r\nNats-Service-Error: {text}\r\nNats-Service-Error-Code: {result.code}\r\n\r\n"
+            ).encode()
+        )
+
+    def _event(self, call: Call, result: Result) -> None:
+        feed_prefix = self._feed.prefix
+        if feed_prefix is not self._feed_prefix:
+            self._feed_prefix = feed_prefix
+            self._event_subject = f"{feed_prefix}.events.{EventName.WORKLOAD_TRIGGERED.value}".encode()
+        error = b',"error":' + orjson.dumps(result.error) if result.error else b""
+        body = (
+            b'%b%.3f,"invocation_id":"%b%x","subject":%b,"outcome":"%b"%b,"queue_ms":%.3f,"cpu_ms":%.3f,'
+            b'"peak_memory_bytes":%d,"attempt":%d}'
+        ) % (
+            self._event_head,
+            result.run_ns / 1e6,
+            self._prefix,
+            call.id,
+            self._subjects.get(call.subject) or self._subject_json(call.subject),
+            result.outcome.encode(),
+            error,
+            result.queue_ns / 1e6,
+            result.cpu_ns / 1e6,
+            result.peak_memory_bytes,
+            call.attempt,
+        )
+        self._events.append(b"PUB %b %d\r\n%b\r\n" % (self._event_subject, len(body), body))
+
+    def _subject_json(self, subject: bytes) -> bytes:
+        encoded = orjson.dumps(subject.decode("utf-8", "replace"))
+        if len(self._subjects) >= _SUBJECTS_KEPT:
+            self._subjects.clear()
+        self._subjects[subject] = encoded
+        return encoded
+
+    # The author's log.
+
+    def _tell(self, call: Call, result: Result) -> None:
+        assert self._pool is not None
+        now = time.monotonic_ns()
+        if result.traceback:
+            text = result.traceback.encode("utf-8", "replace")
+            if self._pool.log_rate.allows(len(text), now):
+                self._log.stderr(text)
+        elif result.outcome in _TOLD:
+            line = f"invocation {self._pool.invocation_id(call)}: {result.outcome.value}: {result.error}".encode()
+            if self._pool.log_rate.allows(len(line), now):
+                self._log.stderr(line)
+        if self._on_death is not None and result.outcome in (Outcome.CRASH, Outcome.MEMORY, Outcome.TIMEOUT):
+            self._on_death(self._pool.invocation_id(call), result)
