@@ -49,7 +49,7 @@ _STEADY = 5.0
 """Seconds after which a connection counts as good, and the next pause is short again."""
 _KEPT_VIOLATIONS = 1000
 _REFUSED = re.compile(
-    r'permissions violation for (subscription|publish) to "(.*?)(?<!\\)"(?: using queue "(.*)")?', re.S
+    r'permissions violation for (subscription|publish) to "(.*?)(?<!\\)"(?: using queue "(.*?)(?<!\\)")?', re.S
 )
 
 _log = structlog.stdlib.get_logger("nexlet_functions.natsio")

@@ -210,11 +210,8 @@ class Credentials:
             seed = found[1] if found else ""
             if not seed:
                 raise CredentialsInvalid(what, "holds no user seed (SU...)")
-        if seed:
-            try:
-                nkeys.from_seed(bytearray(seed.encode())).wipe()
-            except (nkeys.NkeysError, binascii.Error, ValueError):
-                raise CredentialsInvalid(what, "is not a valid nkey seed") from None
+        if seed and not _is_user_seed(seed):
+            raise CredentialsInvalid(what, "is not a valid seed of a user (SU...)")
         return jwt, seed
 
     def _tls(self) -> ssl.SSLContext:
@@ -280,6 +277,17 @@ def _reason(error: OSError) -> str:
 
 def _subjects(value: object) -> list[str]:
     return [entry for entry in value if isinstance(entry, str)] if isinstance(value, list) else []
+
+
+def _is_user_seed(text: str) -> bool:
+    """Whether the text decodes, is a user's, and its checksum is right (which the nkeys library does not look at)."""
+    try:
+        raw = base64.b32decode(text + "=" * (-len(text) % 8))
+        nkeys.from_seed(bytearray(text.encode())).wipe()
+    except (nkeys.NkeysError, binascii.Error, ValueError):
+        return False
+    # nkeys ends with CRC-16/XMODEM over what comes before, low byte first.
+    return text.startswith("SU") and binascii.crc_hqx(raw[:-2], 0) == int.from_bytes(raw[-2:], "little")
 
 
 def _signer(seed: str) -> Callable[[str], bytes]:
