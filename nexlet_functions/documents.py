@@ -239,7 +239,7 @@ class _Reader:
                 )
                 continue
             self.keys[below] = _place(key_node)
-            if isinstance(value_node, yaml.ScalarNode) and value_node.style not in ("|", ">") and value_node.value:
+            if _on_one_line(value_node):
                 self.values[below] = _place(value_node)
             result[key] = self.build(value_node, below, depth + 1)
         return result
@@ -283,6 +283,13 @@ def _place(node: yaml.Node) -> Place:
     start, end = node.start_mark, node.end_mark
     line, column = start.line + 1, start.column + 1
     return Place(line, column, end.column + 1 if end.line == start.line and end.column > start.column else column + 1)
+
+
+def _on_one_line(node: yaml.Node) -> bool:
+    """Whether the value itself can be pointed at; a block is found by its key."""
+    if isinstance(node, yaml.ScalarNode):
+        return node.style not in ("|", ">") and bool(node.value or node.style)
+    return bool(node.flow_style)
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, lines: tuple[str, ...], name: str) -> Problem:

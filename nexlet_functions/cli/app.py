@@ -112,8 +112,19 @@ def _expected(error: Exception) -> CommandFailed | None:
         case SettingsRefused():
             return CommandRefused("settings", error.problems, exit=Exit.USAGE, code=error.code)
         case NexletFunctionsError():
-            return CommandFailed(Exit.USAGE, error.code, str(error))
+            return CommandFailed(_EXITS.get(error.code, Exit.USAGE), error.code, str(error))
     return None
+
+
+_EXITS = {
+    "connect-failed": Exit.UNREACHABLE,
+    "connection-lost": Exit.UNREACHABLE,
+    "no-responders": Exit.UNREACHABLE,
+    "request-timeout": Exit.TIMEOUT,
+    "publish-refused": Exit.FAILED,
+    "subscription-refused": Exit.FAILED,
+}
+"""By the stable code of an error; what is not here is a file or a setting that someone has to mend."""
 
 
 def run() -> None:

@@ -18,7 +18,7 @@ import typer
 
 from nexlet_functions.cli.exits import CommandFailed, Exit
 
-__all__ = ["CREDENTIALS", "Folders", "Json", "setting_flags"]
+__all__ = ["CREDENTIALS", "Folders", "Json", "duration", "setting_flags"]
 
 Json = Annotated[
     bool | None,
@@ -56,7 +56,25 @@ NEXFN_TOKEN: an argument is visible to everyone on the machine."""
 
 _ALIASES: dict[str, tuple[str, ...]] = {"servers": ("--server", "-s")}
 _FURTHER_VARIABLES: dict[str, tuple[str, ...]] = {"servers": ("NATS_URL",)}
-_METAVARS = {Path: "PATH", int: "N"}
+_METAVARS = {
+    "servers": "URL",
+    "creds": "FILE",
+    "nkey": "FILE",
+    "password_file": "FILE",
+    "token_file": "FILE",
+    "tls_ca": "FILE",
+    "tls_cert": "FILE",
+    "tls_key": "FILE",
+    "settings_file": "FILE",
+    "xkey_file": "FILE",
+    "state_dir": "DIR",
+    "secrets_dir": "DIR",
+    "source_folders": "DIR",
+    "grace": "DURATION",
+    "artifact_timeout": "DURATION",
+    "max_workloads": "N",
+}
+"""What a value looks like in `--help`; TEXT where nothing is said."""
 
 
 def setting_flags(**panels: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -90,8 +108,8 @@ def setting_flags(**panels: tuple[str, ...]) -> Callable[[Callable[..., None]], 
                                 envvar=[variable(name), *_FURTHER_VARIABLES.get(name, ())],
                                 help=_sentence(field.description or ""),
                                 rich_help_panel=panel.replace("_", " "),
-                                metavar=None if is_flag else _metavar(name, field.annotation),
-                                show_default=_shown(name, default) or False,
+                                metavar=None if is_flag else _METAVARS.get(name, "TEXT"),
+                                show_default=_shown(default) or False,
                             ),
                         ],
                     )
@@ -110,6 +128,24 @@ def setting_flags(**panels: tuple[str, ...]) -> Callable[[Callable[..., None]], 
         return with_flags
 
     return decorate
+
+
+def duration(text: str, option: str) -> float:
+    """Seconds of a duration as Go writes it, given with `option`.
+
+    Raises:
+        CommandFailed: it is none, or not above 0.
+    """
+    from nexlet_models.durations import parse_duration
+    from nexlet_models.errors import InvalidDuration
+
+    try:
+        seconds = parse_duration(text)
+    except InvalidDuration as error:
+        raise CommandFailed(Exit.USAGE, "invalid-duration", f"{option}: {error}") from None
+    if seconds <= 0:
+        raise CommandFailed(Exit.USAGE, "invalid-duration", f"{option}: a time above 0 is expected, such as 5s")
+    return seconds
 
 
 def _from_command_line(ctx: typer.Context, flags: Mapping[str, Any]) -> dict[str, object]:
@@ -147,16 +183,8 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _metavar(name: str, annotation: Any) -> str:
-    for kind, metavar in _METAVARS.items():
-        if annotation is kind or kind in getattr(annotation, "__args__", ()):
-            return metavar
-    if name == "servers":
-        return "URL"
-    return "DURATION" if name in ("grace", "artifact_timeout") else "TEXT"
-
-
-def _shown(name: str, default: Any) -> str:
+def _shown(default: Any) -> str:
+    """A default as `--help` shows it, in brackets; "" for none."""
     from nexlet_models.durations import format_duration
 
     if isinstance(default, float):

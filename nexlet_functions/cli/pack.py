@@ -16,9 +16,7 @@ __all__ = ["pack"]
 
 
 def pack(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="The function's folder.", envvar="NEXFN_DIR", show_default=False)
-    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The function's folder.", show_default=False)],
     *,
     to: Annotated[
         Path | None,

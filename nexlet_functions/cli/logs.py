@@ -1,0 +1,70 @@
+"""The nexlet's own log: structlog on standard error, as text on a terminal and as JSON lines anywhere else.
+
+Set up by the commands, and by nothing else. What other libraries log through Python's logging takes the same way.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+from nexlet_functions.cli.output import plain
+
+__all__ = ["set_up_logging"]
+
+
+def set_up_logging(*, level: str = "info", form: str = "auto") -> None:
+    """Send every log line to standard error.
+
+    Args:
+        level: debug, info, warning or error: what is below is left out.
+        form: auto, text or json.
+    """
+    text = sys.stderr.isatty() if form == "auto" else form == "text"
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+    ]
+    rendered: list[Any] = (
+        [structlog.processors.ExceptionRenderer(), _without_controls, _console()]
+        if text
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=str)]
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # nats-py logs what its error callback is told as well; we log that ourselves, with the place it belongs to.
+    logging.getLogger("nats").setLevel(logging.CRITICAL)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def _console() -> structlog.dev.ConsoleRenderer:
+    return structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
+    )
+
+
+def _without_controls(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """What came from elsewhere must not steer the terminal."""
+    return {key: plain(value) if isinstance(value, str) else value for key, value in event.items()}
