@@ -8,7 +8,7 @@ attributes when you use them, because a feed may move to another connection or a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,10 +144,15 @@ class Services(Protocol):
         creds: NatsConnectionData,
         triggers: Sequence[TriggerSpec],
         sink: MessageSink,
+        *,
+        on_connection: Callable[[Connection], None] | None = None,
     ) -> Registered:
         """Make all subscriptions of a workload, or none. When it returns, the server delivers on every one of them.
 
         The operator's credentials for the namespace are used where there are any, else `creds`, the workload's own.
+
+        Args:
+            on_connection: told which connection it will be, before the first message can come on it.
 
         Raises:
             TriggerRefused: the server forbids one of the subjects, or a subject is not one; nothing stays subscribed.
