@@ -44,7 +44,13 @@ def invoke(
     *,
     header: Annotated[
         list[str] | None,
-        typer.Option("--header", "-H", metavar="NAME:VALUE", help="A header; may be repeated.", envvar="NEXFN_HEADER"),
+        typer.Option(
+            "--header",
+            "-H",
+            metavar="'NAME: VALUE'",
+            # Read below: typer would split what is in a variable at the space after the colon.
+            help="A header; may be repeated. In NEXFN_HEADER, one a line.",
+        ),
     ] = None,
     timeout: Annotated[
         str,
@@ -54,7 +60,7 @@ def invoke(
         bool,
         typer.Option(
             "--no-reply",
-            help="Publish, and wait for nothing: for functions that do not answer.",
+            help="Publish and wait for nothing: for functions that do not answer.",
             envvar="NEXFN_NO_REPLY",
         ),
     ] = False,
@@ -73,7 +79,7 @@ def invoke(
     reason = valid_subject(subject, wildcards=False)
     if reason is not None:
         raise CommandFailed(Exit.USAGE, "invalid-subject", f"'{subject}' is no subject to publish on: it {reason}")
-    given = header if header is not None else os.environ.get("NEXFN_HEADER", "").splitlines()
+    given = header or os.environ.get("NEXFN_HEADER", "").splitlines()
     payload, headers, wait = read_payload(data), read_headers(given), duration(timeout, "--timeout")
     answered = asyncio.run(
         _invoke(Settings.read(flags), subject, payload, headers, wait, Output(json=json), reply=not no_reply)
