@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 from nexlet_models.problems import Problem, render
 from nexlet_models.start_request import StartRequest, StartRequestRefused, parse_start_request
+from nexlet_models.subjects import valid_subject, valid_token
 
 from nexlet_functions.documents import Document, DocumentRefused, path_of, read_document, write_document
 from nexlet_functions.errors import NexletFunctionsError
@@ -34,9 +34,6 @@ LIFECYCLE = "function"
 
 _KNOWN = ("name", "description", "tags", "type", "lifecycle", "start_request")
 _REQUIRED = ("name", "type", "lifecycle", "start_request")
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-"""A workload's name is one token of the queue group `NAMESPACE.NAME`; 63 as in a DNS label."""
 
 
 class FunctionRefused(NexletFunctionsError):
@@ -245,24 +242,14 @@ def _check_fields(document: Document) -> list[Problem]:
         given = value.get(key, "-")
         if not isinstance(given, str) and not (key == "description" and given is None):
             problems.append(document.problem(key, f"'{key}' is {_kind(given)}, not text", code="nexfile-type"))
-    name = value.get("name")
-    if isinstance(name, str) and not _NAME.fullmatch(name):
-        problems.append(
-            document.problem(
-                "name",
-                f"'{name}' cannot be a function's name" if name else "the name is empty",
-                advice="letters, digits, '_' and '-', beginning with a letter or a digit, at most 63: the queue group "
-                "of its triggers is made of it",
-                code="nexfile-name",
-            )
-        )
-    kind = value.get("type")
-    if isinstance(kind, str) and not _NAME.fullmatch(kind):
-        problems.append(
-            document.problem(
-                "type", f"'{kind}' cannot be a type", advice=_MISSING["type"], code="nexfile-workload-type"
-            )
-        )
+    name, kind = value.get("name"), value.get("type")
+    if isinstance(name, str) and (reason := valid_subject(name, wildcards=False)) is not None:
+        advice = "use letters, digits, '-', '_' and '.': the queue group of its triggers is made of it"
+        message = f"{name!r} cannot be a function's name: it {reason}"
+        problems.append(document.problem("name", message, advice=advice, code="nexfile-name"))
+    if isinstance(kind, str) and (reason := valid_token(kind)) is not None:
+        message = f"{kind!r} cannot be a type: it {reason}"
+        problems.append(document.problem("type", message, advice=_MISSING["type"], code="nexfile-type-name"))
     lifecycle = value.get("lifecycle")
     if isinstance(lifecycle, str) and lifecycle != LIFECYCLE:
         problems.append(

@@ -26,7 +26,9 @@ from nexlet_sandboxes.worker.event import parse_headers
 from nexlet_sandboxes.zygote import Zygote
 from pydantic import SecretStr
 
+from nexlet_functions.functions import requests
 from nexlet_functions.nexfile import FunctionFolder, FunctionRefused, read_function
+from nexlet_functions.rules import Ceilings
 from nexlet_functions.testing.events import SampleEvent
 
 __all__ = ["AsyncFunction", "Function", "Invocation", "LogLine", "load_function"]
@@ -391,21 +393,9 @@ def program_of(folder: FunctionFolder, *, environment: Mapping[str, str]) -> Pro
 
 
 def limits_of(start: StartRequest) -> Limits:
-    """The limits of a start request, where nobody has ceilings."""
-    limits, workers = start.limits, start.workers
-    base = Limits()
-    return Limits(
-        timeout=limits.timeout,
-        load_timeout=limits.load_timeout,
-        memory=limits.memory,
-        max_pending=limits.max_pending,
-        queue_timeout=limits.timeout if limits.queue_timeout is None else limits.queue_timeout,
-        log_rate=limits.log_rate,
-        max_reply=base.max_reply if limits.max_reply is None else limits.max_reply,
-        min_workers=workers.min,
-        max_workers=max(workers.min, base.max_workers) if workers.max is None else workers.max,
-        idle=limits.idle,
-    )
+    """The limits of a start request, where an operator left the ceilings as they are."""
+    limits = requests.limits_of(start, Ceilings())
+    return limits if start.limits.max_reply is None else replace(limits, max_reply=start.limits.max_reply)
 
 
 def resolve(

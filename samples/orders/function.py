@@ -2,6 +2,8 @@
 
 from decimal import ROUND_HALF_UP, Decimal
 
+from nexlet_functions.authoring import Reject
+
 CENT = Decimal("0.01")
 
 

@@ -4,6 +4,8 @@ import re
 import statistics
 from collections import Counter
 
+from nexlet_functions.authoring import Reject
+
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 

@@ -1,12 +1,13 @@
 """Converts between units. What it knows of units is in a helper module beside it."""
 
+from nexlet_functions.authoring import Reject
 from quantities import QUANTITIES, convert
 
 
 def handler(event, context):
     wanted = event.json()
     try:
-        value, source, target = wanted["value"], wanted["from"], wanted["to"]
+        value, source, target = wanted["value"], str(wanted["from"]), str(wanted["to"])
     except (KeyError, TypeError):
         raise Reject(400, 'expected is {"value": 5, "from": "km", "to": "mi"}')
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -14,5 +15,5 @@ def handler(event, context):
     try:
         result = convert(value, source, target)
     except LookupError as error:
-        raise Reject(422, f"{error.args[0]}; known are {', '.join(sorted(QUANTITIES))}")
+        raise Reject(422, f"{error.args[0]}; known are {', '.join(QUANTITIES)}")
     return {"value": round(result, 6), "unit": target}

@@ -6,6 +6,8 @@ The sender signs `TIMESTAMP.BODY` with HMAC-SHA256 and sends both in headers, as
 import hashlib
 import hmac
 
+from nexlet_functions.authoring import Reject, Reply
+
 
 def handler(event, context):
     timestamp = event.headers.get("X-Timestamp", "")

@@ -144,7 +144,7 @@ def test_everything_wrong_is_said_at_once_where_it_is(folder: Folder) -> None:
         (NEXFILE.replace("function.py", "7"), "Nexfile:5:16 a file's name is expected, not a number"),
         (NEXFILE + "  files: prices.py\n", "Nexfile:6:10 'files' is text, not a list of file names"),
         (NEXFILE + "handler: run\n", "Nexfile:6:1 unknown key 'handler'"),
-        (NEXFILE.replace("demo", '""'), "Nexfile:1:7 the name is empty"),
+        (NEXFILE.replace("demo", '""'), "Nexfile:1:7 '' cannot be a function's name: it is empty"),
         (NEXFILE + "tags: [a]\n", "Nexfile:6:7 'tags' is a list, not a mapping"),
         ("name: a\ntype: python\nlifecycle: function\nstart_request: x\n", "Nexfile:4:16 'start_request' is text"),
     ],
