@@ -53,12 +53,14 @@ class DispatchCounts:
 
     Attributes:
         outcomes: ended invocations by outcome.
+        run_ns: how long they ran, all together.
         replies_withheld: messages whose reply subject may not be answered (NATS's or Nex's own, or a trigger).
         replies_dropped: answers the connection did not take any more.
         events_dropped: events likewise.
     """
 
     outcomes: dict[str, int]
+    run_ns: int = 0
     replies_withheld: int = 0
     replies_dropped: int = 0
     events_dropped: int = 0
@@ -189,6 +191,7 @@ class Dispatcher:
         """A call ended: its reply and its event join the batch."""
         outcome = result.outcome
         self._outcomes[outcome] += 1
+        self.counts.run_ns += result.run_ns
         if call.reply and call.tag:
             self._reply(call, result)
         if outcome is not Outcome.OK or not self._failures_only:

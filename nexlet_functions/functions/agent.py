@@ -1,0 +1,441 @@
+"""The function agent: what a runner asks of it, answered for all functions of this nexlet.
+
+`FunctionAgent` keeps the register of what is deployed and the rules between functions: one id runs once, what a
+namespace may have, who may stop what. Each function sees to itself (`function.Function`). Work that outlives the
+request that began it (starting, draining, leaving after a lameduck) is in tasks that the agent owns and `close` ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import json
+import secrets
+from collections import Counter
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+from nexlet_models.base import timestamp
+from nexlet_models.events import WorkloadFailure
+from nexlet_models.problems import Problem
+from nexlet_models.registration import AgentHeartbeat, AgentState, AgentSummary, RegisterAgentRequest
+from nexlet_models.start_request import open_schema
+from nexlet_models.subjects import SYSTEM
+from nexlet_models.workloads import (
+    AgentStartWorkloadRequest,
+    StartWorkloadRequest,
+    StartWorkloadResponse,
+    WorkloadLifecycle,
+    WorkloadSummary,
+)
+from nexlet_sandboxes.profiles import PROFILES
+from nexlet_sandboxes.zygote import Zygote
+
+from nexlet_functions.functions.artifacts import Artifacts, Pins
+from nexlet_functions.functions.environment import open_environment, seal_environment
+from nexlet_functions.functions.function import Function, Means
+from nexlet_functions.functions.keys import CurveKey
+from nexlet_functions.functions.permissions import Policy, Usage
+from nexlet_functions.functions.refusals import Refusal, refused
+from nexlet_functions.functions.requests import limits_of, made_name, read_request, triggers_of
+from nexlet_functions.runner.agent import Refused, WorkloadNotFound
+from nexlet_functions.runner.services import Services
+from nexlet_functions.settings import SettingsHolder
+
+__all__ = ["FunctionAgent"]
+
+_log = structlog.stdlib.get_logger("nexlet_functions.functions")
+
+_SIDE_BY_SIDE = 32
+"""Replayed functions that load at a time: enough that a few which hang hold up nobody, few enough for two cores."""
+
+_KV_LIMIT = 10 * 1024
+"""Bytes of a workload that the node's state `kv` keeps; a larger one it loses when it restarts, without a word."""
+
+_STOPPED = (Problem("it was stopped while it was starting", advice="deploy it again", code="stopped"),)
+
+DESCRIPTION = "Runs Python functions on NATS subjects, each in locked processes of its own"
+
+
+class FunctionAgent:
+    """Implements `nexlet_functions.runner.agent.Agent`."""
+
+    def __init__(
+        self, *, services: Services, zygote: Zygote, settings: SettingsHolder, key: CurveKey, version: str | None = None
+    ) -> None:
+        """An agent without functions.
+
+        Args:
+            services: the runner's.
+            zygote: makes the workers; the caller closes it, after the agent.
+            settings: with the rules, which may change.
+            key: what environments are sealed to.
+            version: semantic; None takes the installed one.
+        """
+        self._services = services
+        self._settings = settings
+        self._key = key
+        self._version = version or importlib.metadata.version("nexlet-functions")
+        self._since = timestamp()
+        self._state = AgentState.RUNNING
+        self._policy = Policy(lambda: settings.current)
+        self._means = Means(
+            zygote=zygote,
+            services=services,
+            artifacts=Artifacts(
+                folders=lambda: settings.current.source_folders, timeout=settings.current.artifact_timeout
+            ),
+            pins=Pins(_beneath(services.state_folder, "sources")),
+            key=key,
+            settings=lambda: settings.current,
+        )
+        self._functions: dict[str, Function] = {}
+        self._starting: dict[str, asyncio.Task[None]] = {}
+        self._leaving: set[Function] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._replays = asyncio.Semaphore(_SIDE_BY_SIDE)
+        self._failed_replays: dict[str, str] = {}  # workload id to namespace
+        self._lameduck: asyncio.TimerHandle | None = None
+        self.ended = asyncio.Event()
+        """Set when a lameduck's delay is over and everything is drained: the nexlet may go."""
+
+    # --- who we are ------------------------------------------------------------------------------------------------
+
+    async def register(self) -> RegisterAgentRequest:
+        """See `Agent.register`."""
+        settings = self._settings.current
+        return RegisterAgentRequest(
+            name=settings.name,
+            register_type=settings.register_type,
+            version=self._version,
+            description=DESCRIPTION,
+            max_workloads=settings.max_workloads,
+            public_xkey=self._key.public,
+            start_request_schema=open_schema(),
+            supported_lifecycles=(WorkloadLifecycle.FUNCTION,),
+        )
+
+    async def heartbeat(self) -> AgentHeartbeat:
+        """See `Agent.heartbeat`. The data is a JSON object with counts over all functions."""
+        functions = list(self._functions.values())
+        outcomes: Counter[str] = Counter()
+        workers = pending = 0
+        for function in functions:
+            counts, stats = function.counts, function.stats
+            if counts is not None and stats is not None:
+                outcomes.update(counts.outcomes)
+                workers += stats.workers
+                pending += stats.pending
+        data = {
+            "register_type": self._settings.current.register_type,
+            "namespace_count": len({function.namespace for function in functions}),
+            "functions": dict(Counter(function.state.value for function in functions)),
+            "workers": workers,
+            "pending": pending,
+            "invocations": dict(outcomes),
+            "sandboxes": {
+                profile: list(PROFILES[profile].layers)
+                for profile in sorted({function.profile for function in functions})
+            },
+        }
+        return AgentHeartbeat(data=json.dumps(data), summary=await self.ping())
+
+    async def ping(self) -> AgentSummary:
+        """See `Agent.ping`."""
+        settings = self._settings.current
+        return AgentSummary(
+            name=settings.name,
+            type=settings.register_type,
+            start_time=self._since,
+            state=self._state.value,
+            supported_lifecycles=WorkloadLifecycle.FUNCTION.value,
+            workload_count=len(self._functions),
+            version=self._version,
+        )
+
+    # --- starting --------------------------------------------------------------------------------------------------
+
+    async def start_workload(
+        self, workload_id: str, request: AgentStartWorkloadRequest, *, existing: bool
+    ) -> StartWorkloadResponse:
+        """See `Agent.start_workload`. The same id with the same request is the same start."""
+        function = self._functions.get(workload_id)
+        if function is None:
+            function = self._admit(workload_id, request, existing=existing)
+        elif function.asked != request.request:
+            raise refused(
+                request.request.name,
+                [
+                    Problem(
+                        f"workload {workload_id} runs already, from another request",
+                        advice="stop it first, or deploy under a new id",
+                        code="conflict",
+                    )
+                ],
+            )
+        starting = self._starting.get(workload_id)
+        if starting is not None:
+            try:
+                await asyncio.shield(starting)  # whoever asked may go away; the start does not
+            except asyncio.CancelledError:
+                if not starting.cancelled():
+                    raise
+                raise refused(function.name, _STOPPED) from None  # before it took its first step
+        return StartWorkloadResponse(id=workload_id, name=function.name)
+
+    def _admit(self, workload_id: str, request: AgentStartWorkloadRequest, *, existing: bool) -> Function:
+        """Put a function into the register and begin to start it. Nothing waits here: what is granted is counted."""
+        asked = request.request
+        name = asked.name or made_name(workload_id)
+        settings = self._settings.current
+        try:
+            if self._state is not AgentState.RUNNING:
+                raise Refusal(
+                    Problem(
+                        "this nexlet is going away and takes no new functions",
+                        advice="deploy again: another nexlet takes it",
+                        code="draining",
+                    )
+                )
+            start = read_request(workload_id, asked, settings.register_type)
+            limits = limits_of(start, settings.rules(asked.namespace).ceilings)
+            problems = self._policy.check(asked.namespace, start, limits, self._usage(asked.namespace))
+            if problems:
+                raise Refusal(*problems)
+        except Refusal as refusal:
+            self._tell_refusal(workload_id, asked, refusal.problems, existing=existing)
+            raise refused(name, refusal.problems) from None
+        function = Function(
+            workload_id,
+            asked,
+            name=name,
+            start_request=start,
+            creds=request.workload_creds,
+            limits=limits,
+            profile=self._policy.profile(start),
+            triggers=triggers_of(start, workload_id, asked.namespace, name),
+            means=self._means,
+            on_change=self._services.heartbeat_soon,
+        )
+        if len(asked.run_request) > _KV_LIMIT and start.uri is None:
+            _log.warning(
+                "inline source may be too large for the node's state",
+                workload_id=workload_id,
+                size=len(asked.run_request),
+                limit=_KV_LIMIT,
+                advice="a node with --state kv forgets it when it restarts; deploy it as nats://BUCKET/OBJECT",
+            )
+        self._functions[workload_id] = function
+        starting = self._own(self._start(function, existing=existing), f"start {asked.namespace}.{name}")
+        self._starting[workload_id] = starting
+        starting.add_done_callback(lambda task: self._started(function, task))
+        return function
+
+    def _started(self, function: Function, task: asyncio.Task[None]) -> None:
+        """Before anyone who waits for the start goes on: it is in the register only if it runs."""
+        del self._starting[function.workload_id]
+        if task.cancelled() or task.exception() is not None:
+            del self._functions[function.workload_id]
+        self._services.heartbeat_soon()
+
+    def _usage(self, namespace: str) -> Usage:
+        of_namespace = [function for function in self._functions.values() if function.namespace == namespace]
+        return Usage(
+            functions=len(of_namespace),
+            workers=sum(function.limits.max_workers for function in of_namespace),
+            memory=sum(function.limits.max_workers * function.limits.memory for function in of_namespace),
+            everywhere=len(self._functions),
+        )
+
+    async def _start(self, function: Function, *, existing: bool) -> None:
+        """Start a function that was admitted.
+
+        Raises:
+            Refused: with the text for the person who asked.
+        """
+        workload_id = function.workload_id
+        try:
+            if existing:
+                async with self._replays:
+                    await function.start(existing=True)
+            else:
+                await function.start(existing=False)
+        except Refusal as refusal:
+            problems: Sequence[Problem] = refusal.problems
+        except asyncio.CancelledError:
+            problems = _STOPPED  # nobody but `_stop_starting` cancels it
+        except Exception as error:  # noqa: BLE001  # ours, whatever it is, and one function's: the nexlet goes on
+            error_id = secrets.token_hex(8)
+            _log.exception("starting a function failed", workload_id=workload_id, error_id=error_id, error=str(error))
+            problems = [
+                Problem(
+                    f"the nexlet failed to start it (error id {error_id})",
+                    advice="ask the operator of the nexlet, whose log has the reason under this id",
+                    code="internal",
+                )
+            ]
+        else:
+            self._failed_replays.pop(workload_id, None)
+            return
+        self._tell_refusal(workload_id, function.asked, problems, existing=existing)
+        raise refused(function.name, problems)
+
+    def _tell_refusal(
+        self, workload_id: str, asked: StartWorkloadRequest, problems: Sequence[Problem], *, existing: bool
+    ) -> None:
+        """The operator's line about a function that is not started; one that is replayed again and again gets one."""
+        if existing and problems is not _STOPPED:
+            if workload_id in self._failed_replays:
+                return
+            self._failed_replays[workload_id] = asked.namespace
+        _log.warning(
+            "function that ran before cannot be started" if existing else "function refused",
+            workload_id=workload_id,
+            namespace=asked.namespace,
+            name=asked.name,
+            problems=[" ".join(filter(None, (problem.location(), problem.message))) for problem in problems],
+        )
+
+    # --- stopping --------------------------------------------------------------------------------------------------
+
+    async def stop_workload(self, workload_id: str, namespace: str) -> None:
+        """See `Agent.stop_workload`. Returns when no message reaches it any more; what runs ends in the background."""
+        function = self._functions.get(workload_id)
+        if (
+            function is None
+            and self._failed_replays.get(workload_id) is not None
+            and (namespace in (self._failed_replays[workload_id], SYSTEM))
+        ):
+            # It does not run, but the node keeps it until somebody says that it is stopped.
+            del self._failed_replays[workload_id]
+            await self._means.pins.drop(workload_id)
+            return
+        if function is None or namespace not in (function.namespace, SYSTEM):
+            raise WorkloadNotFound
+        starting = self._starting.get(workload_id)
+        if starting is not None:
+            await self._stop_starting([starting])
+        if self._functions.get(workload_id) is not function:
+            await self._means.pins.drop(workload_id)
+            return  # stopped twice at the same time: it is stopped
+        del self._functions[workload_id]
+        self._leaving.add(function)
+        try:
+            await function.stop_listening()
+        finally:
+            self._own(self._leave(function, forget=True), f"stop {function.namespace}.{function.name}")
+            self._services.heartbeat_soon()
+
+    async def _stop_starting(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        """End starts that are under way, and wait until they have cleaned up after themselves."""
+        for task in tasks:
+            if not task.cancelling():  # a second time would interrupt the cleaning up
+                task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _leave(self, function: Function, *, forget: bool, failure: WorkloadFailure | None = None) -> None:
+        try:
+            await function.leave(self._settings.current.grace, failure=failure, forget=forget)
+        finally:
+            self._leaving.discard(function)
+
+    async def set_lameduck(self, delay: float) -> None:
+        """See `Agent.set_lameduck`. When the delay is over, everything is drained and `ended` is set."""
+        if self._state is AgentState.STOPPING:
+            return
+        self._state = AgentState.LAMEDUCK
+        self._services.heartbeat_soon()
+        if self._lameduck is not None:
+            self._lameduck.cancel()  # said again: the newest delay counts
+        loop = asyncio.get_running_loop()
+        self._lameduck = loop.call_later(delay, lambda: self._own(self._leave_all(), "lameduck"))
+        _log.info("lameduck: no new functions from now on", delay=delay)
+
+    async def _leave_all(self) -> None:
+        await self._drain(WorkloadFailure(code="503", message="the node went into lameduck"))
+        self.ended.set()
+
+    async def close(self) -> None:
+        """End everything: no new functions, subscriptions first, then what runs within the grace, then the workers.
+
+        Workloads stay deployed as far as the node is concerned: a restarted nexlet is given them again.
+        """
+        self._state = AgentState.STOPPING
+        self._services.heartbeat_soon()
+        if self._lameduck is not None:
+            self._lameduck.cancel()
+        await self._drain(WorkloadFailure(code="503", message="its nexlet was shut down"))
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _drain(self, failure: WorkloadFailure) -> None:
+        await self._stop_starting(list(self._starting.values()))
+        functions = list(self._functions.values())
+        self._functions.clear()
+        self._leaving.update(functions)
+        stopped = await asyncio.gather(*(function.stop_listening() for function in functions), return_exceptions=True)
+        left = await asyncio.gather(
+            *(self._leave(function, forget=False, failure=failure) for function in functions), return_exceptions=True
+        )
+        for function, outcomes in zip(functions, zip(stopped, left, strict=True), strict=True):
+            for outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    _log.error("stopping a function failed", workload_id=function.workload_id, exc_info=outcome)
+
+    # --- telling ---------------------------------------------------------------------------------------------------
+
+    async def get_workload(self, workload_id: str, target_xkey: str) -> StartWorkloadRequest:
+        """See `Agent.get_workload`.
+
+        What was pinned is told with its checksum, so that a clone runs the same source or none. A sealed environment
+        stays sealed to the nexlet's key, which nexlets may share; it is sealed anew only to a key that the operator has
+        named (`xkey_peers`). Anything else would open it to whoever asks: the `nex` command line, for one, sends a key
+        that it throws away.
+        """
+        function = self._functions.get(workload_id)
+        if function is None or function.artifact is None:
+            raise WorkloadNotFound
+        changes: dict[str, Any] = {}
+        start = function.start_request
+        if start.uri is not None:
+            changes["sha256"] = function.artifact.sha256
+        if start.encrypted_environment is not None and target_xkey in self._settings.current.xkey_peers:
+            sealed_only = start.model_copy(update={"environment": {}})
+            values = await open_environment(sealed_only, function.namespace, secrets=self._services, key=self._key)
+            changes["encrypted_environment"] = seal_environment(values, self._key, target_xkey).model_dump()
+        if not changes:
+            return function.request
+        run_request = json.dumps(json.loads(function.request.run_request) | changes, ensure_ascii=False)
+        return function.request.model_copy(update={"run_request": run_request})
+
+    async def query_workloads(self, namespace: str, filter: Sequence[str]) -> list[WorkloadSummary]:  # noqa: A002
+        """See `Agent.query_workloads`. What is still finishing its work is told as `stopping`."""
+        return [
+            function.summary()
+            for function in (*self._functions.values(), *self._leaving)
+            if namespace in (SYSTEM, function.namespace)
+            and (not filter or function.workload_id in filter or function.name in filter)
+        ]
+
+    # --- tasks -----------------------------------------------------------------------------------------------------
+
+    def _own(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._disown)
+        return task
+
+    def _disown(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        # A refusal was told where it arose, and whoever asked is told as well.
+        if error is not None and not isinstance(error, Refused):
+            _log.error("a task of the function agent failed", task=task.get_name(), exc_info=error)
+
+
+def _beneath(folder: Path | None, name: str) -> Path | None:
+    return folder / name if folder is not None else None

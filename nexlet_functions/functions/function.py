@@ -1,0 +1,405 @@
+"""One deployed function: from an accepted request to live triggers, and back to nothing.
+
+`Function` owns everything that exists because of one workload: a hold on its connection, the pool of workers, the
+dispatcher between them, and its subscriptions. `start` makes them in an order in which each step may fail, and takes
+back what was made before; `leave` is the way out: subscriptions first, then what runs is finished, then the rest goes.
+`Means` is what functions are made with; all of a nexlet's functions share one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import structlog
+from nexlet_models.base import timestamp
+from nexlet_models.connection import NatsConnectionData
+from nexlet_models.durations import format_duration
+from nexlet_models.events import WorkloadFailure, WorkloadStartedEvent, WorkloadStoppedEvent
+from nexlet_models.problems import Problem
+from nexlet_models.sizes import format_size
+from nexlet_models.start_request import StartRequest
+from nexlet_models.workloads import StartWorkloadRequest, WorkloadState, WorkloadSummary
+from nexlet_sandboxes.calls import Result
+from nexlet_sandboxes.outcomes import LoadRefused, Outcome, SandboxError
+from nexlet_sandboxes.pool import Pool, PoolStats
+from nexlet_sandboxes.profiles import PROFILES
+from nexlet_sandboxes.program import Limits, Program
+from nexlet_sandboxes.zygote import Zygote
+
+from nexlet_functions.functions.artifacts import Artifact, Artifacts, Pins
+from nexlet_functions.functions.dispatch import DispatchCounts, Dispatcher, Trigger
+from nexlet_functions.functions.environment import open_environment
+from nexlet_functions.functions.keys import CurveKey
+from nexlet_functions.functions.permissions import ReplyRule
+from nexlet_functions.functions.refusals import Refusal
+from nexlet_functions.functions.requests import fit_reply
+from nexlet_functions.natsio.connection import Connection
+from nexlet_functions.runner.agent import AgentError
+from nexlet_functions.runner.services import Services, TriggerRefused
+from nexlet_functions.settings import Settings
+
+__all__ = ["Function", "Means"]
+
+_log = structlog.stdlib.get_logger("nexlet_functions.functions")
+
+_TELL_DEATHS = 1.0  # seconds between two log lines about workers of one function that died
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What functions are made with.
+
+    Attributes:
+        zygote: makes their workers.
+        services: the runner's.
+        artifacts, pins: their sources.
+        key: what environments are sealed to.
+        settings: those in force; asked anew each time.
+    """
+
+    zygote: Zygote
+    services: Services
+    artifacts: Artifacts
+    pins: Pins
+    key: CurveKey
+    settings: Callable[[], Settings]
+
+
+class Function:
+    """One workload.
+
+    Attributes:
+        workload_id, namespace, name: who it is.
+        asked: the request as it came.
+        request: the same with the name that it goes by.
+        start_request: what it says.
+        limits, profile, triggers: what it was granted.
+        artifact: its source; None before that is fetched.
+    """
+
+    def __init__(
+        self,
+        workload_id: str,
+        asked: StartWorkloadRequest,
+        *,
+        name: str,
+        start_request: StartRequest,
+        creds: NatsConnectionData,
+        limits: Limits,
+        profile: str,
+        triggers: tuple[Trigger, ...],
+        means: Means,
+        on_change: Callable[[], None],
+    ) -> None:
+        """Nothing is made yet. `on_change` is called when `state` may be another one."""
+        self.workload_id = workload_id
+        self.namespace = asked.namespace
+        self.name = name
+        self.asked = asked
+        self.request = asked.model_copy(update={"name": name})
+        self.start_request = start_request
+        self.limits = limits
+        self.profile = profile
+        self.triggers = triggers
+        self.artifact: Artifact | None = None
+        self._creds = creds
+        self._means = means
+        self._on_change = on_change
+        self._hold = AsyncExitStack()
+        self._pool: Pool | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._phase = WorkloadState.STARTING
+        self._told = WorkloadState.STARTING
+        self._since = timestamp()
+        self._deaths_untold = 0
+        self._deaths_told_at = 0.0
+        self._log = _log.bind(workload_id=workload_id, namespace=self.namespace, name=name)
+
+    # --- what it is ------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> WorkloadState:
+        """What it is doing.
+
+        `running` with workers, `warm` when they have gone for want of work and the next message brings one back,
+        `error` while workers die one after another.
+        """
+        if self._phase is not WorkloadState.RUNNING or self._pool is None:
+            return self._phase
+        if self._pool.unwell:
+            return WorkloadState.ERROR
+        stats = self._pool.stats()
+        return WorkloadState.RUNNING if stats.workers or stats.starting or stats.pending else WorkloadState.WARM
+
+    @property
+    def stats(self) -> PoolStats | None:
+        """Its workers; None before there are any."""
+        return self._pool.stats() if self._pool is not None else None
+
+    @property
+    def counts(self) -> DispatchCounts | None:
+        """Its invocations; None before there can be any."""
+        return self._dispatcher.counts if self._dispatcher is not None else None
+
+    def metadata(self) -> dict[str, str]:
+        """What it runs and how it is locked in: in its events."""
+        facts = {"sandbox": self.profile, "layers": ",".join(PROFILES[self.profile].layers)}
+        if self.artifact is not None:
+            facts["digest"] = f"sha256:{self.artifact.sha256}"
+            if self.artifact.place:
+                facts["uri"] = self.artifact.place
+        return facts
+
+    def summary(self) -> WorkloadSummary:
+        """Its line in a list."""
+        facts = self.metadata() | {
+            "triggers": ",".join(trigger.subject for trigger in self.triggers),
+            "queue_groups": ",".join(dict.fromkeys(trigger.queue_group for trigger in self.triggers)),
+            "timeout": format_duration(self.limits.timeout),
+            "memory": format_size(self.limits.memory),
+        }
+        run = 0
+        if self._pool is not None and self._dispatcher is not None:
+            stats, counts = self._pool.stats(), self._dispatcher.counts
+            run = counts.run_ns
+            facts["workers"] = f"{stats.workers}/{self.limits.max_workers}"
+            facts["pending"] = str(stats.pending)
+            facts["invocations"] = str(sum(counts.outcomes.values()))
+            facts |= {f"outcome_{outcome}": str(count) for outcome, count in counts.outcomes.items() if count}
+            if counts.replies_withheld:
+                facts["replies_withheld"] = str(counts.replies_withheld)
+            if stats.log_lines_dropped:
+                facts["log_lines_dropped"] = str(stats.log_lines_dropped)
+            if self._pool.unwell:
+                facts["error"] = self._pool.last_failure
+        return WorkloadSummary(
+            id=self.workload_id,
+            namespace=self.namespace,
+            name=self.name,
+            start_time=self._since,
+            runtime=format_duration(run / 1e9),
+            workload_type=self.asked.workload_type,
+            workload_lifecycle=self.asked.workload_lifecycle,
+            workload_state=self.state,
+            metadata=facts,
+            tags=self.asked.tags or {},
+        )
+
+    # --- the way in ------------------------------------------------------------------------------------------------
+
+    async def start(self, *, existing: bool) -> None:
+        """Make everything, up to live subscriptions, and say so.
+
+        Args:
+            existing: it ran before, so what it ran is what it runs.
+
+        Raises:
+            Refusal: it cannot be started; nothing is left behind.
+        """
+        try:
+            await self._start(existing=existing)
+        except BaseException:
+            self._phase = WorkloadState.STOPPED
+            # What ran before and cannot start now may start another time, from the source it is pinned to.
+            await self._unmake(forget=not existing)
+            raise
+        self._phase = WorkloadState.RUNNING
+        self._look()
+        event = WorkloadStartedEvent(
+            id=self.workload_id,
+            namespace=self.namespace,
+            workload_type=self.asked.workload_type,
+            metadata=self.metadata(),
+        )
+        self._means.services.emit_event(self.namespace, event.event_name, event)
+        self._log.info("function started", profile=self.profile, existing=existing, triggers=len(self.triggers))
+
+    async def _start(self, *, existing: bool) -> None:
+        means = self._means
+        try:
+            connection = await self._hold.enter_async_context(means.services.connection(self.namespace, self._creds))
+        except AgentError as error:
+            raise Refusal(
+                Problem(
+                    f"no connection for this workload: {error.text}",
+                    advice="the node's credentials do not reach the server from here: ask the operator of the node",
+                    code="unreachable",
+                )
+            ) from None
+        self.limits = fit_reply(self.limits, self.start_request, connection.max_payload)
+        artifact, environment = await self._collect(connection, existing=existing)
+        self.artifact = artifact
+        settings = means.settings()
+        program = Program(
+            source=artifact.source,
+            files=self.start_request.files,
+            handler=self.start_request.handler,
+            environment=environment,
+            workload_id=self.workload_id,
+            name=self.name,
+            namespace=self.namespace,
+            patterns=tuple(trigger.subject for trigger in self.triggers),
+            modules=settings.modules,
+        )
+        dispatcher = Dispatcher(
+            workload_id=self.workload_id,
+            namespace=self.namespace,
+            triggers=self.triggers,
+            services=means.services,
+            rule=ReplyRule(program.patterns),
+            events=settings.events,
+            on_change=self._look,
+            on_death=self._died,
+        )
+        try:
+            pool = Pool(means.zygote, program, self.limits, dispatcher, profile=self.profile)
+            dispatcher.bind(pool)
+            # A message may come, and be answered, before the last subscription is confirmed.
+            dispatcher.answer_on(connection)
+            self._pool, self._dispatcher = pool, dispatcher
+            await pool.start()
+        except LoadRefused as refused:
+            raise Refusal(*refused.problems) from None
+        except SandboxError as error:
+            raise Refusal(
+                Problem(f"no worker could be made: {error}", advice="ask the operator of the nexlet", code="internal")
+            ) from error
+        await self._keep(artifact)
+        await self._listen(dispatcher)
+
+    async def _collect(self, connection: Connection, *, existing: bool) -> tuple[Artifact, dict[str, str]]:
+        """Source and environment side by side; what is wrong with either is said in one."""
+        source, environment = await asyncio.gather(
+            self._source(connection, existing=existing),
+            open_environment(
+                self.start_request, self.namespace, secrets=self._means.services, key=self._means.key
+            ),
+            return_exceptions=True,
+        )  # fmt: skip
+        problems: list[Problem] = []
+        for outcome in (source, environment):
+            if isinstance(outcome, Refusal):
+                problems += outcome.problems
+            elif isinstance(outcome, BaseException):
+                raise outcome
+        if problems:
+            raise Refusal(*problems)
+        assert isinstance(source, Artifact)
+        assert isinstance(environment, dict)
+        return source, {name: value.get_secret_value() for name, value in environment.items()}
+
+    async def _source(self, connection: Connection, *, existing: bool) -> Artifact:
+        if existing:
+            pinned = await self._means.pins.find(self.workload_id, self.start_request)
+            if pinned is not None:
+                return pinned
+        limit = self._means.settings().rules(self.namespace).ceilings.source
+        return await self._means.artifacts.fetch(self.start_request, connection, limit=limit)
+
+    async def _keep(self, artifact: Artifact) -> None:
+        try:
+            await self._means.pins.keep(self.workload_id, artifact)
+        except OSError as error:
+            # It runs all the same; what is lost is that a restart runs the very same bytes.
+            self._log.warning(
+                "source not pinned", reason=error.strerror, consequence="a restart fetches what is there then"
+            )
+
+    async def _listen(self, dispatcher: Dispatcher) -> None:
+        services, specs = self._means.services, dispatcher.specs()
+        entrance = specs[0].sink
+        assert entrance is not None, "each trigger has an entrance of its own"
+        try:
+            registered = await services.register_trigger(self.workload_id, self.namespace, self._creds, specs, entrance)
+        except TriggerRefused as error:
+            number = next((n for n, trigger in enumerate(self.triggers) if trigger.subject == error.subject), None)
+            reason = f"the server says '{error.permission}'" if error.permission else error.text
+            raise Refusal(
+                Problem(
+                    f"'{error.subject}' may not be subscribed to: {reason}",
+                    f"triggers[{number}].subject" if number is not None and self.start_request.triggers else "",
+                    advice="the credentials of this workload need the permission to subscribe there: ask the operator",
+                    code="trigger-refused",
+                )
+            ) from None
+        except AgentError as error:
+            raise Refusal(Problem(error.text, "triggers", advice="try again", code="unreachable")) from None
+        dispatcher.answer_on(registered.connection)
+
+    # --- the way out -----------------------------------------------------------------------------------------------
+
+    async def stop_listening(self) -> None:
+        """End the subscriptions. When this returns, what was delivered is in the queue and nothing more comes."""
+        self._phase = WorkloadState.STOPPING
+        await self._means.services.unregister_trigger(self.workload_id)
+
+    async def leave(self, grace: float, *, failure: WorkloadFailure | None = None, forget: bool) -> None:
+        """Finish what is here within `grace` seconds, end the workers, and say that it has stopped.
+
+        Args:
+            failure: why, if nobody asked for it.
+            forget: whether the workload is gone for good, and its pinned source with it.
+        """
+        self._phase = WorkloadState.STOPPING
+        try:
+            if self._pool is not None:
+                await self._pool.drain(grace)
+        finally:
+            await self._unmake(forget=forget)
+        self._phase = WorkloadState.STOPPED
+        event = WorkloadStoppedEvent(
+            id=self.workload_id,
+            namespace=self.namespace,
+            workload_type=self.asked.workload_type,
+            metadata=self.metadata(),
+            error=failure,
+        )
+        self._means.services.emit_event(self.namespace, event.event_name, event)
+        self._log.info("function stopped", invocations=sum(self.counts.outcomes.values()) if self.counts else 0)
+
+    async def _unmake(self, *, forget: bool) -> None:
+        """Take everything back, whatever of it there is."""
+        try:
+            await self._means.services.unregister_trigger(self.workload_id)
+        finally:
+            try:
+                if self._pool is not None:
+                    await self._pool.close()
+                if forget:
+                    await self._means.pins.drop(self.workload_id)
+            finally:
+                await self._hold.aclose()
+
+    # --- what its workers tell -------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        state = self.state
+        if state is self._told:
+            return
+        was, self._told = self._told, state
+        if state is WorkloadState.ERROR and self._pool is not None:
+            self._log.warning("function is unwell: its workers die one after another", reason=self._pool.last_failure)
+        elif was is WorkloadState.ERROR:
+            self._log.info("function is well again")
+        self._on_change()
+
+    def _died(self, invocation_id: str, result: Result) -> None:
+        """A line for the operator when a worker ended with its invocation; the author has one in their own log."""
+        if result.outcome is Outcome.TIMEOUT:
+            return  # a limit that did its work
+        now = time.monotonic()
+        if now - self._deaths_told_at < _TELL_DEATHS:
+            self._deaths_untold += 1
+            return
+        self._log.warning(
+            "worker ended with its invocation",
+            invocation_id=invocation_id,
+            outcome=result.outcome.value,
+            reason=result.error,
+            untold=self._deaths_untold,
+        )
+        self._deaths_told_at, self._deaths_untold = now, 0

@@ -1,0 +1,141 @@
+"""From what a client asks for to what runs: the start request turned into limits, triggers and a name.
+
+Pure functions, no I/O. What is left out of a request gets its default, which an operator's ceiling may lower; what is
+said in it is taken literally, and refused elsewhere (`permissions`) where it is too much.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from nexlet_models.problems import Problem
+from nexlet_models.sizes import format_size
+from nexlet_models.start_request import StartRequest, StartRequestRefused, parse_start_request
+from nexlet_models.subjects import valid_subject, valid_token
+from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
+from nexlet_sandboxes.program import Limits
+
+from nexlet_functions.functions.dispatch import Trigger
+from nexlet_functions.functions.refusals import Refusal
+from nexlet_functions.rules import Ceilings
+
+__all__ = ["HEADER_ROOM", "fit_reply", "limits_of", "made_name", "read_request", "triggers_of"]
+
+HEADER_ROOM = 4096
+"""Bytes of a message that are kept for a reply's headers, which count towards the server's `max_payload`."""
+
+
+def read_request(workload_id: str, request: StartWorkloadRequest, register_type: str) -> StartRequest:
+    """The start request within a workload's request, both found to be in order.
+
+    Raises:
+        Refusal: with everything that is wrong with either.
+    """
+    problems = []
+    for what, token in (("workload id", workload_id), ("namespace", request.namespace)):
+        reason = valid_token(token)
+        if reason is not None:
+            problems.append(Problem(f"the {what} {token!r} {reason}", what, code="bad-token"))
+    if request.name:
+        # The queue group is made of it.
+        reason = valid_subject(request.name, wildcards=False)
+        if reason is not None:
+            problems.append(
+                Problem(
+                    f"the name {request.name!r} {reason}",
+                    "name",
+                    advice="use letters, digits, '-', '_' and '.', as in order-totals",
+                    code="bad-name",
+                )
+            )
+    if request.workload_type != register_type:
+        problems.append(
+            Problem(
+                f"this nexlet runs workloads of type '{register_type}', not '{request.workload_type}'",
+                "type",
+                advice=f"write type: {register_type}",
+                code="bad-type",
+            )
+        )
+    if request.workload_lifecycle is not WorkloadLifecycle.FUNCTION:
+        problems.append(
+            Problem(
+                f"the lifecycle is 'function', not '{request.workload_lifecycle}'",
+                "lifecycle",
+                advice="write lifecycle: function",
+                code="bad-lifecycle",
+            )
+        )
+    try:
+        start = parse_start_request(request.run_request)
+    except StartRequestRefused as error:
+        raise Refusal(*problems, *error.problems) from None
+    if problems:
+        raise Refusal(*problems)
+    return start
+
+
+def made_name(workload_id: str) -> str:
+    """The name of a workload that was given none. Its clones carry it on, and so share its messages."""
+    return f"function-{workload_id}"
+
+
+def triggers_of(start: StartRequest, workload_id: str, namespace: str, name: str) -> tuple[Trigger, ...]:
+    """Where a function listens. Without a word about it, on its workload's id; in a queue group of its namespace."""
+    if not start.triggers:
+        return (Trigger(workload_id, f"{namespace}.{name}"),)
+    triggers = []
+    for trigger in start.triggers:
+        group = name if trigger.queue_group is None else trigger.queue_group
+        triggers.append(Trigger(trigger.subject, f"{namespace}.{group}" if group else "", trigger.reply))
+    return tuple(triggers)
+
+
+def limits_of(start: StartRequest, ceilings: Ceilings, *, cores: int | None = None) -> Limits:
+    """How far the function may go, without a word yet about replies (`fit_reply`).
+
+    Args:
+        cores: of this machine; None looks.
+    """
+    asked, said = start.limits, start.limits.model_fields_set
+    timeout = asked.timeout if "timeout" in said else min(asked.timeout, ceilings.timeout)
+    most = start.workers.max
+    if most is None:
+        most = max(start.workers.min, min(4, cores or os.cpu_count() or 1, ceilings.workers))
+    return Limits(
+        timeout=timeout,
+        load_timeout=asked.load_timeout if "load_timeout" in said else min(asked.load_timeout, ceilings.load_timeout),
+        memory=asked.memory if "memory" in said else min(asked.memory, ceilings.memory),
+        max_pending=asked.max_pending if "max_pending" in said else min(asked.max_pending, ceilings.max_pending),
+        queue_timeout=timeout if asked.queue_timeout is None else asked.queue_timeout,
+        log_rate=asked.log_rate if "log_rate" in said else min(asked.log_rate, ceilings.log_rate),
+        min_workers=start.workers.min,
+        max_workers=most,
+        idle=asked.idle if "idle" in said else min(asked.idle, ceilings.idle),
+    )
+
+
+def fit_reply(limits: Limits, start: StartRequest, max_payload: int) -> Limits:
+    """The limits with the largest reply: what is asked for, else what the server takes, less room for headers.
+
+    Args:
+        max_payload: bytes of headers and body that the server takes.
+
+    Raises:
+        Refusal: more is asked for than the server takes.
+    """
+    most = max_payload - min(HEADER_ROOM, max_payload // 2)
+    asked = start.limits.max_reply
+    if asked is None:
+        return replace(limits, max_reply=most)
+    if asked > most:
+        raise Refusal(
+            Problem(
+                f"{format_size(asked)} is more than the {format_size(most)} that the server takes, less headers",
+                "limits.max_reply",
+                advice="ask for less, or answer with a reference to a bucket",
+                code="over-ceiling",
+            )
+        )
+    return replace(limits, max_reply=asked)
