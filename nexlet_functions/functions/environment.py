@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Protocol
 
+import orjson
 from nexlet_models.problems import Problem
 from nexlet_models.sizes import format_size
 from nexlet_models.start_request import SECRET_PREFIX, SealedEnvironment, StartRequest
@@ -124,7 +125,7 @@ def _unseal(sealed: SealedEnvironment, key: CurveKey) -> dict[str, SecretStr]:
     except binascii.Error:
         raise Refusal(Problem("is not base64", place, advice="seal it anew", code="bad-base64")) from None
     try:
-        table = json.loads(text) if text else {}
+        table = orjson.loads(text) if text else {}
     except ValueError:
         table = None
     if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):

@@ -88,7 +88,11 @@ class Policy:
         problems = [
             *_over("limits.timeout", limits.timeout, ceilings.timeout, format_duration),
             *_over("limits.load_timeout", limits.load_timeout, ceilings.load_timeout, format_duration),
-            *_over("limits.queue_timeout", limits.queue_timeout, ceilings.timeout, format_duration),
+            *(
+                _over("limits.queue_timeout", limits.queue_timeout, ceilings.timeout, format_duration)
+                if request.limits.queue_timeout is not None
+                else ()  # then it is the timeout, of which everything is said already
+            ),
             *_over("limits.memory", limits.memory, ceilings.memory, format_size),
             *_over("limits.max_pending", limits.max_pending, ceilings.max_pending, str),
             *_over("limits.log_rate", limits.log_rate, ceilings.log_rate, format_size),

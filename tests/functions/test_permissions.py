@@ -1,0 +1,259 @@
+"""An operator's rules: what a namespace may listen to, ceilings, counts, and where answers may go."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nexlet_models.problems import Problem
+from nexlet_models.start_request import StartRequest, parse_start_request
+from nexlet_models.subjects import matches
+
+from nexlet_functions.functions.permissions import Policy, ReplyRule, Usage, notices, within
+from nexlet_functions.functions.refusals import Refusal, refused, status_of
+from nexlet_functions.functions.requests import fit_reply, limits_of, triggers_of
+from nexlet_functions.rules import Ceilings
+from nexlet_functions.settings import Settings
+
+MIB = 1024 * 1024
+
+
+def request(**keys: Any) -> StartRequest:
+    return parse_start_request(json.dumps({"source": "x = 1", **keys}))
+
+
+def check(rules: dict[str, Any], usage: Usage | None = None, /, namespace: str = "acme", **keys: Any) -> list[Problem]:
+    known = {name: value for name, value in rules.items() if name in Settings.model_fields}
+    defaults = {name: value for name, value in rules.items() if name not in known}
+    settings = Settings.read({"defaults": defaults, **known})
+    start = request(**keys)
+    limits = limits_of(start, settings.rules(namespace).ceilings, cores=4)
+    return Policy(lambda: settings).check(namespace, start, limits, usage or Usage())
+
+
+TOKENS = st.sampled_from(["a", "b", "*"])
+PATTERNS = st.builds(
+    lambda parts, rest: ".".join([*parts, *rest]),
+    st.lists(TOKENS, min_size=1, max_size=4),
+    st.sampled_from([[], [">"]]),
+)
+SUBJECTS = st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=6).map(".".join)
+
+
+@given(PATTERNS, PATTERNS, SUBJECTS)
+def test_what_lies_within_a_pattern_reaches_nothing_outside_it(pattern: str, allowed: str, subject: str) -> None:
+    if within(pattern, allowed) and matches(pattern, subject):
+        assert matches(allowed, subject)
+
+
+@given(PATTERNS)
+def test_everything_lies_within_itself_and_within_all(pattern: str) -> None:
+    assert within(pattern, pattern)
+    assert within(pattern, ">")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "allowed", "expected"),
+    [
+        ("orders.created", "orders.>", True),
+        ("orders", "orders.>", False),
+        ("orders.>", "orders.*", False),
+        ("orders.*", "orders.>", True),
+        ("orders.*.x", "orders.*.*", True),
+        ("orders.created.x", "orders.created", False),
+        ("orders.created", "orders.created.x", False),
+        ("ordersx.created", "orders.>", False),
+        ("orders.>", "orders.>", True),
+        ("orders.>", "orders.*.>", False),
+    ],
+)
+def test_within(pattern: str, allowed: str, expected: bool) -> None:
+    assert within(pattern, allowed) is expected
+
+
+class TestSubjects:
+    def test_without_patterns_any_free_subject_may_be_listened_to(self) -> None:
+        assert check({}, triggers=["orders.created", "other.>"]) == []
+
+    def test_each_trigger_outside_is_named_with_what_is_allowed(self) -> None:
+        rules = {"subjects": ["{namespace}.>", "shared.events"]}
+        problems = check(rules, triggers=["acme.orders", {"subject": "evil.orders"}, "shared.>", "shared.events"])
+        assert [problem.place for problem in problems] == ["triggers[1].subject", "triggers[2].subject"]
+        assert "namespace 'acme' may not listen to 'evil.orders'" in problems[0].message
+        assert problems[0].advice == "subjects allowed: acme.>, shared.events"
+        assert status_of(problems) == 403
+
+    def test_a_function_on_its_own_id_needs_no_pattern(self) -> None:
+        # The id comes from the node, not from whoever deploys.
+        assert check({"subjects": ["{namespace}.>"]}) == []
+
+
+class TestCeilings:
+    @pytest.mark.parametrize(
+        ("keys", "place", "said"),
+        [
+            ({"limits": {"timeout": "6m"}}, "limits.timeout", "6m0s is more than the 5m0s"),
+            ({"limits": {"load_timeout": "31s"}}, "limits.load_timeout", "31s is more than the 30s"),
+            ({"limits": {"queue_timeout": "6m"}}, "limits.queue_timeout", "6m0s is more than the 5m0s"),
+            ({"limits": {"memory": "2GiB"}}, "limits.memory", "2GiB is more than the 1GiB"),
+            ({"limits": {"max_pending": 65537}}, "limits.max_pending", "65537 is more than the 65536"),
+            ({"limits": {"log_rate": "2MiB"}}, "limits.log_rate", "2MiB is more than the 1MiB"),
+            ({"limits": {"idle": "25h"}}, "limits.idle", "25h0m0s is more than the 24h0m0s"),
+            ({"workers": {"max": 33}}, "workers.max", "33 is more than the 32"),
+        ],
+    )
+    def test_more_than_the_ceiling_is_refused(self, keys: dict[str, Any], place: str, said: str) -> None:
+        (problem,) = check({}, **keys)
+        assert (problem.place, problem.code) == (place, "over-ceiling")
+        assert said in problem.message
+        assert "ask" in problem.advice
+        assert status_of([problem]) == 403
+
+    def test_all_of_them_at_once(self) -> None:
+        problems = check({}, limits={"timeout": "1h", "memory": "1TiB"}, workers={"min": 40, "max": 50})
+        assert [problem.place for problem in problems] == [
+            "limits.timeout",
+            "limits.memory",
+            "workers.min",
+            "workers.max",
+        ]
+
+    def test_a_ceiling_lowers_what_was_not_asked_for(self) -> None:
+        rules = {"ceilings": {"timeout": "1s", "load_timeout": "2s", "memory": "64MiB", "max_pending": 7, "workers": 2,
+                              "log_rate": "1KiB", "idle": "1m"}}  # fmt: skip
+        assert check(rules) == []
+        limits = limits_of(request(), Settings.read({"defaults": rules}).rules("acme").ceilings, cores=8)
+        assert (limits.timeout, limits.queue_timeout, limits.load_timeout) == (1.0, 1.0, 2.0)
+        assert (limits.memory, limits.max_pending, limits.max_workers) == (64 * MIB, 7, 2)
+        assert (limits.log_rate, limits.idle) == (1024, 60.0)
+
+    def test_a_source_that_is_too_large_counts_its_helpers(self) -> None:
+        (problem,) = check({"ceilings": {"source": "10B"}}, files={"helper.py": "x" * 6})
+        assert problem.place == "source"
+        assert status_of([problem]) == 413
+
+    def test_a_profile_that_is_not_allowed(self) -> None:
+        (problem,) = check({}, sandbox="unsafe-dev")
+        assert (problem.place, problem.code) == ("sandbox", "profile-not-allowed")
+        assert "process" in problem.advice
+
+
+class TestCounts:
+    @pytest.mark.parametrize(
+        ("rules", "usage", "place"),
+        [
+            ({"max_functions": 2}, Usage(functions=2), ""),
+            ({"max_workers": 10}, Usage(workers=8), "workers.max"),
+            ({"max_memory": "1GiB"}, Usage(memory=700 * MIB), "limits.memory"),
+            ({"max_workloads": 5}, Usage(everywhere=5), ""),
+        ],
+    )
+    def test_a_namespace_that_is_full(self, rules: dict[str, Any], usage: Usage, place: str) -> None:
+        (problem,) = check(rules, usage, workers={"max": 4})
+        assert (problem.place, problem.code) == (place, "quota-exceeded")
+        assert status_of([problem]) == 429
+
+    @pytest.mark.parametrize(
+        ("rules", "usage"),
+        [
+            ({"max_functions": 2}, Usage(functions=1)),
+            ({"max_workers": 10}, Usage(workers=6)),
+            ({"max_memory": "1GiB"}, Usage(memory=512 * MIB)),
+            ({"max_workloads": 5}, Usage(everywhere=4)),
+        ],
+    )
+    def test_the_last_place_can_be_had(self, rules: dict[str, Any], usage: Usage) -> None:
+        assert check(rules, usage, workers={"max": 4}) == []
+
+
+class TestReplyRule:
+    RULE = ReplyRule(["orders.created", "stats.*.day", "logs.>"])
+
+    @pytest.mark.parametrize("reply", ["_INBOX.abc.1", "my.inbox", "orders.created.answer", "stats.x", "_R_.abc"])
+    def test_a_requester_is_answered(self, reply: str) -> None:
+        assert self.RULE.may_answer(reply)
+
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            "",
+            "$JS.API.STREAM.DELETE.ORDERS",
+            "$JS.ACK.ORDERS.c.1.2.3.4.5",
+            "$NEX.SVC.node.agent.SETLAMEDUCK",
+            "$SYS.REQ.SERVER.PING",
+            "orders.created",
+            "stats.may.day",
+            "logs.a.b.c",
+            "orders.*",
+            ">",
+            "_INBOX.>",
+        ],
+    )
+    def test_nothing_else_is(self, reply: str) -> None:
+        assert not self.RULE.may_answer(reply)
+
+
+def test_an_operator_who_set_no_patterns_is_told() -> None:
+    (notice,) = notices(Settings())
+    assert "any subject" in notice
+    assert notices(Settings.read({"defaults": {"subjects": ["{namespace}.>"]}})) == []
+
+
+class TestRequests:
+    def test_queue_groups_stay_within_the_namespace(self) -> None:
+        start = request(triggers=["a", {"subject": "b", "queue_group": "g"}, {"subject": "c", "queue_group": ""}])
+        groups = [trigger.queue_group for trigger in triggers_of(start, "W1", "acme", "greet")]
+        assert groups == ["acme.greet", "acme.g", ""]
+
+    def test_without_triggers_it_listens_on_its_id(self) -> None:
+        (trigger,) = triggers_of(request(), "W1", "acme", "greet")
+        assert (trigger.subject, trigger.queue_group, trigger.reply) == ("W1", "acme.greet", True)
+
+    @pytest.mark.parametrize(
+        ("workers", "cores", "expected"),
+        [
+            ({}, 8, (0, 4)),
+            ({}, 2, (0, 2)),
+            ({"min": 6}, 2, (6, 6)),
+            ({"max": 1}, 8, (0, 1)),
+            ({"min": 2, "max": 3}, 8, (2, 3)),
+        ],
+    )
+    def test_workers(self, workers: dict[str, int], cores: int, expected: tuple[int, int]) -> None:
+        limits = limits_of(request(workers=workers), Ceilings(), cores=cores)
+        assert (limits.min_workers, limits.max_workers) == expected
+
+    def test_what_is_asked_for_is_taken(self) -> None:
+        asked = {"timeout": "90s", "load_timeout": "1s", "memory": "1MiB", "max_pending": 3, "queue_timeout": "2s",
+                 "log_rate": "1KiB", "idle": "0s"}  # fmt: skip
+        limits = limits_of(request(limits=asked), Ceilings())
+        assert (limits.timeout, limits.load_timeout, limits.queue_timeout, limits.idle) == (90.0, 1.0, 2.0, 0.0)
+        assert (limits.memory, limits.max_pending, limits.log_rate) == (MIB, 3, 1024)
+
+    def test_a_reply_leaves_room_for_headers(self) -> None:
+        start = request()
+        assert fit_reply(limits_of(start, Ceilings()), start, MIB).max_reply == MIB - 4096
+        assert fit_reply(limits_of(start, Ceilings()), start, 1000).max_reply == 500
+
+    def test_a_reply_larger_than_the_server_takes_is_refused(self) -> None:
+        start = request(limits={"max_reply": "1MiB"})
+        with pytest.raises(Refusal, match=r"limits.max_reply .* less headers"):
+            fit_reply(limits_of(start, Ceilings()), start, MIB)
+        small = request(limits={"max_reply": "1KiB"})
+        assert fit_reply(limits_of(small, Ceilings()), small, MIB).max_reply == 1024
+
+
+class TestRefusals:
+    def test_problems_of_one_kind_give_its_status(self) -> None:
+        quota = Problem("full", code="quota-exceeded")
+        assert status_of([quota, quota]) == 429
+        assert status_of([quota, Problem("wrong", code="bad-subject")]) == 400
+        assert status_of([Problem("unheard of", code="new")]) == 400
+
+    def test_the_text_is_what_a_person_reads(self) -> None:
+        error = refused("greet", [Problem("it is wrong", "limits.timeout", advice="mend it")])
+        assert error.text == "greet refused: 1 problem\n  limits.timeout  it is wrong\n      mend it"
+        assert error.status == 400
