@@ -12,12 +12,13 @@ import ctypes
 import json
 import os
 import shutil
-import signal
 import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from signal import SIGCONT, SIGHUP, SIGKILL, SIGTERM, Signals
 from typing import Self
 
 __all__ = ["EmbeddedServer", "ServerNotFound", "find_nats_server"]
@@ -122,14 +123,14 @@ class EmbeddedServer:
 
     async def kill(self) -> None:
         """Take the server away at once (SIGKILL), keeping its folder and its port for `start`."""
-        await self._end(signal.SIGKILL)
+        await self._end(SIGKILL)
 
     async def restart(self) -> None:
         """Down and up again, on the same port and with the same streams."""
-        await self._end(signal.SIGTERM)
+        await self._end(SIGTERM)
         await self.start()
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: Signals) -> None:
         """Send the running server a signal: SIGSTOP pauses it, SIGCONT goes on, SIGHUP reads `config` again."""
         assert self._process is not None, "the server does not run"
         self._process.send_signal(number)
@@ -141,22 +142,22 @@ class EmbeddedServer:
         text = file.read_text()
         file.write_text(text.replace(self._config, config) if self._config else text + config + "\n")
         self._config = config
-        self.signal(signal.SIGHUP)
+        self.signal(SIGHUP)
 
     async def stop(self) -> None:
         """End the server and remove everything it wrote."""
-        await self._end(signal.SIGTERM)
+        await self._end(SIGTERM)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
-    async def _end(self, number: signal.Signals) -> None:
+    async def _end(self, number: Signals) -> None:
         process, self._process = self._process, None
         if process is None:
             return
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGCONT)
+                process.send_signal(SIGCONT)
                 process.send_signal(number)
         try:
             await asyncio.wait_for(process.wait(), 10)
@@ -171,10 +172,10 @@ class EmbeddedServer:
         await self.stop()
 
 
-def _die_with_parent() -> object:
+def _die_with_parent() -> Callable[[], object] | None:
     """A `preexec_fn` that has the kernel end the child when we are gone, however we went; None where it cannot."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None, use_errno=True)
     pr_set_pdeathsig = 1
-    return lambda: libc.prctl(pr_set_pdeathsig, signal.SIGTERM, 0, 0, 0)
+    return lambda: libc.prctl(pr_set_pdeathsig, SIGTERM, 0, 0, 0)
