@@ -52,6 +52,9 @@ _REFUSED = re.compile(
     r'permissions violation for (subscription|publish) to "(.*?)(?<!\\)"(?: using queue "(.*?)(?<!\\)")?', re.S
 )
 
+_LITERAL = re.compile(r"[^\s\x00-\x20\x7f.*>]+(?:\.[^\s\x00-\x20\x7f.*>]+)*")
+"""A subject to publish on, and surely no more than that: checked for every message, so not with `valid_subject`."""
+
 _log = structlog.stdlib.get_logger("nexlet_functions.natsio")
 
 
@@ -327,8 +330,8 @@ class Connection:
             ValueError: a subject that is none: it could carry other commands to the server.
         """
         for one in (subject, reply) if reply else (subject,):
-            reason = valid_subject(one, wildcards=False)
-            if reason is not None:
+            if _LITERAL.fullmatch(one) is None:
+                reason = valid_subject(one, wildcards=False) or "is not a subject"
                 raise ValueError(f"cannot publish on {one!r}: it {reason}")
         if len(headers) + len(payload) > self._max_payload:
             self._oversized += 1

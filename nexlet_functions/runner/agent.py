@@ -18,7 +18,7 @@ from nexlet_models.workloads import (
     WorkloadSummary,
 )
 
-__all__ = ["Agent", "AgentError", "EventListener", "IngressAgent", "Refused", "WorkloadNotFound"]
+__all__ = ["Agent", "AgentError", "ClosingAgent", "EventListener", "IngressAgent", "Refused", "WorkloadNotFound"]
 
 
 class Agent(Protocol):
@@ -29,7 +29,7 @@ class Agent(Protocol):
         ...
 
     async def heartbeat(self) -> AgentHeartbeat:
-        """State and counts, every ten seconds and at every change of state."""
+        """State and counts, every few seconds and at every change of state."""
         ...
 
     async def ping(self) -> AgentSummary:
@@ -68,6 +68,18 @@ class Agent(Protocol):
 
     async def set_lameduck(self, delay: float) -> None:
         """Refuse new work from now on; serve what runs for `delay` seconds more. Returns at once."""
+        ...
+
+
+@runtime_checkable
+class ClosingAgent(Protocol):
+    """An agent that has something to end in order."""
+
+    async def close(self, grace: float) -> None:
+        """End everything: take no new work, give what runs `grace` seconds, end the rest, leave no process behind.
+
+        Called once, last of all; the triggers, feeds and connections are still there.
+        """
         ...
 
 

@@ -239,9 +239,9 @@ class MicroService:
         except Exception as error:  # noqa: BLE001  # the requester gets an answer, the log the cause
             error_id = new_id()
             _log.error("a request failed", endpoint=served.endpoint.name, error_id=error_id, exc_info=error)
-            failure = Failure(500, f"internal error {error_id}", _error_body("internal error", error_id))
-            served.failed(failure)
-            answer = failure.answer()
+            bug = Failure(500, f"internal error {error_id}", _error_body("internal error", error_id))
+            served.failed(bug)
+            answer = bug.answer()
         finally:
             served.nanoseconds += time.perf_counter_ns() - began
         if answer is not None:

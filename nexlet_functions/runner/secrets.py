@@ -84,7 +84,7 @@ class FolderSecrets:
             return None
         except OSError as error:
             raise SecretUnreadable(f"{what} cannot be read: {_reason(error)}") from None
-        with open(descriptor, "rb") as opened:
+        with os.fdopen(descriptor, "rb") as opened:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise SecretUnreadable(f"{what} is not a file")
             data = opened.read(MAX_SECRET + 1)
