@@ -67,34 +67,25 @@ class DispatchCounts:
 
 
 class _Entrance:
-    """The sink of one trigger's messages; it knows which pattern they matched."""
+    """The sink of one trigger's messages; it knows which pattern they matched. Implements `BatchSink`."""
 
-    __slots__ = ("_dispatcher", "_may_answer", "_pattern", "_submit", "answers")
+    __slots__ = ("_answers", "_dispatcher", "_enqueue", "_may_answer", "_pattern", "batch_end")
 
-    def __init__(self, dispatcher: Dispatcher, pattern: int, *, answers: bool, rule: ReplyRule) -> None:
+    def __init__(self, dispatcher: Dispatcher, pool: Pool, pattern: int, *, answers: bool, rule: ReplyRule) -> None:
         self._dispatcher = dispatcher
         self._pattern = pattern
+        self._answers = answers
         self._may_answer = rule.may_answer
-        self._submit = dispatcher.submit
-        self.answers = answers
+        self._enqueue = pool.enqueue
+        self.batch_end = pool.flush
 
-    def message(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
-        """One message of this trigger (`MessageSink`)."""
-        answers = self.answers
-        if reply and answers and not self._may_answer(reply):
+    def take(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
+        """One message of this trigger."""
+        answers = self._answers
+        if reply and answers and not self._may_answer(reply.decode("utf-8", "replace")):
             answers = False
             self._dispatcher.counts.replies_withheld += 1
-        self._submit(
-            Call(
-                subject.encode(),
-                payload,
-                reply=reply.encode(),
-                headers=headers,
-                pattern=self._pattern,
-                received_ns=time.monotonic_ns(),
-                tag=answers,
-            )
-        )
+        self._enqueue(Call(subject, payload, reply, headers, self._pattern, time.monotonic_ns(), answers))
 
 
 class Dispatcher:
@@ -132,7 +123,6 @@ class Dispatcher:
         self._on_change = on_change
         self._on_death = on_death
         self._pool: Pool | None = None
-        self._submit: Callable[[Call], None] | None = None
         self._prefix = b""
         self._connection: Connection | None = None
         self._feed: Feed = services.feed(namespace)
@@ -157,18 +147,19 @@ class Dispatcher:
         return tuple(trigger.subject for trigger in self._triggers)
 
     def bind(self, pool: Pool) -> None:
-        """Say which pool runs the calls. Once, before the first message."""
+        """Say which pool runs the calls. Once, before `specs`."""
         self._pool = pool
-        self._submit = pool.submit
         self._prefix = pool.prefix.encode()
 
     def specs(self) -> list[TriggerSpec]:
         """What to subscribe to, each with its own entrance."""
+        assert self._pool is not None, "bind() comes first"
+        pool = self._pool
         return [
             TriggerSpec(
                 subject=trigger.subject,
                 queue_group=trigger.queue_group,
-                sink=_Entrance(self, number, answers=trigger.reply, rule=self._rule),
+                sink=_Entrance(self, pool, number, answers=trigger.reply, rule=self._rule),
             )
             for number, trigger in enumerate(self._triggers)
         ]
@@ -176,14 +167,6 @@ class Dispatcher:
     def answer_on(self, connection: Connection) -> None:
         """Say which connection carries the replies. Messages may come from when it subscribes, so before that."""
         self._connection = connection
-
-    def submit(self, call: Call) -> None:
-        """Run a call."""
-        assert self._submit is not None, "bind() comes first"
-        self._submit(call)
-        if self._replies or self._events:
-            # It ended at once (refused), outside of any batch of the pool's.
-            self.flush()
 
     # What the pool tells.
 

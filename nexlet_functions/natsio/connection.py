@@ -39,7 +39,7 @@ from nexlet_functions.natsio.errors import (
 )
 from nexlet_functions.natsio.life import Life, Options
 from nexlet_functions.natsio.protocol import encode_publish
-from nexlet_functions.natsio.sinks import MessageSink
+from nexlet_functions.natsio.sinks import BatchSink, MessageSink
 
 __all__ = ["Connection", "ConnectionState", "ConnectionStats", "Reply", "Subscription", "Violation"]
 
@@ -124,7 +124,7 @@ class Subscription:
         refused: the server's text where it came to forbid it; tried again from time to time. "" while it is live.
     """
 
-    def __init__(self, connection: Connection, subject: str, queue: str, sink: MessageSink) -> None:
+    def __init__(self, connection: Connection, subject: str, queue: str, sink: MessageSink | BatchSink) -> None:
         self._connection = connection
         self.subject = subject
         self.queue = queue
@@ -429,7 +429,7 @@ class Connection:
     # --- subscriptions -------------------------------------------------------------------------------------------
 
     async def subscribe(
-        self, subject: str, *, queue: str = "", sink: MessageSink, timeout: float = 10.0
+        self, subject: str, *, queue: str = "", sink: MessageSink | BatchSink, timeout: float = 10.0
     ) -> Subscription:
         """Subscribe. When this returns the server delivers.
 

@@ -1,30 +1,32 @@
 """Everything that touches nats-py's private names, in this one module.
 
-Two things are worth it (see "The hot path" in docs/architecture.md): a batch of encoded messages appended to the
-client's outgoing buffer instead of a coroutine for each, and messages handed to their sink before headers are parsed
-and a `Msg` is built. Three more come with it: a flush whose PING is written after everything before it, an unsubscribe
-that loses nothing, and the knowledge that a client's reader has died, which the client itself notices minutes later.
+Two things are worth it (see "The hot path" in docs/architecture.md): a batch of encoded messages written at once
+instead of a coroutine for each, and a parser of our own for the messages of our sinks, which reach them with no
+coroutine, no `Msg` and no parsed headers; everything else goes on to the client's own parser. Three more come with it:
+a flush whose PING is written after everything before it, an unsubscribe that loses nothing, and the knowledge that a
+client's reader has died, which the client itself notices minutes later.
 
 Tested with nats-py 2.12 to 2.16. `why_not` looks at the client at hand, not at its version; where the private surface
 is not the one described here, the connection takes `wire.PublicWire` and says so in its log.
 
 The surface: `_pending` (list of bytes), `_pending_data_size`, `_flush_queue` (futures; the flusher writes `_pending`,
-drains, and sets the future), `_pongs` (futures, first in first out), `_transport` (`write`, `writelines`, `close`),
-`_subs`, `_remove_sub`, `_reading_task`, `_flusher_task`, and `_process_msg`, which the parser looks up on the client
-for each message.
+drains, and sets the future), `_pongs` (futures, first in first out), `_transport` (`write`, `writelines`, `close`, and
+for TCP and TLS the `_io_writer` with its asyncio transport), `_subs`, `_remove_sub`, `_reading_task`, `_flusher_task`,
+and `_ps`, whose `parse` the reader looks up on the client for each chunk it has read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, cast
 
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription as ClientSubscription
+from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
-from nexlet_functions.natsio.sinks import MessageSink
+from nexlet_functions.natsio.sinks import BatchSink, MessageSink
 from nexlet_functions.natsio.wire import FutureSink
 
 __all__ = ["FastWire", "why_not"]
@@ -36,11 +38,15 @@ _ATTRIBUTES: dict[str, type] = {
     "_flush_queue": asyncio.Queue,
     "_pongs": list,
     "_subs": dict,
+    "_ps": Parser,
     "_reading_task": asyncio.Task,
     "_flusher_task": asyncio.Task,
     "stats": dict,
 }
-_PROCESS_MSG = ["sid", "subject", "reply", "data", "headers"]
+_CRLF = b"\r\n"
+
+DIRECT = 256 * 1024
+"""Bytes that may wait in the transport before batches take the client's own way, which waits until it has drained."""
 
 
 def why_not(client: Client) -> str:
@@ -54,9 +60,11 @@ def why_not(client: Client) -> str:
             return f"_transport has no {name}()"
     if not callable(getattr(client, "_remove_sub", None)):
         return "there is no _remove_sub()"
-    process = getattr(client, "_process_msg", None)
-    if not inspect.iscoroutinefunction(process) or list(inspect.signature(process).parameters) != _PROCESS_MSG:
-        return f"_process_msg() does not take {', '.join(_PROCESS_MSG)}"
+    parser: Any = getattr(client, "_ps", None)
+    if type(parser) is not Parser or not inspect.iscoroutinefunction(parser.parse):
+        return "_ps is not the parser we know"
+    if not isinstance(getattr(parser, "buf", None), bytearray) or parser.buf or parser.state != AWAITING_CONTROL_LINE:
+        return "_ps is in the middle of something"
     return ""
 
 
@@ -92,6 +100,114 @@ def _nothing() -> None:
     pass
 
 
+class _Route:
+    """Where the messages of one subscription go."""
+
+    __slots__ = ("end", "sink", "take")
+
+    def __init__(self, sink: MessageSink | BatchSink) -> None:
+        self.take: Callable[[bytes, bytes, bytes, bytes], None]
+        self.end: Callable[[], None] | None = None
+        self.sink: MessageSink | None = None
+        if isinstance(sink, BatchSink):
+            self.take, self.end = sink.take, sink.batch_end
+        else:
+            self.sink, self.take = sink, self._decoded
+
+    def _decoded(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
+        assert self.sink is not None
+        self.sink.message(subject.decode(), reply.decode(), payload, headers)
+
+
+class RoutingParser(Parser):
+    """Gives the messages of known subscriptions to their sinks, and everything else to nats-py's own parser, whole.
+
+    The bytes of one read are walked once. What is incomplete at their end is kept in pieces until all of it is there,
+    so that a large payload is joined once; nats-py's buffer is empty whenever `parse` returns.
+    """
+
+    def __init__(self, client: Any, routes: dict[int, _Route], failed: Callable[[BaseException], None]) -> None:
+        self._routes = routes
+        self._failed = failed
+        super().__init__(client)
+
+    def reset(self) -> None:
+        """Forget what is incomplete: the connection it came over is gone."""
+        super().reset()
+        self._parts: list[bytes] = []
+        self._have = 0
+        self._want = 0
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Take what the reader has read."""
+        if self._parts:
+            self._parts.append(data)
+            self._have += len(data)
+            if self._have < self._want:
+                return
+            data = b"".join(self._parts)
+            self._parts.clear()
+        at, size, want = 0, len(data), 0
+        find, routes = data.find, self._routes
+        messages = payload_bytes = 0
+        last: _Route | None = None
+        touched: list[_Route] = []
+        while at < size:
+            end = find(_CRLF, at)
+            if end < 0:
+                break
+            first = data[at]
+            if first != 77 and first != 72:  # neither MSG nor HMSG: a line without a body
+                await super().parse(data[at : end + 2])
+                at = end + 2
+                continue
+            words = data[at:end].split()
+            try:
+                total, route = int(words[-1]), routes.get(int(words[2]))
+            except (ValueError, IndexError):
+                # Malformed: nats-py says so in its own way.
+                await super().parse(data[at:])
+                return
+            start = end + 2
+            stop = start + total
+            if stop + 2 > size:
+                want = stop + 2 - at
+                break
+            if route is None:
+                await super().parse(data[at : stop + 2])
+                at = stop + 2
+                continue
+            # What is raised here would end the client's reader.
+            try:
+                if first == 77:
+                    route.take(words[1], words[3] if len(words) == 5 else b"", data[start:stop], b"")
+                else:
+                    body = start + int(words[-2])
+                    route.take(words[1], words[3] if len(words) == 6 else b"", data[body:stop], data[start:body])
+            except Exception as error:  # noqa: BLE001  # a sink's bug, or a subject that is no UTF-8: reported
+                self._failed(error)
+            if route is not last:
+                last = route
+                touched.append(route)
+            messages += 1
+            payload_bytes += total
+            at = stop + 2
+        if at < size:
+            self._parts.append(data[at:])
+            self._have = size - at
+            self._want = want
+        if messages:
+            stats = self.nc.stats
+            stats["in_msgs"] += messages
+            stats["in_bytes"] += payload_bytes
+            for route in dict.fromkeys(touched):
+                if route.end is not None:
+                    try:
+                        route.end()
+                    except Exception as error:  # noqa: BLE001  # a sink's bug: reported, and the reader goes on
+                        self._failed(error)
+
+
 class FastWire:
     """A wire over private names. Make one only for a connected client for which `why_not` has nothing to say."""
 
@@ -100,9 +216,11 @@ class FastWire:
     def __init__(self, client: Client, failed: Callable[[BaseException], None]) -> None:
         self._client = cast(Any, client)
         self._failed = failed
-        self._sinks: dict[int, MessageSink] = {}
-        self._unsinked: Callable[..., Awaitable[None]] = self._client._process_msg
-        self._client._process_msg = self._process_msg
+        self._routes: dict[int, _Route] = {}
+        self._client._ps = RoutingParser(client, self._routes, failed)
+        # A WebSocket has another transport and sends only when it is drained: batches then take the client's own way.
+        writer = getattr(self._client._transport, "_io_writer", None)
+        self._direct = getattr(writer, "transport", None)
 
     @property
     def alive(self) -> bool:
@@ -110,7 +228,12 @@ class FastWire:
         return bool(client.is_connected) and not client._reading_task.done() and not client._flusher_task.done()
 
     def send(self, blobs: list[bytes], size: int, taken: Callable[[], None]) -> None:
-        client = self._client
+        client, direct = self._client, self._direct
+        if direct is not None and not client._pending and direct.get_write_buffer_size() < DIRECT:
+            # Nothing is before it, so it can go at once: the flusher's way costs two more turns of the loop.
+            direct.write(blobs[0] if len(blobs) == 1 else b"".join(blobs))
+            taken()
+            return
         client._pending.extend(blobs)
         client._pending_data_size += size
         try:
@@ -131,11 +254,11 @@ class FastWire:
         await client._flush_queue.put(_Taken(_nothing))
         await future
 
-    async def subscribe(self, subject: str, queue: str, sink: MessageSink) -> ClientSubscription:
+    async def subscribe(self, subject: str, queue: str, sink: MessageSink | BatchSink) -> ClientSubscription:
         future: Any = FutureSink(sink, self._failed)
         handle: ClientSubscription = await self._client.subscribe(subject, queue=queue, future=future)
         # Messages that come before this line go the client's own way to the same sink.
-        self._sinks[_sid(handle)] = sink
+        self._routes[_sid(handle)] = _Route(sink)
         return handle
 
     async def unsubscribe(self, handle: ClientSubscription) -> None:
@@ -149,27 +272,13 @@ class FastWire:
             await self.flush()
         finally:
             client._remove_sub(sid)
-            self._sinks.pop(sid, None)
+            self._routes.pop(sid, None)
 
     async def close(self) -> None:
-        self._sinks.clear()
+        self._routes.clear()
 
     def abandon(self) -> None:
         self._client._transport.close()
-
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        sink = self._sinks.get(sid)
-        if sink is None:
-            await self._unsinked(sid, subject, reply, data, headers)
-            return
-        stats = self._client.stats
-        stats["in_msgs"] += 1
-        stats["in_bytes"] += len(data)
-        # What is raised here would end the client's reader: that of a sink, and that of a subject which is not UTF-8.
-        try:
-            sink.message(subject.decode(), reply.decode(), data, headers or b"")
-        except Exception as error:  # noqa: BLE001  # reported, and the reader goes on
-            self._failed(error)
 
 
 def _sid(handle: Any) -> int:

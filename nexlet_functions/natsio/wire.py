@@ -21,7 +21,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as ClientSubscription
 
 from nexlet_functions.natsio.protocol import decode_headers, encode_headers, parse_publishes
-from nexlet_functions.natsio.sinks import MessageSink
+from nexlet_functions.natsio.sinks import BatchSink, MessageSink
 
 __all__ = ["FutureSink", "PublicWire", "Wire"]
 
@@ -51,7 +51,7 @@ class Wire(Protocol):
         """Return when the server has processed everything handed over before. May wait for ever; can be cancelled."""
         ...
 
-    async def subscribe(self, subject: str, queue: str, sink: MessageSink) -> ClientSubscription:
+    async def subscribe(self, subject: str, queue: str, sink: MessageSink | BatchSink) -> ClientSubscription:
         """Ask for a subscription; the server's verdict is known after a flush."""
         ...
 
@@ -71,9 +71,11 @@ class Wire(Protocol):
 class FutureSink:
     """What `Client.subscribe(future=...)` takes for a future: each message "sets its result", and it is never done."""
 
-    def __init__(self, sink: MessageSink, failed: Callable[[BaseException], None]) -> None:
-        self._sink = sink
+    def __init__(self, sink: MessageSink | BatchSink, failed: Callable[[BaseException], None]) -> None:
+        self._batch = sink if isinstance(sink, BatchSink) else None
+        self._sink = None if isinstance(sink, BatchSink) else sink
         self._failed = failed
+        self._ending = False
 
     def cancelled(self) -> bool:
         return False
@@ -85,8 +87,22 @@ class FutureSink:
         # What is raised here would end the client's reader.
         try:
             block = encode_headers(message.headers) if message.headers else b""
-            self._sink.message(message.subject, message.reply, message.data, block)
+            if self._sink is not None:
+                self._sink.message(message.subject, message.reply, message.data, block)
+            elif self._batch is not None:
+                self._batch.take(message.subject.encode(), message.reply.encode(), message.data, block)
+                if not self._ending:
+                    # The reader does not say when it is through; the next turn of the loop is when it is.
+                    self._ending = True
+                    asyncio.get_running_loop().call_soon(self._end, self._batch)
         except Exception as error:  # noqa: BLE001  # a sink's bug: reported, and the reader goes on
+            self._failed(error)
+
+    def _end(self, batch: BatchSink) -> None:
+        self._ending = False
+        try:
+            batch.batch_end()
+        except Exception as error:  # noqa: BLE001  # a sink's bug: reported
             self._failed(error)
 
 
@@ -119,7 +135,7 @@ class PublicWire:
         await self._undisturbed(self._client.flush(_FOREVER))
         await self._undisturbed(self._client.flush(_FOREVER))
 
-    async def subscribe(self, subject: str, queue: str, sink: MessageSink) -> ClientSubscription:
+    async def subscribe(self, subject: str, queue: str, sink: MessageSink | BatchSink) -> ClientSubscription:
         future: Any = FutureSink(sink, self._failed)
         return await self._client.subscribe(subject, queue=queue, future=future)
 

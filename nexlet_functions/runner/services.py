@@ -19,7 +19,7 @@ from nexlet_models.connection import NatsConnectionData
 from pydantic import SecretStr
 
 from nexlet_functions.natsio.connection import Connection
-from nexlet_functions.natsio.sinks import MessageSink
+from nexlet_functions.natsio.sinks import BatchSink, MessageSink
 from nexlet_functions.runner.agent import AgentError
 
 __all__ = ["Feed", "Registered", "Services", "TriggerRefused", "TriggerSpec", "WorkloadLog"]
@@ -38,7 +38,7 @@ class TriggerSpec:
 
     subject: str
     queue_group: str = ""
-    sink: MessageSink | None = field(default=None, compare=False)
+    sink: MessageSink | BatchSink | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class Services(Protocol):
         namespace: str,
         creds: NatsConnectionData,
         triggers: Sequence[TriggerSpec],
-        sink: MessageSink,
+        sink: MessageSink | BatchSink,
         *,
         on_connection: Callable[[Connection], None] | None = None,
     ) -> Registered:

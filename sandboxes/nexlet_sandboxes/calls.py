@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from nexlet_sandboxes.outcomes import CODES, Outcome
+from nexlet_sandboxes.outcomes import Outcome
 
 __all__ = ["Call", "Result", "Sink"]
 
@@ -44,14 +44,13 @@ class Call:
         self,
         subject: bytes,
         payload: bytes,
-        *,
         reply: bytes = b"",
         headers: bytes = b"",
         pattern: int = 0,
-        received_ns: int,
+        received_ns: int = 0,
+        tag: object = None,
         attempt: int = 1,
         timeout_ns: int = 0,
-        tag: object = None,
     ) -> None:
         self.subject = subject
         self.payload = payload
@@ -95,23 +94,19 @@ class Result:
     def __init__(
         self,
         outcome: Outcome,
-        *,
-        code: int = 0,
-        body: bytes = b"",
-        headers: bytes = b"",
-        error: str = "",
-        traceback: str = "",
+        code: int,
         queue_ns: int = 0,
         run_ns: int = 0,
         cpu_ns: int = 0,
         peak_memory_bytes: int = 0,
+        error: str = "",
     ) -> None:
         self.outcome = outcome
-        self.code = code or CODES[outcome]
-        self.body = body
-        self.headers = headers
+        self.code = code
+        self.body = b""
+        self.headers = b""
         self.error = error
-        self.traceback = traceback
+        self.traceback = ""
         self.queue_ns = queue_ns
         self.run_ns = run_ns
         self.cpu_ns = cpu_ns

@@ -275,13 +275,7 @@ class Link:
             self._peak = peak_kib * 1024
             self._run_us += (run_us - self._run_us) * 0.125
             queue_ns = now - run_us * 1000 - call.received_ns
-            result = Result(
-                Outcome.OK,
-                queue_ns=queue_ns if queue_ns > 0 else 0,
-                run_ns=run_us * 1000,
-                cpu_ns=cpu_us * 1000,
-                peak_memory_bytes=self._peak,
-            )
+            result = Result(Outcome.OK, 200, max(queue_ns, 0), run_us * 1000, cpu_us * 1000, self._peak)
             if flag == ok:
                 if first:
                     result.headers = _checked_headers(buffer[at:split])

@@ -24,7 +24,7 @@ from typing import Final
 from nexlet_sandboxes.calls import Call, Result, Sink
 from nexlet_sandboxes.link import Link, LinkEnd
 from nexlet_sandboxes.lograte import LogRate
-from nexlet_sandboxes.outcomes import Outcome, SandboxError
+from nexlet_sandboxes.outcomes import CODES, Outcome, SandboxError
 from nexlet_sandboxes.profiles import DEFAULT, PROFILES
 from nexlet_sandboxes.program import Limits, Program
 from nexlet_sandboxes.zygote import Zygote
@@ -83,6 +83,7 @@ class Pool:
         self._pending_bytes = 0
         self._next_id = 0
         self._dirty: list[Link] = []
+        self._refused = False
         self._queue_timer: asyncio.TimerHandle | None = None
         self._queue_due = 0
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -155,9 +156,18 @@ class Pool:
     # Calls.
 
     def submit(self, call: Call) -> None:
-        """Take a call. Never blocks; ends in exactly one `Sink.finished`, perhaps within this very call."""
+        """Take one call: `enqueue` and `flush`."""
+        self.enqueue(call)
+        self.flush()
+
+    def enqueue(self, call: Call) -> None:
+        """Take a call of a batch; `flush` must follow when the batch is at its end. Never blocks.
+
+        Each call ends in exactly one `Sink.finished`, perhaps within this very one.
+        """
         self._next_id = call.id = self._next_id + 1
         if self._draining:
+            self._refused = True
             self._finish(call, Outcome.UNAVAILABLE, call.received_ns, error="the function is stopping")
             return
         if not self._pending:
@@ -168,6 +178,7 @@ class Pool:
         size = len(call.payload)
         limits = self.limits
         if len(self._pending) >= limits.max_pending or self._pending_bytes + size > limits.max_pending_bytes:
+            self._refused = True
             waiting = f"{len(self._pending)} invocations ({self._pending_bytes} bytes) are waiting already"
             self._finish(call, Outcome.REJECTED, call.received_ns, error=waiting)
             return
@@ -202,29 +213,32 @@ class Pool:
         """As the event and the function's own `event.invocation_id` say it."""
         return f"{self.prefix}{call.id:x}"
 
+    def flush(self) -> None:
+        """Write what was enqueued, a batch to each worker, and let the sink do so with what ended at once."""
+        dirty = self._dirty
+        if dirty:
+            for link in dirty:
+                link.flush()
+            dirty.clear()
+        if self._refused:
+            self._refused = False
+            self.sink.flush()
+
     def _send(self, link: Link, call: Call) -> None:
         if link.send(call, call.timeout_ns or self._timeout_ns, call.received_ns + self._queue_timeout_ns):
-            # One write for all that this turn of the loop brings.
-            if not self._dirty:
-                assert self._loop is not None
-                self._loop.call_soon(self._flush_links)
             self._dirty.append(link)
 
-    def _flush_links(self) -> None:
-        dirty, self._dirty = self._dirty, []
-        for link in dirty:
-            link.flush()
-
     def _refill(self, link: Link) -> None:
-        """Give a worker what waits, as far as it has room."""
+        """Give a worker what waits, as far as it has room, in one write."""
         pending = self._pending
         while pending and len(link.fifo) < link.window:
             call = pending.popleft()
             self._pending_bytes -= len(call.payload)
-            self._send(link, call)
+            link.send(call, call.timeout_ns or self._timeout_ns, call.received_ns + self._queue_timeout_ns)
+        link.flush()
 
     def _finish(self, call: Call, outcome: Outcome, now: int, *, error: str = "") -> None:
-        self.sink.finished(call, Result(outcome, error=error, queue_ns=max(0, now - call.received_ns)))
+        self.sink.finished(call, Result(outcome, CODES[outcome], max(0, now - call.received_ns), error=error))
 
     # What a link tells.
 
@@ -262,10 +276,10 @@ class Pool:
         for index, call in enumerate(calls[: at + 1] if at is not None else ()):
             if index == at:
                 run = max(0, now - end.since_ns)
-                result = Result(end.outcome, error=end.reason, queue_ns=end.since_ns - call.received_ns, run_ns=run)
-                result.peak_memory_bytes = end.peak_memory_bytes
+                waited = max(0, end.since_ns - call.received_ns)
+                result = Result(end.outcome, CODES[end.outcome], waited, run, 0, end.peak_memory_bytes, end.reason)
             else:
-                result = Result(Outcome.CRASH, error="it ran, and its answer was lost with its worker")
+                result = Result(Outcome.CRASH, CODES[Outcome.CRASH], error="it ran, and its answer was lost")
             self.sink.finished(call, result)
         self.returned(list(calls[at + 1 :] if at is not None else calls))
         self._deaths[end.outcome.value] = self._deaths.get(end.outcome.value, 0) + 1

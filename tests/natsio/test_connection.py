@@ -11,8 +11,10 @@ from typing import Any
 import nats
 import nkeys
 import pytest
+from nats.aio import client as client_module
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.protocol.parser import Parser
 from pydantic import SecretStr
 
 from nexlet_functions.devnode.server import EmbeddedServer
@@ -30,6 +32,7 @@ from nexlet_functions.natsio.errors import (
 )
 from nexlet_functions.natsio.protocol import decode_headers, encode_headers, encode_publish
 from tests.support.polling import eventually
+from tests.support.settle import settle
 from tests.support.sinks import KeepingSink
 
 USERS = """authorization {{ users = [
@@ -83,7 +86,7 @@ async def test_messages_come_in_order_with_everything(connection: Connection, pl
 
 async def test_what_is_published_arrives_as_it_was(connection: Connection, plain: Client) -> None:
     subscription = await plain.subscribe("out.>")
-    await plain.flush()
+    await settle(plain)
     headers = encode_headers({"workload_id": "w1", "error": "one\r\ntwo"})
     assert connection.publish("out.a", b"with", headers=headers, reply="back.to")
     blob = encode_publish("out.b", b"1") + encode_publish("out.c", b"\r\n\x00", headers=headers)
@@ -156,7 +159,7 @@ async def test_nothing_comes_after_unsubscribe_and_nothing_is_lost_before(
         taken_over.append(message.data)
 
     await plain.subscribe("s", queue="q", cb=take_over)
-    await plain.flush()
+    await settle(plain)
     stop = asyncio.Event()
     sent = 0
 
@@ -166,7 +169,7 @@ async def test_nothing_comes_after_unsubscribe_and_nothing_is_lost_before(
             await plain.publish("s", b"%d" % sent)
             sent += 1
             if sent % 20 == 0:
-                await plain.flush()
+                await settle(plain)
 
     publishing = asyncio.create_task(publish())
     await sink.count(100)
@@ -175,7 +178,7 @@ async def test_nothing_comes_after_unsubscribe_and_nothing_is_lost_before(
     await eventually(lambda: sent > 2 * after + 500)
     stop.set()
     await publishing
-    await plain.flush()
+    await settle(plain)
     assert len(sink.messages) == after
     await subscription.unsubscribe()  # once more is fine
     if not options.public_only:  # over the public interface a window of microseconds is left (see `wire`)
@@ -219,7 +222,7 @@ async def test_request(connection: Connection, plain: Client) -> None:
         await message.respond(message.data + b"!")
 
     await plain.subscribe("ask", cb=answer)
-    await plain.flush()
+    await settle(plain)
     reply = await connection.request("ask", b"hi", timeout=5)
     assert reply.payload == b"hi!"
     assert reply.headers == {}
@@ -229,7 +232,7 @@ async def test_request_without_an_answer(connection: Connection, plain: Client) 
     with pytest.raises(NoResponders, match="nobody listens on 'nobody'"):
         await connection.request("nobody", timeout=5)
     await plain.subscribe("silent")
-    await plain.flush()
+    await settle(plain)
     with pytest.raises(RequestTimeout, match=r"no answer on 'silent' within 0.05 s"):
         await connection.request("silent", timeout=0.05)
 
@@ -380,7 +383,7 @@ async def test_closed_is_closed(connection: Connection) -> None:
 
 async def test_close_sends_what_waits(nats_server: EmbeddedServer, plain: Client, options: Options) -> None:
     subscription = await plain.subscribe("last")
-    await plain.flush()
+    await settle(plain)
     connection = await Connection.open(Credentials((nats_server.url,)), options=options)
     for number in range(100):
         connection.publish("last", b"%d" % number)
@@ -524,11 +527,11 @@ async def test_an_unknown_private_surface_means_the_public_path(
     monkeypatch.delattr(plain, "_pongs")
     assert fast_module.why_not(plain) == "_pongs is no list"
 
-    async def other(self: Client, sid: int, message: bytes) -> None:
-        raise AssertionError("never called")
+    class OtherParser(Parser):
+        pass
 
-    monkeypatch.setattr(Client, "_process_msg", other)
-    assert "_process_msg() does not take sid" in fast_module.why_not(await _unused(nats_server))
+    monkeypatch.setattr(client_module, "Parser", OtherParser)
+    assert fast_module.why_not(await _unused(nats_server)) == "_ps is not the parser we know"
     async with Connection(Credentials((nats_server.url,))) as connection:
         await connection.wait_connected(5)
         assert not connection.uses_fast_path
