@@ -1,0 +1,157 @@
+"""What happens in a nexus, as it happens: invocations and log lines, off the feeds that any client may subscribe to.
+
+`Watch` turns feed messages into records for `Output`, and lets `dev` wait for the end of an invocation that it caused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json as json_
+from collections import deque
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from nexlet_models import subjects
+from nexlet_models.errors import MalformedMessage
+from nexlet_models.events import EventName, WorkloadStoppedEvent, WorkloadTriggeredEvent
+
+from nexlet_functions.cli.output import Output, styled
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from nexlet_functions.natsio import Connection
+
+__all__ = ["LogRecord", "Watch"]
+
+_LEVEL_STYLES: Final = {"warning": "yellow", "error": "red", "critical": "bold red"}
+_KEPT_LINES: Final = 200
+
+
+class LogRecord:
+    """One message of a log feed.
+
+    Attributes:
+        workload_id, stream: off the subject.
+        text: a line, or a traceback of several.
+    """
+
+    __slots__ = ("stream", "text", "workload_id")
+
+    def __init__(self, workload_id: str, stream: str, text: str) -> None:
+        self.workload_id = workload_id
+        self.stream = stream
+        self.text = text
+
+
+class Watch:
+    """Listens on the feeds of all namespaces; shows what comes once `live` is set.
+
+    Attributes:
+        names: workload id to the name that is shown for it.
+        live: whether what comes is shown.
+    """
+
+    def __init__(self, connection: Connection, output: Output) -> None:
+        self._connection = connection
+        self._output = output
+        self._waiting: dict[tuple[str, str], deque[asyncio.Future[WorkloadTriggeredEvent]]] = {}
+        self._lines: dict[str, deque[LogRecord]] = {}
+        self.names: dict[str, str] = {}
+        self.live = False
+
+    async def start(self) -> None:
+        """Subscribe. When this returns, nothing that happens is missed."""
+        await self._connection.subscribe(subjects.all_events(), queue="", sink=self)
+        await self._connection.subscribe(subjects.all_logs(), queue="", sink=self)
+
+    def invocation(self, workload_id: str, subject: str) -> asyncio.Future[WorkloadTriggeredEvent]:
+        """The next invocation of that workload by a message on `subject`."""
+        ended: asyncio.Future[WorkloadTriggeredEvent] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault((workload_id, subject), deque()).append(ended)
+        return ended
+
+    def take_lines(self, workload_id: str) -> list[LogRecord]:
+        """What a workload logged since this was last asked, while nothing was shown; the newest of very many."""
+        return list(self._lines.pop(workload_id, ()))
+
+    def message(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
+        """See `nexlet_functions.natsio.MessageSink`."""
+        tokens = subject.split(".")
+        if tokens[3] == "logs":
+            self._log(LogRecord(tokens[4], tokens[5], payload.decode("utf-8", "replace")))
+        elif tokens[-1] == EventName.WORKLOAD_TRIGGERED:
+            try:
+                self._triggered(WorkloadTriggeredEvent.from_json(payload))
+            except MalformedMessage:
+                pass  # another program's event; whoever sent it is told by nobody, and we have nothing to show
+        elif tokens[-1] == EventName.WORKLOAD_STOPPED and self.live:
+            try:
+                stopped = WorkloadStoppedEvent.from_json(payload)
+            except MalformedMessage:
+                return  # as above
+            reason = stopped.error.message if stopped.error is not None else None
+            self._output.record(
+                "stopped",
+                self._line("stopped", "yellow", stopped.id, reason or ""),
+                workload_id=stopped.id,
+                name=self.names.get(stopped.id),
+                error=reason,
+            )
+
+    def _triggered(self, event: WorkloadTriggeredEvent) -> None:
+        waiting = self._waiting.get((event.id, event.subject or ""))
+        while waiting:
+            ended = waiting.popleft()
+            if not ended.done():
+                ended.set_result(event)
+                break
+        if not self.live:
+            return
+        ok = event.outcome == "ok"
+        self._output.record(
+            "invocation",
+            self._line(
+                event.outcome or "?",
+                "green" if ok else "red",
+                event.id,
+                f"{event.subject}  {event.duration:.1f} ms{f'  {event.error}' if event.error else ''}",
+            ),
+            workload_id=event.id,
+            name=self.names.get(event.id),
+            **event.model_dump(exclude={"id"}, exclude_none=True),
+        )
+
+    def _log(self, record: LogRecord) -> None:
+        if not self.live:
+            self._lines.setdefault(record.workload_id, deque(maxlen=_KEPT_LINES)).append(record)
+            return
+        level = _level(record)
+        first, *rest = record.text.splitlines() or [""]
+        self._output.record(
+            "log",
+            [
+                self._line("log", _LEVEL_STYLES.get(level, "cyan"), record.workload_id, first),
+                *(f"{'':26}{line}" for line in rest),
+            ],
+            workload_id=record.workload_id,
+            name=self.names.get(record.workload_id),
+            stream=record.stream,
+            text=record.text,
+        )
+
+    def _line(self, word: str, style: str, workload_id: str, rest: str = "") -> Text:
+        time = datetime.now().astimezone().strftime("%H:%M:%S")
+        name = self.names.get(workload_id, workload_id)
+        return styled((f"{time}  ", "dim"), (f"{word:<8}", style), f"{name:<10}", rest)
+
+
+def _level(record: LogRecord) -> str:
+    fallback = "error" if record.stream == "stderr" else "info"
+    try:
+        entry = json_.loads(record.text)
+    except ValueError:
+        return fallback
+    level = entry.get("level") if isinstance(entry, Mapping) else None
+    return level if isinstance(level, str) else fallback
