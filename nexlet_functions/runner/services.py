@@ -190,13 +190,17 @@ class TriggerRefused(AgentError):
     Attributes:
         subject: the one that was refused.
         permission: what the server said, as it said it; "" where it was not the server that refused.
+        refused: all that were refused, subject and permission of each; the first is the one above.
     """
 
     status = 403
 
-    def __init__(self, subject: str, permission: str, text: str = "") -> None:
+    def __init__(
+        self, subject: str, permission: str, text: str = "", *, refused: Sequence[tuple[str, str]] = ()
+    ) -> None:
         self.subject = subject
         self.permission = permission
+        self.refused = tuple(refused) or ((subject, permission),)
         super().__init__(
             text
             or f"trigger {subject!r} refused: the server says {permission!r}\n"
