@@ -258,8 +258,6 @@ class Function:
         try:
             pool = Pool(means.zygote, program, self.limits, dispatcher, profile=self.profile)
             dispatcher.bind(pool)
-            # A message may come, and be answered, before the last subscription is confirmed.
-            dispatcher.answer_on(connection)
             self._pool, self._dispatcher = pool, dispatcher
             await pool.start()
         except LoadRefused as refused:
@@ -314,21 +312,35 @@ class Function:
         entrance = specs[0].sink
         assert entrance is not None, "each trigger has an entrance of its own"
         try:
-            registered = await services.register_trigger(self.workload_id, self.namespace, self._creds, specs, entrance)
+            await services.register_trigger(
+                self.workload_id,
+                self.namespace,
+                self._creds,
+                specs,
+                entrance,
+                # A message may come, and be answered, before the last subscription is confirmed.
+                on_connection=dispatcher.answer_on,
+            )
         except TriggerRefused as error:
-            number = next((n for n, trigger in enumerate(self.triggers) if trigger.subject == error.subject), None)
-            reason = f"the server says '{error.permission}'" if error.permission else error.text
-            raise Refusal(
-                Problem(
-                    f"'{error.subject}' may not be subscribed to: {reason}",
-                    f"triggers[{number}].subject" if number is not None and self.start_request.triggers else "",
-                    advice="the credentials of this workload need the permission to subscribe there: ask the operator",
-                    code="trigger-refused",
-                )
-            ) from None
+            raise Refusal(*self._refused_triggers(error)) from None
         except AgentError as error:
-            raise Refusal(Problem(error.text, "triggers", advice="try again", code="unreachable")) from None
-        dispatcher.answer_on(registered.connection)
+            reason = error.text.partition("\n")[0]
+            raise Refusal(Problem(reason, "triggers", advice="try again", code="unreachable")) from None
+
+    def _refused_triggers(self, error: TriggerRefused) -> list[Problem]:
+        """A problem for each trigger that the server turned down, at its place in the request."""
+        return [
+            Problem(
+                f"'{trigger.subject}' may not be subscribed to"
+                + (f": the server says '{permission}'" if permission else ""),
+                f"triggers[{number}].subject" if self.start_request.triggers else "",
+                advice="the credentials of this workload need the permission to subscribe there: ask the operator",
+                code="trigger-refused",
+            )
+            for number, trigger in enumerate(self.triggers)
+            for subject, permission in error.refused
+            if subject == trigger.subject
+        ]
 
     # --- the way out -----------------------------------------------------------------------------------------------
 
