@@ -7,7 +7,7 @@ protocols of their own; the runner looks for them with `isinstance`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from nexlet_models.registration import AgentHeartbeat, AgentSummary, RegisterAgentRequest
@@ -18,7 +18,16 @@ from nexlet_models.workloads import (
     WorkloadSummary,
 )
 
-__all__ = ["Agent", "AgentError", "ClosingAgent", "EventListener", "IngressAgent", "Refused", "WorkloadNotFound"]
+__all__ = [
+    "Agent",
+    "AgentError",
+    "ClosingAgent",
+    "DescribedAgent",
+    "EventListener",
+    "IngressAgent",
+    "Refused",
+    "WorkloadNotFound",
+]
 
 
 class Agent(Protocol):
@@ -80,6 +89,15 @@ class ClosingAgent(Protocol):
 
         Called once, last of all; the triggers, feeds and connections are still there.
         """
+        ...
+
+
+@runtime_checkable
+class DescribedAgent(Protocol):
+    """An agent that has something to show to whoever asks its micro service for information."""
+
+    def service_metadata(self) -> Mapping[str, str]:
+        """Shown by `$SRV.INFO`. Asked once a registration."""
         ...
 
 

@@ -31,7 +31,7 @@ from pydantic import SecretStr
 from nexlet_functions.errors import NexletFunctionsError
 from nexlet_functions.natsio.connection import Connection, Reply
 from nexlet_functions.natsio.credentials import Credentials, split_servers
-from nexlet_functions.natsio.errors import NatsioError, NoResponders
+from nexlet_functions.natsio.errors import ConnectFailed, NatsioError, NoResponders, PublishRefused
 from nexlet_functions.natsio.life import Options
 from nexlet_functions.runner.credentials import unusable
 
@@ -54,7 +54,8 @@ class RegistrationFailed(NexletFunctionsError):
     """The node did not take us.
 
     Attributes:
-        status: the node's code, as HTTP has them; 0 where it did not answer.
+        status: the node's code, as HTTP has them; 401 and 403 also where the server did not let us ask; 0 where
+            nobody answered.
     """
 
     code = "registration-failed"
@@ -205,11 +206,15 @@ async def register(
     try:
         connection = await Connection.open(credentials, name="nexlet-registration", options=options)
     except NatsioError as error:
-        raise RegistrationFailed(unusable("the registration", credentials, error)) from None
+        turned_down = isinstance(error, ConnectFailed) and error.refused
+        text = unusable("the registration", credentials, error)
+        raise RegistrationFailed(text, status=401 if turned_down else 0) from None
     try:
         reply = await connection.request(subjects.register(node_id, agent_id), offer.to_json(), timeout=timeout)
     except NoResponders:
         raise RegistrationFailed(f"node {node_id} is not there") from None
+    except PublishRefused as error:
+        raise RegistrationFailed(f"registering with node {node_id} is not permitted: {error}", status=403) from None
     except NatsioError as error:
         raise RegistrationFailed(f"registering with node {node_id} failed: {error}") from None
     finally:

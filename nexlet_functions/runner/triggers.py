@@ -16,7 +16,7 @@ from nexlet_functions.natsio.connection import Connection, Subscription
 from nexlet_functions.natsio.connections import Connections
 from nexlet_functions.natsio.credentials import Credentials
 from nexlet_functions.natsio.errors import CredentialsInvalid, NatsioError, SubscriptionRefused
-from nexlet_functions.natsio.sinks import MessageSink
+from nexlet_functions.natsio.sinks import BatchSink, MessageSink
 from nexlet_functions.runner.agent import AgentError
 from nexlet_functions.runner.credentials import CredentialsOf, unusable
 from nexlet_functions.runner.services import Registered, TriggerRefused, TriggerSpec
@@ -76,7 +76,7 @@ class Triggers:
         namespace: str,
         creds: NatsConnectionData,
         triggers: Sequence[TriggerSpec],
-        sink: MessageSink,
+        sink: MessageSink | BatchSink,
         on_connection: Callable[[Connection], None] | None,
     ) -> Registered:
         """See `Services.register_trigger`."""
@@ -111,7 +111,10 @@ class Triggers:
         if refused:
             lines = "\n".join(f"  {one}" for one in refused)
             raise TriggerRefused(
-                refused[0].subject, refused[0].permission, f"{len(refused)} of the triggers refused\n{lines}"
+                refused[0].subject,
+                refused[0].permission,
+                f"{len(refused)} of the triggers refused\n{lines}",
+                refused=[(one.subject, one.permission) for one in refused],
             )
 
     async def unregister(self, workload_id: str) -> None:
