@@ -2,7 +2,7 @@
 
 `FunctionAgent` keeps the register of what is deployed and the rules between functions: one id runs once, what a
 namespace may have, who may stop what. Each function sees to itself (`function.Function`). Work that outlives the
-request that began it (starting, draining, leaving after a lameduck) is in tasks that the agent owns and `close` ends.
+request that began it (starting, draining) is in tasks that the agent owns and `close` ends.
 """
 
 from __future__ import annotations
@@ -48,9 +48,6 @@ __all__ = ["FunctionAgent"]
 
 _log = structlog.stdlib.get_logger("nexlet_functions.functions")
 
-_SIDE_BY_SIDE = 32
-"""Replayed functions that load at a time: enough that a few which hang hold up nobody, few enough for two cores."""
-
 _KV_LIMIT = 10 * 1024
 """Bytes of a workload that the node's state `kv` keeps; a larger one it loses when it restarts, without a word."""
 
@@ -60,7 +57,7 @@ DESCRIPTION = "Runs Python functions on NATS subjects, each in locked processes 
 
 
 class FunctionAgent:
-    """Implements `nexlet_functions.runner.agent.Agent`."""
+    """Implements `Agent`, `ClosingAgent` and `DescribedAgent` of `nexlet_functions.runner.agent`."""
 
     def __init__(
         self, *, services: Services, zygote: Zygote, settings: SettingsHolder, key: CurveKey, version: str | None = None
@@ -95,11 +92,7 @@ class FunctionAgent:
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._leaving: set[Function] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._replays = asyncio.Semaphore(_SIDE_BY_SIDE)
         self._failed_replays: dict[str, str] = {}  # workload id to namespace
-        self._lameduck: asyncio.TimerHandle | None = None
-        self.ended = asyncio.Event()
-        """Set when a lameduck's delay is over and everything is drained: the nexlet may go."""
 
     # --- who we are ------------------------------------------------------------------------------------------------
 
@@ -154,6 +147,16 @@ class FunctionAgent:
             workload_count=len(self._functions),
             version=self._version,
         )
+
+    def service_metadata(self) -> dict[str, str]:
+        """See `DescribedAgent.service_metadata`."""
+        settings = self._settings.current
+        return {
+            "register_type": settings.register_type,
+            "default_profile": settings.default_profile,
+            "layers": ",".join(PROFILES[settings.default_profile].layers),
+            "xkey": self._key.public,
+        }
 
     # --- starting --------------------------------------------------------------------------------------------------
 
@@ -257,11 +260,7 @@ class FunctionAgent:
         """
         workload_id = function.workload_id
         try:
-            if existing:
-                async with self._replays:
-                    await function.start(existing=True)
-            else:
-                await function.start(existing=False)
+            await function.start(existing=existing)
         except Refusal as refusal:
             problems: Sequence[Problem] = refusal.problems
         except asyncio.CancelledError:
@@ -285,13 +284,13 @@ class FunctionAgent:
     def _tell_refusal(
         self, workload_id: str, asked: StartWorkloadRequest, problems: Sequence[Problem], *, existing: bool
     ) -> None:
-        """The operator's line about a function that is not started; one that is replayed again and again gets one."""
-        if existing and problems is not _STOPPED:
-            if workload_id in self._failed_replays:
-                return
-            self._failed_replays[workload_id] = asked.namespace
+        """The operator's line about a function that is not started. The runner has one about those that are replayed."""
+        if existing:
+            if problems is not _STOPPED:
+                self._failed_replays[workload_id] = asked.namespace
+            return
         _log.warning(
-            "function that ran before cannot be started" if existing else "function refused",
+            "function refused",
             workload_id=workload_id,
             namespace=asked.namespace,
             name=asked.name,
@@ -336,48 +335,47 @@ class FunctionAgent:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _leave(self, function: Function, *, forget: bool, failure: WorkloadFailure | None = None) -> None:
+    async def _leave(
+        self, function: Function, *, forget: bool, failure: WorkloadFailure | None = None, grace: float | None = None
+    ) -> None:
+        grace = self._settings.current.grace if grace is None else grace
         try:
-            await function.leave(self._settings.current.grace, failure=failure, forget=forget)
+            await function.leave(grace, failure=failure, forget=forget)
         finally:
             self._leaving.discard(function)
 
     async def set_lameduck(self, delay: float) -> None:
-        """See `Agent.set_lameduck`. When the delay is over, everything is drained and `ended` is set."""
-        if self._state is AgentState.STOPPING:
-            return
-        self._state = AgentState.LAMEDUCK
-        self._services.heartbeat_soon()
-        if self._lameduck is not None:
-            self._lameduck.cancel()  # said again: the newest delay counts
-        loop = asyncio.get_running_loop()
-        self._lameduck = loop.call_later(delay, lambda: self._own(self._leave_all(), "lameduck"))
+        """See `Agent.set_lameduck`. What runs is served on; when the delay is over the runner calls `close`."""
+        if self._state is AgentState.RUNNING:
+            self._state = AgentState.LAMEDUCK
+            self._services.heartbeat_soon()
         _log.info("lameduck: no new functions from now on", delay=delay)
 
-    async def _leave_all(self) -> None:
-        await self._drain(WorkloadFailure(code="503", message="the node went into lameduck"))
-        self.ended.set()
-
-    async def close(self) -> None:
-        """End everything: no new functions, subscriptions first, then what runs within the grace, then the workers.
+    async def close(self, grace: float | None = None) -> None:
+        """End everything: no new functions, subscriptions first, then what runs, then the workers.
 
         Workloads stay deployed as far as the node is concerned: a restarted nexlet is given them again.
+
+        Args:
+            grace: seconds for what runs; None means the settings'.
         """
-        self._state = AgentState.STOPPING
-        self._services.heartbeat_soon()
-        if self._lameduck is not None:
-            self._lameduck.cancel()
-        await self._drain(WorkloadFailure(code="503", message="its nexlet was shut down"))
+        if self._state is AgentState.RUNNING:
+            self._state = AgentState.STOPPING
+            self._services.heartbeat_soon()
+        lameduck = self._state is AgentState.LAMEDUCK
+        reason = "its nexlet went into lameduck" if lameduck else "its nexlet was shut down"
+        await self._drain(WorkloadFailure(code="503", message=reason), grace)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _drain(self, failure: WorkloadFailure) -> None:
+    async def _drain(self, failure: WorkloadFailure, grace: float | None) -> None:
         await self._stop_starting(list(self._starting.values()))
         functions = list(self._functions.values())
         self._functions.clear()
         self._leaving.update(functions)
         stopped = await asyncio.gather(*(function.stop_listening() for function in functions), return_exceptions=True)
         left = await asyncio.gather(
-            *(self._leave(function, forget=False, failure=failure) for function in functions), return_exceptions=True
+            *(self._leave(function, forget=False, failure=failure, grace=grace) for function in functions),
+            return_exceptions=True,
         )
         for function, outcomes in zip(functions, zip(stopped, left, strict=True), strict=True):
             for outcome in outcomes:

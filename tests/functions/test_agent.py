@@ -501,18 +501,14 @@ class TestRecovery:
             await bench.start(existing=True, uri=self.URI, triggers=["greet"])
             assert (await bench.ask("greet")).data == b"second"
 
-    async def test_one_that_cannot_start_is_told_once_and_holds_up_nobody(self, bench: AgentBench) -> None:
-        with structlog.testing.capture_logs() as logs:
-            for _ in range(2):
-                outcomes = await asyncio.gather(
-                    bench.start("W1", existing=True, source="import os\n", triggers=["bad"]),
-                    bench.start("W2", existing=True, source=ENDLESS, limits={"load_timeout": "200ms"}),
-                    bench.start("W3", existing=True, triggers=["good"]),
-                    return_exceptions=True,
-                )
-                assert [isinstance(outcome, Refused) for outcome in outcomes] == [True, True, False]
-        told = [entry["workload_id"] for entry in logs if "cannot be started" in entry["event"]]
-        assert sorted(told) == ["W1", "W2"]
+    async def test_one_that_cannot_start_holds_up_nobody(self, bench: AgentBench) -> None:
+        outcomes = await asyncio.gather(
+            bench.start("W1", existing=True, source="import os\n", triggers=["bad"]),
+            bench.start("W2", existing=True, source=ENDLESS, limits={"load_timeout": "200ms"}),
+            bench.start("W3", existing=True, triggers=["good"]),
+            return_exceptions=True,
+        )
+        assert [isinstance(outcome, Refused) for outcome in outcomes] == [True, True, False]
         assert (await bench.ask("good")).data == b"hello, world"
 
     async def test_one_that_cannot_start_can_be_stopped(self, bench: AgentBench) -> None:
@@ -544,12 +540,10 @@ class TestLeaving:
         refused = await bench.refusal("W2")
         assert refused.status == 503
         assert (await bench.ask("greet")).data == b"hello, world"
-        assert not bench.agent.ended.is_set()
-        await bench.agent.set_lameduck(0.0)
-        await asyncio.wait_for(bench.agent.ended.wait(), 10)
+        await bench.agent.close(grace=1.0)
         assert await bench.silent("greet")
         event = await bench.event("WORKLOADSTOPPED")
-        assert event["error"]["code"] == "503"
+        assert event["error"] == {"code": "503", "message": "its nexlet went into lameduck"}
 
     async def test_closing_ends_starts_and_finishes_what_runs(self, bench: AgentBench) -> None:
         await bench.start("W1", source=SLOW, triggers=["slow"])
