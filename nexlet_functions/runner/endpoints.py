@@ -30,6 +30,7 @@ from nexlet_models.workloads import (
 )
 
 from nexlet_functions.natsio.connection import Connection
+from nexlet_functions.natsio.protocol import clean_header_value
 from nexlet_functions.runner.agent import Agent, AgentError, EventListener, IngressAgent, WorkloadNotFound
 from nexlet_functions.runner.micro import Answer, Endpoint, Failure, Request, new_id
 
@@ -131,7 +132,7 @@ class Endpoints:
             error_id = new_id()
             _log.info(
                 "start refused", workload_id=workload_id, name=name, status=error.status, error_id=error_id,
-                reason=error.text.partition("\n")[0],
+                reason=clean_header_value(error.text.partition("\n")[0]),
             )  # fmt: skip
             refusal = StartWorkloadResponse(id=workload_id, name=name, error=error.text[:_MAX_ERROR], error_id=error_id)
             raise Failure(error.status, error.text, refusal.to_json()) from None
