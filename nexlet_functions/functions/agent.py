@@ -284,7 +284,7 @@ class FunctionAgent:
     def _tell_refusal(
         self, workload_id: str, asked: StartWorkloadRequest, problems: Sequence[Problem], *, existing: bool
     ) -> None:
-        """The operator's line about a function that is not started. The runner has one about those that are replayed."""
+        """The operator's line about a function that is not started. About replayed ones the runner has a line."""
         if existing:
             if problems is not _STOPPED:
                 self._failed_replays[workload_id] = asked.namespace
