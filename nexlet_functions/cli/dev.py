@@ -197,7 +197,7 @@ class _Session:
         return fine
 
     async def _start_equipment(self, stack: AsyncExitStack) -> None:
-        from nexlet_functions.devnode import DevNode
+        from nexlet_functions.devnode.node import DevNode
         from nexlet_functions.devnode.server import EmbeddedServer, ServerNotFound
         from nexlet_functions.nexlet import Nexlet
         from nexlet_functions.settings import Settings, SettingsHolder
@@ -214,9 +214,8 @@ class _Session:
         self._banner()
         await stack.enter_async_context(await DevNode.start(server.url))
         settings = Settings(servers=(server.url,), no_state=True, secrets_dir=self._secrets, grace=GRACE)
-        nexlet = await Nexlet.start(SettingsHolder(settings))
-        stack.push_async_callback(nexlet.stop)
-        await nexlet.registered()
+        nexlet = await stack.enter_async_context(await Nexlet.start(SettingsHolder(settings)))
+        await nexlet.wait_registered()
 
     def _choose_port(self) -> int:
         if self._port is not None:

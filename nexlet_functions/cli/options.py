@@ -100,16 +100,17 @@ def setting_flags(**panels: tuple[str, ...]) -> Callable[[Callable[..., None]], 
                     inspect.Parameter(
                         name,
                         inspect.Parameter.KEYWORD_ONLY,
-                        default=None,
+                        # Shown in `--help`; what was not given is left to `Settings`.
+                        default=False if is_flag else _shown(default) or None,
                         annotation=Annotated[
-                            bool | None if is_flag else str | None,
+                            bool if is_flag else str | None,
                             typer.Option(
                                 *(flag(name), *_ALIASES.get(name, ())),
                                 envvar=[variable(name), *_FURTHER_VARIABLES.get(name, ())],
                                 help=_sentence(field.description or ""),
                                 rich_help_panel=panel.replace("_", " "),
                                 metavar=None if is_flag else _METAVARS.get(name, "TEXT"),
-                                show_default=_shown(default) or False,
+                                show_default=bool(_shown(default)),
                             ),
                         ],
                     )

@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 
 from nexlet_functions.devnode.server import EmbeddedServer
 from tests.support.cli import environment, nexfn
+from tests.support.settle import settle
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ async def client(nats_server: EmbeddedServer) -> AsyncIterator[Client]:
     await connection.subscribe("echo", cb=echo)
     await connection.subscribe("fail", cb=fail)
     await connection.subscribe("silent", cb=silent)
-    await connection.flush()
+    await settle(connection)
     yield connection
     await connection.close()
 
@@ -108,7 +109,7 @@ async def test_the_payload_may_come_from_a_file_or_from_standard_input(
 
 async def test_without_reply_a_message_is_published(client: Client, nats_server: EmbeddedServer) -> None:
     heard = await client.subscribe("fire")
-    await client.flush()
+    await settle(client)
     ended = await nexfn("invoke", "--no-reply", "-s", nats_server.url, "fire", "data", "-H", "A: b")
     assert ended.code == 0
     assert ended.records == [{"type": "published", "subject": "fire"}]

@@ -1,0 +1,159 @@
+"""The nexlet, put together: zygote, runner and function agent, from one set of settings.
+
+`Nexlet` is what `up` runs and what `dev` and programs embed. The zygote comes first: it is started before anything here
+has connected anywhere, so that no process of a function can inherit a socket or a secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import structlog
+from nexlet_sandboxes.profiles import PROFILES
+from nexlet_sandboxes.zygote import Zygote
+
+from nexlet_functions.functions.agent import FunctionAgent
+from nexlet_functions.functions.keys import CurveKey
+from nexlet_functions.runner.registration import LocalRegistration, local_registration
+from nexlet_functions.runner.runner import Runner, RunnerSettings
+from nexlet_functions.runner.secrets import FolderSecrets
+from nexlet_functions.runner.services import Services
+from nexlet_functions.settings import SettingsHolder, state_directory
+
+__all__ = ["Nexlet"]
+
+_log = structlog.stdlib.get_logger("nexlet_functions")
+
+XKEY_FILE = "xkey.seed"
+"""The curve key's file in the agent's part of the state directory."""
+
+
+class Nexlet:
+    """A running nexlet; an async context manager.
+
+    Attributes:
+        runner: its runner, for ids and connections.
+    """
+
+    def __init__(
+        self,
+        settings: SettingsHolder,
+        zygote: Zygote,
+        *,
+        registration: LocalRegistration | None,
+        state_folder: Path | None,
+    ) -> None:
+        """Use `start`."""
+        current = settings.current
+        self._settings = settings
+        self._zygote = zygote
+        self.runner = Runner(
+            self._agent,
+            credentials=None if registration is not None else current.credentials(),
+            registration=registration,
+            nexus=current.nexus,
+            credentials_of=lambda namespace: settings.current.namespace_credentials(namespace),
+            secrets=FolderSecrets(current.secrets_dir) if current.secrets_dir is not None else None,
+            state_folder=state_folder,
+            settings=RunnerSettings(grace=current.grace),
+        )
+        self._running = asyncio.create_task(self.runner.run(), name="nexlet")
+
+    @classmethod
+    async def start(cls, settings: SettingsHolder, *, environment: Mapping[str, str] | None = None) -> Self:
+        """Start everything. Connecting and registering go on in the background, for as long as it takes.
+
+        Args:
+            settings: what it runs with; may be read again while it runs.
+            environment: of the process, where a node that starts its agents says so, and systemd its state directory.
+
+        Raises:
+            ZygoteError: no process for workers can be started.
+            CredentialsInvalid: a file with credentials cannot be read.
+            RegistrationFailed: the environment is half of what a node gives to an agent.
+        """
+        environment = environment or {}
+        registration = local_registration(environment)
+        state_folder = state_directory(
+            settings.current, environment, root=os.geteuid() == 0, started_by_node=registration is not None
+        )
+        zygote = await Zygote.start(on_restart=_tell_restart)
+        try:
+            nexlet = cls(settings, zygote, registration=registration, state_folder=state_folder)
+        except BaseException:
+            await zygote.close()
+            raise
+        current = settings.current
+        _log.info(
+            "nexlet starts",
+            register_type=current.register_type,
+            nexus=current.nexus,
+            by="the node" if registration is not None else "itself",
+            servers=None if registration is not None else list(current.credentials().addresses),
+            state=str(state_folder) if state_folder is not None else "none is kept",
+            profile=current.default_profile,
+            layers=list(PROFILES[current.default_profile].layers),
+        )
+        return nexlet
+
+    async def wait_registered(self) -> None:
+        """Return once a node knows us and can send us work.
+
+        Raises:
+            NexletFunctionsError: what `wait` raises, where it ends before.
+        """
+        registered = asyncio.ensure_future(self.runner.wait_registered())
+        try:
+            await asyncio.wait((registered, self._running), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            registered.cancel()
+        if self._running.done():
+            self._running.result()
+
+    async def wait(self) -> None:
+        """Return when it has ended: it was stopped, or the delay of a lameduck is over.
+
+        Raises:
+            RegistrationFailed: the node that started us refuses us, or what we offer cannot be registered.
+            StateUnusable, KeyUnusable: a file of the state directory cannot be used.
+        """
+        await asyncio.shield(self._running)
+
+    def stop_soon(self) -> None:
+        """Begin to end, for signal handlers: no new work, what runs gets the grace of the settings."""
+        self.runner.stop_soon()
+
+    async def close(self) -> None:
+        """End in order, workers last. What `wait` would raise is not raised here."""
+        self.runner.stop_soon()
+        await asyncio.gather(self._running, return_exceptions=True)
+        await self._zygote.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _agent(self, services: Services) -> FunctionAgent:
+        return FunctionAgent(
+            services=services, zygote=self._zygote, settings=self._settings, key=self._key(services.state_folder)
+        )
+
+    def _key(self, folder: Path | None) -> CurveKey:
+        """The curve key: the operator's file, the one that was kept, or one for this run alone."""
+        file = self._settings.current.xkey_file or (folder / XKEY_FILE if folder is not None else None)
+        if file is None:
+            return CurveKey.generate()
+        key, made = CurveKey.load(file)
+        if made:
+            _log.info("a curve key was made", file=str(file), public=key.public)
+        return key
+
+
+def _tell_restart(reason: str) -> None:
+    _log.error("the process that makes workers ended and is started again", reason=reason)
