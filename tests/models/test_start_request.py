@@ -142,7 +142,7 @@ TEXTS = [
     "secret://a/b", "X" + "A" * 55, "eGt2MQ==", "eGt2MQ=", "strict", "isolated", "none", "a" * 256, "b" * 1025,
 ]  # fmt: skip
 text = st.sampled_from(TEXTS) | st.text(st.characters(codec="utf-8"), max_size=8)
-junk = st.none() | st.booleans() | st.integers(-3, 70000) | st.floats(-3, 3) | text | st.just([]) | st.just({})
+junk: st.SearchStrategy[Any] = st.none() | st.booleans() | st.integers(-3, 70000) | st.floats(-3, 3) | text | st.just([]) | st.just({})
 
 
 def keyed(model: Any, values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -150,7 +150,7 @@ def keyed(model: Any, values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[
     return st.dictionaries(keys, values, max_size=4)
 
 
-trigger = text | keyed(Trigger, text | junk) | junk
+trigger: st.SearchStrategy[Any] = text | keyed(Trigger, text | junk) | junk
 parts: dict[str, st.SearchStrategy[Any]] = {
     "source": st.just(SOURCE) | junk,
     "uri": text,
@@ -209,7 +209,8 @@ def test_hand_made_requests_have_the_same_verdict(name: str) -> None:
     elif name in ("files", "environment"):
         places = [lambda value: {value: "x"}, lambda value: {"a.py": value}, lambda value: {"A": value}]
     for place in places:
-        for value in [*TEXTS, None, True, 0, 1, -1, 1.0, 1.5, [], {}]:
+        values: list[Any] = [*TEXTS, None, True, 0, 1, -1, 1.0, 1.5, [], {}]
+        for value in values:
             try:
                 built = place(value)
             except TypeError:
