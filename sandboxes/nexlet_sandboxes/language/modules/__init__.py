@@ -1,0 +1,28 @@
+"""What `import` gives to a function: proxies of some modules of the standard library, name by name.
+
+`table` has the list, `safe` our versions of what reaches too far as it is, `proxy` the objects that authors see, and
+`audit` tells an operator what a module of their own choice would lead to.
+"""
+
+from __future__ import annotations
+
+from .audit import audit, operator_proxy
+from .offer import listing, missing, names, preload, proxy, reseed
+from .proxy import ModuleProxy, Sealed, make_proxy
+from .table import ALLOWED, Module
+
+__all__ = [
+    "ALLOWED",
+    "Module",
+    "ModuleProxy",
+    "Sealed",
+    "audit",
+    "listing",
+    "make_proxy",
+    "missing",
+    "names",
+    "operator_proxy",
+    "preload",
+    "proxy",
+    "reseed",
+]

@@ -1,0 +1,103 @@
+"""The table put to use: names, proxies, and getting everything into memory before a worker is forked.
+
+Proxies that need no host are made once in a process and shared by all that is forked from it. Those with a part that
+does (`time.sleep`, `logging`) are made once for a host.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from typing import TYPE_CHECKING
+
+from .proxy import ModuleProxy, make_proxy
+from .safe import randomness, zones
+from .table import ALLOWED
+
+if TYPE_CHECKING:
+    from ..host import Host
+
+__all__ = ["listing", "missing", "names", "preload", "proxy", "reseed"]
+
+_shared: dict[str, ModuleProxy] = {}
+_hosted: list[tuple[Host, dict[str, ModuleProxy]]] = []
+
+
+def names(name: str) -> frozenset[str] | None:
+    """What `from name import ...` may name; None where the module is not allowed at all."""
+    row = ALLOWED.get(name)
+    return None if row is None else frozenset(given for given in row.all_names() if row.has(given))
+
+
+def missing(name: str, wanted: str) -> str:
+    """What to write instead of a name that an allowed module does not give; "" where there is no better advice."""
+    row = ALLOWED.get(name)
+    return "" if row is None else row.missing.get(wanted, "")
+
+
+def listing() -> dict[str, list[str]]:
+    """Every allowed module with its names, both sorted: what the command `modules` prints."""
+    return {name: sorted(names(name) or ()) for name in sorted(ALLOWED)}
+
+
+def proxy(name: str, host: Host) -> ModuleProxy | None:
+    """The module of that name as a function sees it, always the same object; None where it is not allowed."""
+    row = ALLOWED.get(name)
+    if row is None:
+        return None
+    if row.hosted is None:
+        kept = _shared
+    else:
+        # A process serves one host; where another one comes (tests), the first one's modules are let go.
+        if not _hosted or _hosted[0][0] is not host:
+            _hosted[:] = [(host, {})]
+        kept = _hosted[0][1]
+    found = kept.get(name)
+    if found is None:
+        values = row.plain_values(name)
+        if row.ours is not None:
+            values.update(row.ours())
+        if row.hosted is not None:
+            values.update(row.hosted(host))
+        for child in row.children:
+            values[child] = proxy(f"{name}.{child}", host)
+        found = kept[name] = make_proxy(name, values)
+    return found
+
+
+def preload() -> None:
+    """Imports every allowed module and reads the time zones, so that a worker forked afterwards needs no file for it."""
+    for name, row in ALLOWED.items():
+        if row.hosted is None:
+            proxy(name, _NOBODY)
+        else:
+            row.plain_values(name)
+    zones.load()
+    # Both read or import something the first time they are called, and then never again.
+    time.localtime()
+    datetime.datetime.strptime("2000", "%Y").replace(tzinfo=datetime.UTC)
+
+
+def reseed() -> None:
+    """Gives this process random numbers of its own. To be called first thing after a fork."""
+    randomness.reseed()
+
+
+class _Nobody:
+    """The host of modules that need none."""
+
+    builtins: dict[str, object] = {}
+    modules: dict[str, dict[str, object]] = {}
+    memory_exceeded = False
+
+    def write(self, stream: str, text: str) -> None:
+        raise AssertionError("a module without a host part wrote")
+
+    def log(self, level: str, message: str, fields: dict[str, object]) -> None:
+        raise AssertionError("a module without a host part logged")
+
+    def remaining(self) -> float:
+        raise AssertionError("a module without a host part asked for the time")
+
+
+_NOBODY = _Nobody()
