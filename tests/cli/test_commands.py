@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from nexlet_functions.cli.app import COMMANDS, load_command
 from nexlet_functions.cli.exits import Exit
@@ -32,22 +31,18 @@ def options(command: str) -> dict[str, Any]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_has_an_environment_twin(command: str) -> None:
     for name, option in options(command).items():
-        variables = [option.envvar] if isinstance(option.envvar, str) else option.envvar or []
-        if name == "header":
+        if name == "header":  # a list with spaces in its values, which is read by ourselves
             assert "NEXFN_HEADER" in option.help
             continue
-        longest = max((each for each in option.opts if each.startswith("--")), key=lambda each: each in variables)
-        expected = {f"NEXFN_{each.removeprefix('--').replace('-', '_').upper()}" for each in option.opts}
-        assert expected & set(variables), f"{command} {longest}"
+        variables = [option.envvar] if isinstance(option.envvar, str) else option.envvar or []
+        twins = {f"NEXFN_{each.lstrip('-').replace('-', '_').upper()}" for each in option.opts}
+        assert twins & set(variables), f"{command} {option.opts}"
 
 
 def test_up_has_an_option_for_every_setting_that_is_neither_secret_nor_a_table() -> None:
     in_the_file_alone = {"modules", "defaults", "namespaces"}
     secret = {"password", "token"}
     assert set(options("up")) == set(Settings.model_fields) - in_the_file_alone - secret
-    for name in in_the_file_alone:
-        annotation = str(Settings.model_fields[name].annotation)
-        assert "dict" in annotation or issubclass(Settings.model_fields[name].annotation or str, BaseModel)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,0 +1,131 @@
+"""`nexfn check`, `pack` and `modules` as processes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.cli import environment, nexfn
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "samples"
+
+
+@pytest.fixture
+def greet(tmp_path: Path) -> Path:
+    """A copy of the sample to do things to."""
+    shutil.copytree(SAMPLES / "greet", tmp_path / "greet")
+    return tmp_path / "greet"
+
+
+async def test_every_sample_is_fine() -> None:
+    ended = await nexfn("check", SAMPLES)
+    assert ended.code == 0, ended.out
+    assert len(ended.records) == len(list(SAMPLES.glob("*/Nexfile")))
+    assert all(record["ok"] and record["load_ms"] > 0 and record["events"] for record in ended.records)
+
+
+async def test_a_refusal_reads_like_a_compilers(greet: Path) -> None:
+    (greet / "function.py").write_text("import os\n\n\ndef handler(event, context):\n    return event.__class__\n")
+    ended = await nexfn("check", "--text", greet)
+    assert ended.code == 1
+    lines = ended.out.splitlines()
+    assert lines[0] == "error: greet refused: 2 problems"
+    assert lines[1].startswith("  function.py:1:")
+    assert "'os'" in lines[1]
+    assert lines[2:4] == ["    1 | import os", lines[3]]
+    assert set(lines[3]) == {" ", "|", "^"}
+    assert any(line.startswith("  function.py:5:") for line in lines)
+
+
+async def test_problems_are_told_as_json(greet: Path) -> None:
+    (greet / "function.py").write_text("def handle(event, context):\n    return 1\n")
+    (greet / "Nexfile").write_text((greet / "Nexfile").read_text().replace("greet.hello", "greet hello"))
+    (greet / "events" / "ada.json").write_text("{'no': json}")
+    ended = await nexfn("check", greet)
+    assert ended.code == 1
+    (record,) = ended.records
+    places = [problem["place"] for problem in record["problems"]]
+    assert places == ["Nexfile", "events/ada.json"]
+    assert record["problems"][0]["source_line"] == "    - greet hello"
+
+
+async def test_a_module_that_fails_by_running_is_found_by_loading_it(greet: Path) -> None:
+    (greet / "function.py").write_text("RATE = 1 / 0\n\n\ndef handler(event, context):\n    return RATE\n")
+    ended = await nexfn("check", greet)
+    assert ended.code == 1
+    (problem,) = ended.records[0]["problems"]
+    assert "ZeroDivisionError" in problem["message"]
+    assert (problem["place"], problem["line"], problem["source_line"]) == ("function.py", 1, "RATE = 1 / 0")
+    assert (await nexfn("check", "--no-load", greet)).code == 0
+
+
+async def test_a_module_that_hangs_is_given_up(greet: Path) -> None:
+    (greet / "function.py").write_text("while True:\n    pass\n\n\ndef handler(event, context):\n    pass\n")
+    (greet / "Nexfile").write_text((greet / "Nexfile").read_text() + "  limits: {load_timeout: 300ms}\n")
+    ended = await nexfn("check", greet)
+    assert ended.code == 1
+    assert ended.records[0]["problems"]
+
+
+async def test_one_that_is_refused_does_not_hide_the_others(greet: Path) -> None:
+    shutil.copytree(greet, greet.parent / "other")
+    (greet / "Nexfile").write_text("")
+    ended = await nexfn("check", greet.parent)
+    assert ended.code == 1
+    assert [(Path(record["folder"]).name, record["ok"]) for record in ended.records] == [
+        ("greet", False),
+        ("other", True),
+    ]
+
+
+async def test_nothing_to_check_is_said(tmp_path: Path) -> None:
+    ended = await nexfn("check", tmp_path)
+    assert (ended.code, ended.error["problems"][0]["code"]) == (1, "nexfile-missing")
+
+
+async def test_pack_prints_what_nex_takes(greet: Path) -> None:
+    ended = await nexfn("pack", greet)
+    assert ended.code == 0
+    nexfile = yaml.safe_load(ended.out)
+    assert nexfile["start_request"]["source"] == (greet / "function.py").read_text()
+    assert "source_file" not in nexfile["start_request"]
+
+
+async def test_pack_brings_helper_modules_along() -> None:
+    nexfile = yaml.safe_load((await nexfn("pack", SAMPLES / "units")).out)
+    assert list(nexfile["start_request"]["files"]) == ["quantities.py"]
+
+
+async def test_pack_writes_a_file(greet: Path, tmp_path: Path) -> None:
+    file = tmp_path / "packed.yaml"
+    ended = await nexfn("pack", greet, "-o", file)
+    assert ended.records == [{"type": "packed", "name": "greet", "file": str(file), "bytes": len(file.read_bytes())}]
+    assert file.read_text() == (await nexfn("pack", greet)).out
+    assert (await nexfn("pack", greet, env=environment(NEXFN_OUTPUT=str(tmp_path / "by-variable")))).code == 0
+    assert (tmp_path / "by-variable").read_text() == file.read_text()
+
+
+async def test_pack_refuses_what_cannot_be_deployed(greet: Path, tmp_path: Path) -> None:
+    (greet / "function.py").unlink()
+    ended = await nexfn("pack", greet)
+    assert (ended.code, ended.out, ended.error["problems"][0]["code"]) == (1, "", "file-missing")
+    assert (await nexfn("pack", SAMPLES)).error["code"] == "several-functions"
+    shutil.copy(SAMPLES / "greet" / "function.py", greet)
+    ended = await nexfn("pack", greet, "-o", tmp_path / "no" / "such" / "folder")
+    assert (ended.code, ended.error["code"]) == (2, "not-written")
+
+
+async def test_modules_lists_what_may_be_imported() -> None:
+    records = (await nexfn("modules")).records
+    listing = {record["module"]: record["names"] for record in records}
+    assert {"json", "re", "decimal", "datetime", "urllib.parse", "zoneinfo"} <= set(listing)
+    assert "os" not in listing
+    assert "dumps" in listing["json"]
+    text = await nexfn("modules", "--text", "statistics", "json")
+    assert [line for line in text.out.splitlines() if not line.startswith(" ")] == ["statistics", "json"]
+    refused = await nexfn("modules", "os")
+    assert (refused.code, refused.error["code"]) == (1, "module-not-allowed")

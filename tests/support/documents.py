@@ -1,0 +1,172 @@
+"""Documents that are tried out: the files they show are written, the commands they show are run.
+
+A fenced block whose info string has `file=NAME` is written to that file. A `console` block has commands, each after
+`$ `, and below each what it prints; `...` stands for anything, as in doctest. Commands run in a folder of their own,
+with the environment's `bin` first on PATH, and as on a terminal (`NEXFN_JSON=0`). `nats://127.0.0.1:4222` stands for
+the server of the test. What runs until it is ended (`nexfn dev`, `nexfn up`, `nex node up`) goes on in the background.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import doctest
+import os
+import re
+import signal
+import sysconfig
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.cli import environment
+
+__all__ = ["Background", "Command", "Shown", "Walk", "blocks"]
+
+STATED_URL = "nats://127.0.0.1:4222"
+_FENCE = re.compile(r"^```(.*?)\n(.*?)^```$", re.M | re.S)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a `console` block, and what the document says that it prints."""
+
+    line: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A fenced block: a file to write, commands to run, or neither."""
+
+    file: str
+    text: str
+    commands: tuple[Command, ...]
+
+
+def blocks(document: str) -> Iterator[Shown]:
+    """The fenced blocks of a Markdown text, in order."""
+    for info, text in _FENCE.findall(document):
+        file = re.search(r"\bfile=(\S+)", info)
+        commands = tuple(_commands(text)) if info.split()[:1] == ["console"] else ()
+        yield Shown(file[1] if file else "", text, commands)
+
+
+def _commands(text: str) -> Iterator[Command]:
+    for part in re.split(r"^\$ ", text, flags=re.M)[1:]:
+        line, _, expected = part.partition("\n")
+        yield Command(line, expected)
+
+
+class Background:
+    """A command that goes on until it is ended."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.out = ""
+
+    async def until(self, expected: str, timeout: float = 60.0) -> None:
+        """Read what it prints until that is what was expected."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(timeout):
+            while not matches(expected, self.out):
+                line = await self.process.stdout.readline()
+                assert line, f"it ended, having printed:\n{self.out}"
+                self.out += line.decode()
+
+    async def end(self) -> int:
+        """Ctrl-C, and the exit code."""
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGINT)
+        await asyncio.wait_for(self.process.communicate(), 30)
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+
+def matches(expected: str, got: str) -> bool:
+    return doctest.OutputChecker().check_output(expected, got, doctest.ELLIPSIS)
+
+
+Equivalent = Callable[["Walk", Command], Awaitable[None]]
+
+
+class Walk:
+    """Walks through a document in a folder of its own.
+
+    Attributes:
+        folder: where commands run.
+        url: of the server that `nats://127.0.0.1:4222` stands for; "" for the one that `nexfn dev` starts.
+        ran: every command that was run or had its equivalent run.
+    """
+
+    def __init__(self, folder: Path, *, url: str = "", equivalents: dict[str, Equivalent] | None = None) -> None:
+        """`equivalents`: the beginning of a command line to what is done in its place."""
+        self.folder = folder
+        self.url = url
+        self.ran: list[str] = []
+        self._equivalents = equivalents or {}
+        self._background: list[Background] = []
+        scripts = sysconfig.get_path("scripts")
+        self._environment = environment(
+            PATH=f"{scripts}{os.pathsep}{os.environ['PATH']}", NEXFN_JSON="0", NEXFN_PORT="0", NEXFN_NO_STATE="1"
+        )
+
+    async def through(self, document: str) -> None:
+        """All of it; whatever runs in the background is ended afterwards, and must end with 0."""
+        try:
+            for block in blocks(document):
+                if block.file:
+                    file = self.folder / block.file
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_text(block.text)
+                for command in block.commands:
+                    await self.run(command)
+        finally:
+            await self.end_background()
+
+    async def run(self, command: Command) -> None:
+        """One command, or its equivalent."""
+        self.ran.append(command.line)
+        for beginning, equivalent in self._equivalents.items():
+            if command.line.startswith(beginning):
+                await equivalent(self, command)
+                return
+        if re.match(r"nexfn (dev|up)\b", command.line) or command.line.startswith("nex node up"):
+            await self._start(command)
+            return
+        process = await self._shell(command.line)
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+        got = out.decode() + err.decode()
+        assert matches(command.expected, got), f"$ {command.line}\nexpected:\n{command.expected}\ngot:\n{got}"
+
+    async def output(self, line: str) -> str:
+        """What a command prints; it must end with 0."""
+        process = await self._shell(line)
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+        assert process.returncode == 0, err.decode()
+        return out.decode()
+
+    async def end_background(self) -> None:
+        """End what runs in the background, the newest first."""
+        while self._background:
+            assert await self._background.pop().end() == 0
+
+    async def _start(self, command: Command) -> None:
+        background = Background(await self._shell(f"exec {command.line}"))
+        self._background.append(background)
+        if command.line.startswith("nexfn dev"):
+            await background.until("...ready: ...", timeout=60)
+            found = re.search(r"nats://\S+", background.out)
+            assert found is not None, background.out
+            self._environment["NATS_URL"] = found[0]
+        await background.until(command.expected)
+
+    async def _shell(self, line: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_shell(
+            line.replace(STATED_URL, self.url or STATED_URL),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=self._environment,
+            cwd=self.folder,
+            start_new_session=True,
+        )
