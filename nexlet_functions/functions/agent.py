@@ -51,6 +51,9 @@ _log = structlog.stdlib.get_logger("nexlet_functions.functions")
 _KV_LIMIT = 10 * 1024
 """Bytes of a workload that the node's state `kv` keeps; a larger one it loses when it restarts, without a word."""
 
+_START_DEADLINE = 55.0
+"""Seconds for a start in all. The node waits a minute, and would then take for failed what came to run after all."""
+
 _STOPPED = (Problem("it was stopped while it was starting", advice="deploy it again", code="stopped"),)
 
 DESCRIPTION = "Runs Python functions on NATS subjects, each in locked processes of its own"
@@ -92,12 +95,16 @@ class FunctionAgent:
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._leaving: set[Function] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._tidied = False
         self._failed_replays: dict[str, str] = {}  # workload id to namespace
 
     # --- who we are ------------------------------------------------------------------------------------------------
 
     async def register(self) -> RegisterAgentRequest:
         """See `Agent.register`."""
+        if not self._tidied:
+            self._tidied = True
+            self._own(self._tidy(), "tidy pinned sources")
         settings = self._settings.current
         return RegisterAgentRequest(
             name=settings.name,
@@ -109,6 +116,11 @@ class FunctionAgent:
             start_request_schema=open_schema(),
             supported_lifecycles=(WorkloadLifecycle.FUNCTION,),
         )
+
+    async def _tidy(self) -> None:
+        forgotten = await self._means.pins.forget_old()
+        if forgotten:
+            _log.info("pinned sources forgotten that no workload used for long", count=forgotten)
 
     async def heartbeat(self) -> AgentHeartbeat:
         """See `Agent.heartbeat`. The data is a JSON object with counts over all functions."""
@@ -260,9 +272,18 @@ class FunctionAgent:
         """
         workload_id = function.workload_id
         try:
-            await function.start(existing=existing)
+            async with asyncio.timeout(_START_DEADLINE):
+                await function.start(existing=existing)
         except Refusal as refusal:
             problems: Sequence[Problem] = refusal.problems
+        except TimeoutError:
+            problems = [
+                Problem(
+                    f"it did not start within {_START_DEADLINE:g} s",
+                    advice="try again; if it stays so, ask the operator of the nexlet",
+                    code="unreachable",
+                )
+            ]
         except asyncio.CancelledError:
             problems = _STOPPED  # nobody but `_stop_starting` cancels it
         except Exception as error:  # noqa: BLE001  # ours, whatever it is, and one function's: the nexlet goes on
@@ -294,7 +315,8 @@ class FunctionAgent:
             workload_id=workload_id,
             namespace=asked.namespace,
             name=asked.name,
-            problems=[" ".join(filter(None, (problem.location(), problem.message))) for problem in problems],
+            # What is wrong with a source is its author's business: it may quote values that only they should see.
+            problems=[f"{p.location()} {p.code}" if p.line else f"{p.place} {p.message}".strip() for p in problems],
         )
 
     # --- stopping --------------------------------------------------------------------------------------------------
@@ -302,11 +324,8 @@ class FunctionAgent:
     async def stop_workload(self, workload_id: str, namespace: str) -> None:
         """See `Agent.stop_workload`. Returns when no message reaches it any more; what runs ends in the background."""
         function = self._functions.get(workload_id)
-        if (
-            function is None
-            and self._failed_replays.get(workload_id) is not None
-            and (namespace in (self._failed_replays[workload_id], SYSTEM))
-        ):
+        failed_in = self._failed_replays.get(workload_id)
+        if function is None and failed_in is not None and namespace in (failed_in, SYSTEM):
             # It does not run, but the node keeps it until somebody says that it is stopped.
             del self._failed_replays[workload_id]
             await self._means.pins.drop(workload_id)

@@ -293,10 +293,13 @@ async def _message(
             uri, "JetStream is not enabled for the account of this workload", "enable JetStream, or deploy inline"
         ) from None
     except PublishRefused as error:
-        raise _unreachable(
-            uri,
-            f"the server says '{error.permission}'",
-            "allow the credentials of this workload to publish there, or deploy the source inline",
+        raise Refusal(
+            Problem(
+                f"{uri} cannot be fetched: the server says '{error.permission}'",
+                "uri",
+                advice="allow the credentials of this workload to publish there, or deploy the source inline",
+                code="artifact-not-allowed",
+            )
         ) from None
     except NatsioError as error:
         raise _unreachable(uri, str(error)) from None

@@ -280,8 +280,20 @@ class TestRefusing:
     async def test_no_value_of_the_environment_is_logged_or_told(self, bench: AgentBench) -> None:
         with structlog.testing.capture_logs() as logs:
             refused = await bench.refusal(source="import os\n", environment={"A": "hunter2"})
+            # An author may quote what they like: they read it, the operator's log does not.
+            quoted = await bench.refusal("W3", source="raise ValueError('from-the-author')\n")
             await bench.start("W2", environment={"A": "hunter2"})
+        assert "from-the-author" in quoted.text
+        assert "from-the-author" not in f"{logs}"
         assert "hunter2" not in f"{logs} {refused.text} {await bench.summary('W2')!r} {bench.heard!r}"
+
+    async def test_a_start_that_takes_too_long_is_given_up(
+        self, bench: AgentBench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("nexlet_functions.functions.agent._START_DEADLINE", 0.2)
+        refused = await bench.refusal(source=ENDLESS, limits={"load_timeout": "30s"})
+        assert refused.status == 503
+        assert "did not start within 0.2 s" in refused.text
 
 
 class TestStopping:

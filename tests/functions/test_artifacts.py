@@ -232,7 +232,7 @@ class TestObjects:
                 text, status = await refusal(limited, uri="nats://functions/greet")
         assert "permissions violation" in text.lower()
         assert "$js.api.stream.msg.get.obj_functions" in text.lower()
-        assert status == 503
+        assert status == 403
 
     async def test_a_server_without_jetstream_says_so(self) -> None:
         async with (
