@@ -1,0 +1,361 @@
+"""From a program to a handler that can be called: check it, compile it, run its module once.
+
+`check` only looks: nothing of the author's runs, and every problem of every file comes at once. `load` does the same and
+then runs the module under the policy's guards.
+"""
+
+from __future__ import annotations
+
+import ast
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nexlet_models.problems import Problem
+
+from nexlet_sandboxes.language import guards, modules
+from nexlet_sandboxes.language.diagnostics import Source, nearest
+from nexlet_sandboxes.language.explain import Explainer
+from nexlet_sandboxes.language.host import HOST_MODULES, Host
+from nexlet_sandboxes.language.imports import Importable, stem
+from nexlet_sandboxes.language.names import is_private
+from nexlet_sandboxes.language.parsing import parse
+from nexlet_sandboxes.language.policy import Policy
+from nexlet_sandboxes.outcomes import LoadRefused
+from nexlet_sandboxes.program import Program
+
+__all__ = ["Loaded", "check", "load", "preload"]
+
+_SIGNATURE = "write it as: def {name}(event, context):"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A program that is ready.
+
+    Attributes:
+        handler: the author's function, called as `handler(event, context)`.
+        explain: the traceback of an exception it raised: the author's lines only, bounded, never running their code.
+        summary: one bounded line about such an exception.
+    """
+
+    handler: Callable[..., Any]
+    explain: Callable[[BaseException], str]
+    summary: Callable[[BaseException], str]
+
+
+def preload() -> None:
+    """Import everything a program may need, so that a forked worker has it and reads no file."""
+    modules.preload()
+    for codec in _CODECS:
+        "a".encode(codec)
+
+
+_CODECS = (
+    *("ascii", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be", "utf-7"),
+    *("latin-1", "iso8859-15", "cp1252", "cp437", "idna", "punycode", "unicode_escape", "raw_unicode_escape"),
+)
+"""What `str.encode` and `bytes.decode` know in a worker: Python loads each from a file when it is first asked for."""
+
+
+def check(program: Program) -> list[Problem]:
+    """Everything that is wrong with a program's sources, in their order; the main file first. Nothing is run."""
+    return _Build(program, HOST_MODULES).problems(handler=True)
+
+
+def load(program: Program, host: Host) -> Loaded:
+    """Compile a program and run its module once.
+
+    Raises:
+        LoadRefused: with every problem of the sources, or the one exception that the module raised.
+        MemoryError: it took more than there is.
+    """
+    build = _Build(program, {name: frozenset(values) for name, values in host.modules.items()})
+    problems = build.problems(handler=False)
+    if problems:
+        raise LoadRefused(problems)
+    running = _Running(program, host, build)
+    return running.start()
+
+
+class _File:
+    """One source: its text, its tree, and what is wrong with it."""
+
+    __slots__ = ("problems", "source", "tree")
+
+    def __init__(self, filename: str, text: str) -> None:
+        self.source = Source(filename, text)
+        self.tree, self.problems = parse(self.source)
+
+    def defined(self) -> frozenset[str] | None:
+        """The public names of its module level, None where they cannot be told."""
+        return (
+            None if self.tree is None else frozenset(name for name in _module_names(self.tree) if not is_private(name))
+        )
+
+
+class _Build:
+    """All files of a program, parsed and checked."""
+
+    def __init__(self, program: Program, host_modules: Mapping[str, frozenset[str]]) -> None:
+        self.program = program
+        self.importable = Importable(program, host_modules)
+        self.main = _File(program.filename, program.source)
+        self.files = {name: _File(name, text) for name, text in sorted(program.files.items())}
+
+    def problems(self, *, handler: bool) -> list[Problem]:
+        """What is wrong. The trees are ready to be compiled afterwards, if nothing is."""
+        found = self.importable.files(self.program)
+        defined = {stem(file.source.filename): file.defined() for file in (self.main, *self.files.values())}
+        for file in (self.main, *self.files.values()):
+            problems = list(file.problems)
+            if file.tree is not None:
+                problems += self.importable.check(file.tree, file.source, defined)
+                if handler and file is self.main:
+                    problems += _handler_problems(file.tree, file.source, self.program.handler)
+                policy = Policy(file.source)
+                try:
+                    file.tree = policy.transform(file.tree)
+                except RecursionError:
+                    problems.append(file.source.on(0, "the source is nested too deeply", code="nested-too-deeply"))
+                problems += policy.problems
+            found += _in_order(problems)
+        return found
+
+
+class _Running:
+    """The modules of one program as they come to life, imports among them included."""
+
+    def __init__(self, program: Program, host: Host, build: _Build) -> None:
+        self._program = program
+        self._host = host
+        self._build = build
+        self._explainer = Explainer()
+        self._builtins = guards.builtins(host, self._import)
+        self._files = {stem(name): file for name, file in build.files.items()}
+        self._modules: dict[str, types.ModuleType] = {}
+        self._given: dict[str, object] = {}
+
+    def start(self) -> Loaded:
+        program, explainer = self._program, self._explainer
+        name = stem(program.filename)
+        try:
+            module = self._run(name, self._build.main, "function")
+        except MemoryError:
+            raise
+        except LoadRefused:
+            raise
+        except BaseException as error:  # noqa: BLE001  # SystemExit and its like are the author's faults, too
+            raise LoadRefused([self._raised(error)]) from None
+        if self._host.memory_exceeded:
+            raise MemoryError
+        handler = module.__dict__.get(program.handler)
+        if handler is None or is_private(program.handler):
+            raise LoadRefused([_missing(self._build.main.source, program.handler, module.__dict__)])
+        if not callable(handler):
+            message = f"{program.handler!r} is a {guards.class_name(handler)}, not a function"
+            advice = _SIGNATURE.format(name=program.handler)
+            raise LoadRefused([Problem(message, place=program.filename, advice=advice, code="handler-refused")])
+        return Loaded(handler, explainer.explain, explainer.summary)
+
+    def _run(self, name: str, file: _File, qualified: str) -> types.ModuleType:
+        assert file.tree is not None
+        code = self._compile(file, file.tree)
+        # Compiled, the tree is of no use any more, and it may be many times the size of the source.
+        file.tree = None
+        module = HelperModule(qualified)
+        names = module.__dict__
+        names.clear()
+        names["__builtins__"] = self._builtins
+        names["__name__"] = qualified
+        self._modules[name] = module
+        self._explainer.add(module, file.source)
+        try:
+            exec(code, names)  # noqa: S102  # this is what the package is for: the policy has been over it
+        except BaseException:
+            self._modules.pop(name, None)
+            raise
+        return module
+
+    def _compile(self, file: _File, tree: ast.Module) -> types.CodeType:
+        source = file.source
+        try:
+            return compile(tree, source.filename, "exec", dont_inherit=True, optimize=0)
+        except SyntaxError as error:
+            # Some rules are only looked at here: 'return' outside function, names that are local and global.
+            line = error.lineno or 0
+            problem = source.on(line, f"invalid syntax: {error.msg}", code="syntax-error", column=error.offset or 0)
+        except (RecursionError, ValueError, OverflowError, SystemError) as error:
+            problem = source.on(0, f"the source cannot be compiled: {error}", code="syntax-error")
+        raise LoadRefused([problem])
+
+    def _raised(self, error: BaseException) -> Problem:
+        message = f"the module raised {self._explainer.summary(error)}"
+        place = self._explainer.place(error)
+        if place is None:
+            return Problem(message, place=self._program.filename, code="load-raised")
+        source, line = place
+        return source.on(line, message, code="load-raised")
+
+    # Imports while running: the second wall behind what `imports` said of the sources.
+
+    def _import(
+        self,
+        name: str,
+        globals: Mapping[str, object] | None = None,  # noqa: A002  # the interpreter's own signature
+        locals: Mapping[str, object] | None = None,  # noqa: A002
+        fromlist: tuple[str, ...] | None = None,
+        level: int = 0,
+    ) -> object:
+        if level or type(name) is not str:
+            raise ImportError("relative imports are not available")
+        if name == "__future__":
+            return _FUTURE
+        if name in self._build.importable.helpers:
+            return self._helper(name, fromlist)
+        allowed = self._build.importable.names(name)
+        if allowed is None:
+            raise ImportError(f"import of {name!r} is not allowed here")
+        if not fromlist:
+            return self._given_module(name.partition(".")[0])
+        for wanted in fromlist:
+            if wanted not in allowed:
+                raise ImportError(f"cannot import name {wanted!r} from {name!r}")
+        return self._given_module(name)
+
+    def _helper(self, name: str, fromlist: tuple[str, ...] | None) -> types.ModuleType:
+        module = self._modules.get(name)
+        if module is None:
+            module = self._run(name, self._files[name], f"function.{name}")
+        for wanted in fromlist or ():
+            if is_private(wanted) or wanted not in module.__dict__:
+                raise ImportError(f"cannot import name {wanted!r} from {name!r}")
+        return module
+
+    def _given_module(self, name: str) -> object:
+        found = self._given.get(name)
+        if found is None:
+            found = modules.proxy(name, self._host)
+            if found is None and name in self._host.modules:
+                found = modules.make_proxy(name, self._host.modules[name])
+            if found is None and name in self._program.modules:
+                found = modules.operator_proxy(name, self._program.modules[name])
+            if found is None:
+                # A package that is there only for the sake of what is in it: nexlet_functions.authoring.
+                inner = self._build.importable.names(name) or ()
+                found = modules.make_proxy(name, {part: self._given_module(f"{name}.{part}") for part in inner})
+            self._given[name] = found
+        return found
+
+
+class HelperModule(types.ModuleType):
+    """A module of the author's. Its dictionary holds what their code put there, and what they cannot name."""
+
+    def __repr__(self) -> str:
+        name = self.__dict__.get("__name__", "")
+        return f"<module {str(name).removeprefix('function.')!r}>"
+
+
+class _Future:
+    """What `from __future__ import annotations` is given."""
+
+    __slots__ = ("annotations",)
+
+    def __init__(self) -> None:
+        self.annotations = None
+
+
+_FUTURE = _Future()
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    unique = {(problem.line, problem.column, problem.message): problem for problem in problems}
+    return sorted(unique.values(), key=lambda problem: (problem.line, problem.column))
+
+
+# What can be said of the handler without running anything.
+
+
+def _module_names(tree: ast.Module) -> list[str]:
+    """Names bound at module level, those in `if`, `try`, `with` and loops included, in the order of the source."""
+    names: dict[str, None] = {}
+    todo: list[ast.AST] = list(reversed(tree.body))
+    while todo:
+        node = todo.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names[node.name] = None
+            continue
+        if isinstance(node, ast.Lambda):
+            continue
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names[node.id] = None
+        elif isinstance(node, ast.alias):
+            names[node.asname or node.name.split(".")[0]] = None
+        elif isinstance(node, (ast.MatchAs, ast.MatchStar)) and node.name:
+            names[node.name] = None
+        todo.extend(reversed(list(ast.iter_child_nodes(node))))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Global):
+            names.update(dict.fromkeys(node.names))
+    return list(names)
+
+
+def _missing(source: Source, handler: str, names: Mapping[str, object] | list[str]) -> Problem:
+    public = [name for name in names if not is_private(name)]
+    shown = ", ".join(public[:20]) + (", ..." if len(public) > 20 else "") if public else "nothing"
+    meant = nearest(handler, public)
+    advice = f"did you mean {meant!r}?" if meant else _SIGNATURE.format(name=handler)
+    return Problem(
+        f"no handler named {handler!r}; the module defines: {shown}",
+        place=source.filename,
+        advice=advice,
+        code="handler-missing",
+    )
+
+
+def _handler_problems(tree: ast.Module, source: Source, handler: str) -> list[Problem]:
+    names = _module_names(tree)
+    if handler not in names or is_private(handler):
+        return [_missing(source, handler, names)]
+    definitions = [
+        node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == handler
+    ]
+    problems = [
+        source.at(
+            node,
+            f"{handler!r} is defined a second time; the first is on line {definitions[0].lineno}",
+            code="handler-refused",
+            advice="keep one of them",
+        )
+        for node in definitions[1:]
+    ]
+    if definitions:
+        last = definitions[-1]
+        # What a decorator makes of a function is not known before it runs.
+        said = None if last.decorator_list else _uncallable(last.args)
+        if said:
+            advice = _SIGNATURE.format(name=handler)
+            problems.append(
+                source.at(
+                    last,
+                    f"{handler!r} cannot be called with (event, context): {said}",
+                    code="handler-refused",
+                    advice=advice,
+                )
+            )
+    return problems
+
+
+def _uncallable(arguments: ast.arguments) -> str | None:
+    """Why a function cannot be called with two positional arguments, or None."""
+    positional = len(arguments.posonlyargs) + len(arguments.args)
+    required = positional - len(arguments.defaults)
+    if required > 2:
+        return f"it needs {required} arguments"
+    if positional < 2 and arguments.vararg is None:
+        return f"it takes {positional} argument{'' if positional == 1 else 's'}"
+    needed = [
+        item.arg for item, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if default is None
+    ]
+    return f"it needs {', '.join(needed)} by name" if needed else None
