@@ -84,10 +84,13 @@ class FolderSecrets:
             return None
         except OSError as error:
             raise SecretUnreadable(f"{what} cannot be read: {_reason(error)}") from None
-        with os.fdopen(descriptor, "rb") as opened:
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise SecretUnreadable(f"{what} is not a file")
-            data = opened.read(MAX_SECRET + 1)
+            with os.fdopen(descriptor, "rb", closefd=False) as opened:
+                data = opened.read(MAX_SECRET + 1)
+        finally:
+            os.close(descriptor)
         if len(data) > MAX_SECRET:
             raise SecretUnreadable(f"{what} is larger than {MAX_SECRET} bytes")
         try:

@@ -23,9 +23,6 @@ from nexlet_functions.runner.services import Registered, TriggerRefused, Trigger
 
 __all__ = ["Triggers"]
 
-_CONNECT_TIMEOUT = 10.0
-"""Seconds to reach the server; the node waits for a start's answer for sixty."""
-
 _log = structlog.stdlib.get_logger("nexlet_functions.runner")
 
 
@@ -42,8 +39,16 @@ class _Held:
 class Triggers:
     """The triggers of all workloads."""
 
-    def __init__(self, connections: Connections, credentials_of: CredentialsOf) -> None:
+    def __init__(
+        self, connections: Connections, credentials_of: CredentialsOf, *, connect_timeout: float = 10.0
+    ) -> None:
+        """Nothing is connected yet.
+
+        Args:
+            connect_timeout: seconds to reach the server; the node waits sixty for a start's answer.
+        """
         self._connections = connections
+        self._connect_timeout = connect_timeout
         self._credentials_of = credentials_of
         self._held: dict[str, _Held] = {}
 
@@ -66,7 +71,7 @@ class Triggers:
         """
         credentials = self.credentials(namespace, creds)
         try:
-            return await self._connections.acquire(credentials, timeout=_CONNECT_TIMEOUT)
+            return await self._connections.acquire(credentials, timeout=self._connect_timeout)
         except NatsioError as error:
             raise AgentError(unusable("the workload", credentials, error), status=503) from None
 

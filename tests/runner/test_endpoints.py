@@ -29,7 +29,7 @@ async def test_start(running: Running, node: ScriptedNode) -> None:
     assert answer.headers == {}
     assert list(running.agent.workloads) == ["w1"]
     assert running.agent.existing == []
-    assert await node.list("acme") == ["w1"]
+    assert await node.listed("acme") == ["w1"]
 
 
 async def test_a_refusal_has_its_first_line_in_the_header_and_all_of_it_in_the_body(

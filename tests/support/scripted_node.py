@@ -139,7 +139,7 @@ class ScriptedNode:
     async def stop(self, workload: str, namespace: str = "acme") -> Answer:
         return await self.ask(subjects.stop_workload(self.node_id, workload), {"namespace": namespace})
 
-    async def list(self, namespace: str = "system") -> list[str]:
+    async def listed(self, namespace: str = "system") -> list[str]:
         answer = await self.ask(subjects.query_workloads(self.node_id), {"namespace": namespace, "filter": None})
         return [one["id"] for one in answer.json]
 

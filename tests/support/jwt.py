@@ -1,0 +1,97 @@
+"""Operator mode in a few lines: a server's configuration, and credentials as a Nex node with a signing key mints them.
+
+Source of the formats: NATS JWT v2 (https://docs.nats.io/running-a-nats-service/configuration/securing_nats/auth_intro/jwt);
+of the permissions: `internal/credentials/vendor.go` of Nex.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from typing import Any
+
+import nkeys
+from nexlet_models.connection import NatsConnectionData
+from pydantic import SecretStr
+
+__all__ = ["Operator"]
+
+
+class _Key:
+    def __init__(self, prefix: int) -> None:
+        self.seed = nkeys.encode_seed(os.urandom(32), prefix).decode()
+        self._pair = nkeys.from_seed(bytearray(self.seed.encode()))
+        self.public = self._pair.public_key.decode()
+
+    def sign(self, subject: str, name: str, nats: dict[str, Any]) -> str:
+        claims = {"iat": 1_700_000_000, "iss": self.public, "sub": subject, "name": name, "nats": nats | {"version": 2}}
+        claims["jti"] = base64.b32encode(hashlib.sha256(json.dumps(claims).encode()).digest()).decode().rstrip("=")
+        text = f"{_part({'typ': 'JWT', 'alg': 'ed25519-nkey'})}.{_part(claims)}"
+        return f"{text}.{base64.urlsafe_b64encode(self._pair.sign(text.encode())).decode().rstrip('=')}"
+
+
+class Operator:
+    """One operator with one account. `config` goes into the server, `creds` to who connects."""
+
+    def __init__(self) -> None:
+        operator, system, self._account = (
+            _Key(nkeys.PREFIX_BYTE_OPERATOR),
+            _Key(nkeys.PREFIX_BYTE_ACCOUNT),
+            _Key(nkeys.PREFIX_BYTE_ACCOUNT),
+        )
+        no_limits = dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1)
+        limits = {"type": "account", "limits": no_limits | {"wildcards": True}}
+        jwts = {
+            key.public: operator.sign(key.public, name, limits)
+            for key, name in ((system, "SYS"), (self._account, "NEX"))
+        }
+        preload = "\n".join(f"  {public}: {jwt}" for public, jwt in jwts.items())
+        self.config = (
+            f"operator: {operator.sign(operator.public, 'OP', {'type': 'operator'})}\n"
+            f"system_account: {system.public}\nresolver: MEMORY\nresolver_preload: {{\n{preload}\n}}"
+        )
+
+    def user(
+        self, name: str, *, publish: list[str] | None = None, subscribe: list[str] | None = None, responses: int = 0
+    ) -> tuple[str, str]:
+        """A user's JWT and seed. No permissions given means all of them."""
+        key = _Key(nkeys.PREFIX_BYTE_USER)
+        nats: dict[str, Any] = {
+            "type": "user",
+            "pub": {"allow": publish} if publish is not None else {},
+            "sub": {"allow": subscribe} if subscribe is not None else {},
+            "subs": -1, "data": -1, "payload": -1,
+        }  # fmt: skip
+        if responses:
+            nats["resp"] = {"max": responses, "ttl": 0}
+        return self._account.sign(key.public, name, nats), key.seed
+
+    def creds(self, url: str, name: str, **permissions: Any) -> NatsConnectionData:
+        """Connection data for a new user."""
+        jwt, seed = self.user(name, **permissions)
+        return NatsConnectionData(nats_servers=(url,), nats_user_jwt=SecretStr(jwt), nats_user_seed=SecretStr(seed))
+
+    def registration(self, url: str, node: str, agent: str) -> NatsConnectionData:
+        """What Nex gives an agent to register with."""
+        return self.creds(url, agent, publish=[f"$NEX.SVC.{node}.agent.REGISTER.{agent}"], subscribe=["_INBOX.>"])
+
+    def agent(self, url: str, node: str, agent: str, nexus: str = "nexus") -> NatsConnectionData:
+        """What Nex gives an agent to work with."""
+        api, feed = f"$NEX.SVC.{node}.agent", f"$NEX.FEED.{agent}"
+        publish = [f"{api}.HEARTBEAT.{agent}", f"{feed}.events.*", f"{feed}.logs.*.stdout", f"{feed}.logs.*.stderr"]
+        served = ("STOPWORKLOAD.*", "GETWORKLOAD.*", "QUERYWORKLOADS", "PING", "SETLAMEDUCK")
+        subscribe = [f"{api}.{agent}.STARTWORKLOAD.*", f"{api}.{agent}.PING", *(f"{api}.{one}" for one in served)]
+        subscribe += [f"$NEX.SVC.{nexus}.agent.PINGWORKLOAD.*", "$SRV.>", "_INBOX.>"]
+        return self.creds(url, agent, publish=[*publish, "_INBOX.>"], subscribe=subscribe, responses=1)
+
+    def workload(self, url: str, namespace: str, workload: str) -> NatsConnectionData:
+        """What Nex gives a workload."""
+        return self.creds(
+            url, workload, publish=["_INBOX.>"], subscribe=[f"$NEX.FEED.{namespace}.logs.>", "_INBOX.>"], responses=1
+        )
+
+
+def _part(value: dict[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
