@@ -99,12 +99,14 @@ class EmbeddedServer:
         (folder / "server.conf").write_text("\n".join([*lines, self._config, ""]))
         for stale in folder.glob("*.ports"):
             stale.unlink()
-        self._process = await asyncio.create_subprocess_exec(
-            str(binary), "-a", "127.0.0.1", "-p", str(self._port), "-c", str(folder / "server.conf"),
-            "-l", str(folder / "server.log"),
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True, preexec_fn=_die_with_parent(),
-        )  # fmt: skip
+        # What it says before it has a log, about a configuration it cannot read, goes to standard error.
+        with (folder / "stderr").open("wb") as said_first:
+            self._process = await asyncio.create_subprocess_exec(
+                str(binary), "-a", "127.0.0.1", "-p", str(self._port), "-c", str(folder / "server.conf"),
+                "-l", str(folder / "server.log"),
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=said_first,
+                start_new_session=True, preexec_fn=_die_with_parent(),
+            )  # fmt: skip
         deadline = time.monotonic() + timeout
         # The port file is the server's own way to say that it listens; there is nothing to wait on but the file.
         while True:
@@ -116,7 +118,9 @@ class EmbeddedServer:
                     self._port = int(self.url.rsplit(":", 1)[1])
                     return self
             if self._process.returncode is not None or time.monotonic() > deadline:
-                said = self.log_file.read_text() if self.log_file.exists() else ""
+                said = "".join(
+                    file.read_text(errors="replace") for file in (self.log_file, folder / "stderr") if file.exists()
+                )
                 await self.stop()
                 raise RuntimeError(f"nats-server did not start; its last words:\n{said[-2000:]}")
             await asyncio.sleep(0.005)

@@ -12,6 +12,7 @@ from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.devnode.state import NodeState
 from tests.support.clock import ManualClock
 from tests.support.frames import scenarios
+from tests.support.nodes import Node
 from tests.support.replay import Replay
 from tests.support.scripted_agent import ScriptedAgent
 
@@ -58,16 +59,15 @@ async def test_a_day_of_a_node(nats_server: EmbeddedServer, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ALONE)
-async def test_alone(name: str, nats_server: EmbeddedServer) -> None:
-    """Refusals and silence, beside an agent like the recorded one."""
-    async with await DevNode.start(nats_server.url) as node:
-        replay = await Replay.over(nats_server.url, node.node_id)
-        schema = '{"type":"object"}' if name != "node_refuses_schema" else '{"type":"object","required":["uri"]}'
-        replay.agent = await ScriptedAgent.register(
-            nats_server.url,
-            register_type="native",
-            schema=schema,
-            lifecycles=(WorkloadLifecycle.JOB, WorkloadLifecycle.SERVICE),
-        )
-        await replay.scenario(name)
-        await replay.close()
+async def test_alone(name: str, node: Node, nats_server: EmbeddedServer) -> None:
+    """Refusals and silence, beside an agent like the recorded one; over a real node too, which proves the recording."""
+    replay = await Replay.over(nats_server.url, node.node_id)
+    schema = '{"type":"object"}' if name != "node_refuses_schema" else '{"type":"object","required":["uri"]}'
+    replay.agent = await ScriptedAgent.register(
+        nats_server.url,
+        register_type="native",
+        schema=schema,
+        lifecycles=(WorkloadLifecycle.JOB, WorkloadLifecycle.SERVICE),
+    )
+    await replay.scenario(name)
+    await replay.close()
