@@ -17,6 +17,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -211,7 +212,7 @@ class Settings(BaseSettings):
             origins.update(dict.fromkeys(source, named))
         problems: list[Problem] = []
         if document is not None:
-            problems += _unknown_keys(cls, document)
+            problems += [*_unknown_keys(cls, document), *_secrets_in(document)]
         values = {name: value for name, value in values.items() if name in cls.model_fields}
         if isinstance(values.get("defaults"), dict) and isinstance(values.get("namespaces"), dict):
             values["namespaces"] = {
@@ -417,6 +418,19 @@ def _unknown_keys(settings: type[Settings], document: Document) -> list[Problem]
         document.problem(key, f"no setting is called '{key}'", advice=_nearest(key, settings), at_key=True)
         for key in document.value
         if key not in settings.model_fields or key == "settings_file"
+    ]
+
+
+def _secrets_in(document: Document) -> list[Problem]:
+    """A settings file gets copied, shown and put under version control; what is secret has a file of its own."""
+    return [
+        replace(
+            document.problem(key, f"a {key} does not belong in the settings file", at_key=True),
+            source_line="",  # it is on that line
+            advice=f"put it into a file that only the nexlet may read, and name that with {key}_file",
+        )
+        for key in ("password", "token")
+        if key in document.value
     ]
 
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import random
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from nexlet_models.workloads import WorkloadState
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.functions.artifacts import digest_of
 from nexlet_functions.functions.keys import CurveKey
-from nexlet_functions.runner.agent import Refused, WorkloadNotFound
+from nexlet_functions.runner.agent import Agent, ClosingAgent, DescribedAgent, Refused, WorkloadNotFound
 from tests.support.agent import GREET, AgentBench, agent_bench, request, workers_of
 from tests.support.polling import eventually
 
@@ -68,6 +69,46 @@ class TestWhoWeAre:
         assert (data["namespace_count"], data["functions"], data["workers"]) == (2, {"running": 2}, 2)
         assert data["invocations"]["ok"] == 1
         assert "rlimits" in data["sandboxes"]["process"]
+
+
+class TestContract:
+    async def test_it_is_an_agent_with_its_capabilities(self, bench: AgentBench) -> None:
+        agent: Agent = bench.agent  # for the type checker
+        assert isinstance(agent, ClosingAgent)
+        assert isinstance(agent, DescribedAgent)
+        said = agent.service_metadata()
+        assert said["xkey"] == bench.key.public
+        assert "rlimits" in said["layers"]
+
+    async def test_whatever_comes_in_whatever_order_nothing_is_left_behind(self, bench: AgentBench) -> None:
+        chance = random.Random(20261123)  # the same order each time
+        ids = [f"W{number}" for number in range(4)]
+
+        async def one() -> None:
+            workload_id = chance.choice(ids)
+            match chance.randrange(6):
+                case 0 | 1:
+                    await bench.start(workload_id, triggers=[f"t.{workload_id}"])
+                case 2:
+                    await bench.start(workload_id, source="import os\n")
+                case 3 | 4:
+                    await bench.agent.stop_workload(workload_id, "acme")
+                case _:
+                    await bench.agent.query_workloads("system", ())
+                    await bench.agent.heartbeat()
+
+        for _ in range(20):
+            outcomes = await asyncio.gather(*(one() for _ in range(chance.randrange(1, 12))), return_exceptions=True)
+            unexpected = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+            assert all(isinstance(error, Refused | WorkloadNotFound) for error in unexpected), unexpected
+        listed = {
+            summary.id
+            for summary in await bench.agent.query_workloads("system", ())
+            if summary.workload_state is not WorkloadState.STOPPING
+        }
+        assert bench.services.registered == listed
+        for workload_id in ids:
+            assert await bench.silent(f"t.{workload_id}") is (workload_id not in listed)
 
 
 class TestStarting:

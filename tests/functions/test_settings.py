@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from nexlet_functions.errors import SettingsRefused
+from nexlet_functions.natsio.errors import CredentialsInvalid
 from nexlet_functions.settings import (
     RELOADABLE,
     Events,
@@ -90,6 +91,50 @@ def test_no_text_of_the_settings_shows_a_secret(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("NEXFN_TOKEN", "t0psecret")
     assert "hunter2" not in refused()
     assert "t0psecret" not in refused()
+
+
+def test_secrets_do_not_stand_in_the_settings_file(tmp_path: Path) -> None:
+    file = tmp_path / "nexlet.yaml"
+    file.write_text("user: me\npassword: hunter2\n")
+    text = refused({"settings_file": file})
+    assert "nexlet.yaml:2:1  a password does not belong in the settings file" in text
+    assert "password_file" in text
+    assert "hunter2" not in text
+
+
+class TestCredentials:
+    def test_the_nexlets_own(self, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_text("hunter2\n")
+        settings = Settings.read(
+            {"servers": "nats://a:1,nats://b:2", "user": "me", "password_file": tmp_path / "secret"}
+        )
+        credentials = settings.credentials()
+        assert (credentials.servers, credentials.user) == (("nats://a:1", "nats://b:2"), "me")
+        assert credentials.password.get_secret_value() == "hunter2"
+        assert "hunter2" not in repr(credentials)
+
+    def test_a_token_of_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("NEXFN_TOKEN", "t0ken")
+        assert Settings.read().credentials().token.get_secret_value() == "t0ken"
+
+    def test_a_namespaces_own(self, tmp_path: Path) -> None:
+        (tmp_path / "token").write_text("t0ken")
+        given = {"acme": {"credentials": {"token_file": str(tmp_path / "token")}}}
+        settings = Settings.read({"servers": "nats://a:1", "namespaces": given})
+        credentials = settings.namespace_credentials("acme")
+        assert credentials is not None
+        assert (credentials.servers, credentials.kind) == (("nats://a:1",), "token")
+        assert settings.namespace_credentials("other") is None
+
+    @pytest.mark.parametrize(("content", "reason"), [(b"", "is empty"), (b"\n", "is empty"), (b"\xff", "not UTF-8")])
+    def test_a_secret_file_that_holds_none(self, tmp_path: Path, content: bytes, reason: str) -> None:
+        (tmp_path / "secret").write_bytes(content)
+        settings = Settings.read({"user": "me", "password_file": tmp_path / "secret"})
+        with pytest.raises(CredentialsInvalid, match=reason):
+            settings.credentials()
+        (tmp_path / "secret").unlink()
+        with pytest.raises(CredentialsInvalid, match="No such file"):
+            settings.credentials()
 
 
 NAMESPACES = """
