@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
-from .audit import audit, operator_proxy
-from .offer import listing, missing, names, preload, proxy, reseed
-from .proxy import ModuleProxy, Sealed, make_proxy
-from .table import ALLOWED, Module
+from nexlet_sandboxes.language.modules.audit import audit, operator_proxy
+from nexlet_sandboxes.language.modules.offer import listing, missing, names, preload, proxy, reseed
+from nexlet_sandboxes.language.modules.proxy import ModuleProxy, Sealed, make_proxy
+from nexlet_sandboxes.language.modules.table import ALLOWED, Module
 
 __all__ = [
     "ALLOWED",

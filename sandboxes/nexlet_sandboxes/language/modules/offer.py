@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from .proxy import ModuleProxy, make_proxy
-from .safe import randomness, zones
-from .table import ALLOWED
+from nexlet_sandboxes.language.modules.proxy import ModuleProxy, make_proxy
+from nexlet_sandboxes.language.modules.safe import randomness, zones
+from nexlet_sandboxes.language.modules.table import ALLOWED
 
 if TYPE_CHECKING:
-    from ..host import Host
+    from nexlet_sandboxes.language.host import Host
 
 __all__ = ["listing", "missing", "names", "preload", "proxy", "reseed"]
 
@@ -61,12 +62,12 @@ def proxy(name: str, host: Host) -> ModuleProxy | None:
             values.update(row.hosted(host))
         for child in row.children:
             values[child] = proxy(f"{name}.{child}", host)
-        found = kept[name] = make_proxy(name, values)
+        found = kept[name] = make_proxy(name, values, row.missing)
     return found
 
 
 def preload() -> None:
-    """Imports every allowed module and reads the time zones, so that a worker forked afterwards needs no file for it."""
+    """Imports every allowed module and reads the time zones: a worker forked afterwards needs no file for it."""
     for name, row in ALLOWED.items():
         if row.hosted is None:
             proxy(name, _NOBODY)
@@ -86,9 +87,10 @@ def reseed() -> None:
 class _Nobody:
     """The host of modules that need none."""
 
-    builtins: dict[str, object] = {}
-    modules: dict[str, dict[str, object]] = {}
-    memory_exceeded = False
+    def __init__(self) -> None:
+        self.builtins: Mapping[str, object] = {}
+        self.modules: Mapping[str, Mapping[str, object]] = {}
+        self.memory_exceeded = False
 
     def write(self, stream: str, text: str) -> None:
         raise AssertionError("a module without a host part wrote")

@@ -8,8 +8,8 @@ them asks here first.
 from __future__ import annotations
 
 import builtins
-import sys
 import types
+from collections.abc import Callable, Mapping
 
 __all__ = ["is_own_class", "is_own_function", "plain_text"]
 
@@ -19,19 +19,15 @@ def is_own_function(value: object) -> bool:
 
     Every function carries the builtins it was made with, and only the author's were made with restricted ones.
     """
-    return isinstance(value, types.FunctionType) and value.__builtins__ is not builtins.__dict__
+    return isinstance(value, types.FunctionType) and _builtins_of(value) is not builtins.__dict__
 
 
 def is_own_class(value: object) -> bool:
     """Whether `value` is a class made by the author's source.
 
-    A class names the module of the code that made it. The author's modules are never in `sys.modules`, and no author can
-    write `__module__`; a class whose module is there, or is not known at all, counts as shared.
+    The policy's class statement marks each class it makes; a subclass of a marked one is marked itself.
     """
-    if not isinstance(value, type) or not value.__flags__ & _HEAP_TYPE:
-        return False
-    module = value.__dict__.get("__module__")
-    return type(module) is str and module not in sys.modules
+    return isinstance(value, type) and _dictionary_of(value).get("_own_") is True
 
 
 def plain_text(value: object, what: str) -> str:
@@ -47,4 +43,5 @@ def plain_text(value: object, what: str) -> str:
     return value
 
 
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made while running, by a class statement or its like
+_builtins_of: Callable[[types.FunctionType], Mapping[str, object]] = types.FunctionType.__dict__["__builtins__"].__get__
+_dictionary_of: Callable[[type], Mapping[str, object]] = type.__dict__["__dict__"].__get__

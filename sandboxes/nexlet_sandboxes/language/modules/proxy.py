@@ -8,6 +8,7 @@ dictionary to reach, and neither the proxy nor its class can be written to.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 __all__ = ["ModuleProxy", "Sealed", "make_proxy"]
@@ -41,15 +42,25 @@ class ModuleProxy(Sealed):
         return sorted(type(self).__slots__)
 
 
+def _absent(module: str, name: str, advice: str) -> property:
+    def absent(proxy: object) -> NoReturn:
+        raise AttributeError(f"module {module!r} gives no {name!r} here: {advice}")
+
+    return property(absent)
+
+
 _NAME = ModuleProxy.__dict__["_ModuleProxy__module_name"]
 
 
-def make_proxy(name: str, values: Mapping[str, object]) -> ModuleProxy:
+def make_proxy(
+    name: str, values: Mapping[str, object], missing: Mapping[str, str] = MappingProxyType({})
+) -> ModuleProxy:
     """An immutable module of the given name.
 
     Args:
         name: as in the import statement, "urllib.parse" included.
         values: what it gives, by name. They are read once: the proxy does not follow later changes of the mapping.
+        missing: names that authors may look for and not find, with the advice that the AttributeError gives.
 
     Raises:
         ValueError: a name is not an identifier, or is one that the proxy's own machinery needs (`__x__`).
@@ -58,7 +69,8 @@ def make_proxy(name: str, values: Mapping[str, object]) -> ModuleProxy:
         if not given.isidentifier() or (given.startswith("__") and given.endswith("__")):
             raise ValueError(f"{given!r} cannot be a name of module {name!r}")
     # The class's name is what an AttributeError shows: "'json module' object has no attribute 'x'".
-    own = type(f"{name} module", (ModuleProxy,), {"__slots__": tuple(values), "__module__": "builtins"})
+    absent = {given: _absent(name, given, advice) for given, advice in missing.items() if given not in values}
+    own = type(f"{name} module", (ModuleProxy,), {"__slots__": tuple(values), "__module__": "builtins", **absent})
     made: ModuleProxy = object.__new__(own)
     _NAME.__set__(made, name)
     for given, value in values.items():

@@ -2,8 +2,8 @@
 
 A row names what is taken from the standard library as it is, what is replaced by a version of our own (`ours`), what
 depends on the process it runs in (`hosted`), and what authors may look for and not find, with what to write instead
-(`missing`). A name is taken as it is only if nothing that can be reached from it, by attributes an author may read or by
-calling it, leads to a module, a file, the interpreter's insides or anything shared that can be changed.
+(`missing`). A name is taken as it is only if nothing that can be reached from it, by attributes an author may read or
+by calling it, leads to a module, a file, the interpreter's insides or anything shared that can be changed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from .safe import collections as safe_collections
-from .safe import (
+from nexlet_sandboxes.language.modules.safe import collections as safe_collections
+from nexlet_sandboxes.language.modules.safe import (
     contexts,
     copying,
     dataclassing,
@@ -31,7 +31,7 @@ from .safe import (
 )
 
 if TYPE_CHECKING:
-    from ..host import Host
+    from nexlet_sandboxes.language.host import Host
 
 __all__ = ["ALLOWED", "Module"]
 
@@ -126,24 +126,24 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
         ),
         "base64": Module(
             plain=_words("""
-                a85decode a85encode b16decode b16encode b32decode b32encode b32hexdecode b32hexencode b64decode b64encode
-                b85decode b85encode decodebytes encodebytes standard_b64decode standard_b64encode urlsafe_b64decode
-                urlsafe_b64encode z85decode z85encode
+                a85decode a85encode b16decode b16encode b32decode b32encode b32hexdecode b32hexencode b64decode
+                b64encode b85decode b85encode decodebytes encodebytes standard_b64decode standard_b64encode
+                urlsafe_b64decode urlsafe_b64encode z85decode z85encode
             """),
             since={"z85decode": (3, 13), "z85encode": (3, 13)},
             missing={"encode": "base64.encodebytes takes bytes", "decode": "base64.decodebytes takes bytes"},
         ),
         "binascii": Module(
             plain=_words("""
-                Error Incomplete a2b_base64 a2b_hex a2b_qp a2b_uu b2a_base64 b2a_hex b2a_qp b2a_uu crc32 crc_hqx hexlify
-                unhexlify
+                Error Incomplete a2b_base64 a2b_hex a2b_qp a2b_uu b2a_base64 b2a_hex b2a_qp b2a_uu crc32 crc_hqx
+                hexlify unhexlify
             """)
         ),
         "bisect": Module(plain=_words("bisect bisect_left bisect_right insort insort_left insort_right")),
         "cmath": Module(
             plain=_words("""
-                acos acosh asin asinh atan atanh cos cosh e exp inf infj isclose isfinite isinf isnan log log10 nan nanj
-                phase pi polar rect sin sinh sqrt tan tanh tau
+                acos acosh asin asinh atan atanh cos cosh e exp inf infj isclose isfinite isinf isnan log log10 nan
+                nanj phase pi polar rect sin sinh sqrt tan tanh tau
             """)
         ),
         "collections": Module(
@@ -154,8 +154,8 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
         ),
         "collections.abc": Module(
             plain=_words("""
-                Callable Collection Container Generator Hashable ItemsView Iterable Iterator KeysView Mapping MappingView
-                MutableMapping MutableSequence MutableSet Reversible Sequence Set Sized ValuesView
+                Callable Collection Container Generator Hashable ItemsView Iterable Iterator KeysView Mapping
+                MappingView MutableMapping MutableSequence MutableSet Reversible Sequence Set Sized ValuesView
             """),
             missing=dict.fromkeys(_words("AsyncGenerator AsyncIterable AsyncIterator Awaitable Coroutine"), _NO_ASYNC),
         ),
@@ -165,8 +165,8 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
             hosted_names=("suppress",),
             missing={
                 "ExitStack": "use one with statement for each context manager",
-                "redirect_stdout": "print(..., file=buffer) writes to an io.StringIO",
-                "redirect_stderr": "print(..., file=buffer) writes to an io.StringIO",
+                "redirect_stdout": "write to an io.StringIO of your own",
+                "redirect_stderr": "write to an io.StringIO of your own",
                 "chdir": "a function has no files",
                 **dict.fromkeys(
                     _words("""
@@ -204,10 +204,10 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
         "datetime": Module(plain=_words("MAXYEAR MINYEAR UTC date datetime time timedelta timezone tzinfo")),
         "decimal": Module(
             plain=_words("""
-                Clamped Context ConversionSyntax Decimal DecimalException DecimalTuple DivisionByZero DivisionImpossible
-                DivisionUndefined FloatOperation Inexact InvalidContext InvalidOperation MAX_EMAX MAX_PREC MIN_EMIN
-                MIN_ETINY Overflow ROUND_05UP ROUND_CEILING ROUND_DOWN ROUND_FLOOR ROUND_HALF_DOWN ROUND_HALF_EVEN
-                ROUND_HALF_UP ROUND_UP Rounded Subnormal Underflow getcontext localcontext setcontext
+                Clamped Context ConversionSyntax Decimal DecimalException DecimalTuple DivisionByZero
+                DivisionImpossible DivisionUndefined FloatOperation Inexact InvalidContext InvalidOperation MAX_EMAX
+                MAX_PREC MIN_EMIN MIN_ETINY Overflow ROUND_05UP ROUND_CEILING ROUND_DOWN ROUND_FLOOR ROUND_HALF_DOWN
+                ROUND_HALF_EVEN ROUND_HALF_UP ROUND_UP Rounded Subnormal Underflow getcontext localcontext setcontext
             """),
             missing=dict.fromkeys(
                 ("BasicContext", "DefaultContext", "ExtendedContext"), "decimal.Context(prec=...) makes one of your own"
@@ -243,8 +243,8 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
         ),
         "hashlib": Module(
             plain=_words("""
-                blake2b blake2s md5 new pbkdf2_hmac scrypt sha1 sha224 sha256 sha384 sha3_224 sha3_256 sha3_384 sha3_512
-                sha512 shake_128 shake_256
+                blake2b blake2s md5 new pbkdf2_hmac scrypt sha1 sha224 sha256 sha384 sha3_224 sha3_256 sha3_384
+                sha3_512 sha512 shake_128 shake_256
             """),
             ours=_hashlib,
             our_names=("algorithms_available", "algorithms_guaranteed"),
@@ -291,17 +291,18 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
         ),
         "math": Module(
             plain=_words("""
-                acos acosh asin asinh atan atan2 atanh cbrt ceil comb copysign cos cosh degrees dist e erf erfc exp exp2
-                expm1 fabs factorial floor fma fmod frexp fsum gamma gcd hypot inf isclose isfinite isinf isnan isqrt
-                lcm ldexp lgamma log log10 log1p log2 modf nan nextafter perm pi pow prod radians remainder sin sinh sqrt
-                sumprod tan tanh tau trunc ulp
+                acos acosh asin asinh atan atan2 atanh cbrt ceil comb copysign cos cosh degrees dist e erf erfc exp
+                exp2 expm1 fabs factorial floor fma fmod frexp fsum gamma gcd hypot inf isclose isfinite isinf isnan
+                isqrt lcm ldexp lgamma log log10 log1p log2 modf nan nextafter perm pi pow prod radians remainder sin
+                sinh sqrt sumprod tan tanh tau trunc ulp
             """),
             since={"sumprod": (3, 12), "fma": (3, 13)},
         ),
         "operator": Module(
             plain=_words("""
-                abs add and_ call concat contains countOf eq floordiv ge getitem gt index indexOf inv invert is_ is_not
-                itemgetter le length_hint lshift lt matmul mod mul ne neg not_ or_ pos pow rshift sub truediv truth xor
+                abs add and_ call concat contains countOf eq floordiv ge getitem gt index indexOf inv invert is_
+                is_not itemgetter le length_hint lshift lt matmul mod mul ne neg not_ or_ pos pow rshift sub truediv
+                truth xor
             """),
             ours=_taken("attrgetter", "methodcaller", of=operators),
             our_names=("attrgetter", "methodcaller"),
@@ -328,7 +329,7 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
                     }.items()
                 },
             },
-        ),  # fmt: skip
+        ),
         "random": Module(
             ours=_random,
             our_names=("Random", *randomness.METHODS),
@@ -351,9 +352,9 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
         ),
         "statistics": Module(
             plain=_words("""
-                LinearRegression NormalDist StatisticsError correlation covariance fmean geometric_mean harmonic_mean kde
-                kde_random linear_regression mean median median_grouped median_high median_low mode multimode pstdev
-                pvariance quantiles stdev variance
+                LinearRegression NormalDist StatisticsError correlation covariance fmean geometric_mean harmonic_mean
+                kde kde_random linear_regression mean median median_grouped median_high median_low mode multimode
+                pstdev pvariance quantiles stdev variance
             """),
             since={"kde": (3, 13), "kde_random": (3, 13)},
         ),
@@ -384,11 +385,11 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
                 AbstractSet Annotated Any AnyStr BinaryIO Callable ChainMap ClassVar Collection Concatenate Container
                 ContextManager Counter DefaultDict Deque Dict Final FrozenSet Generator Generic Hashable IO ItemsView
                 Iterable Iterator KeysView List Literal LiteralString Mapping MappingView Match MutableMapping
-                MutableSequence MutableSet NamedTuple Never NewType NoReturn NotRequired Optional OrderedDict ParamSpec
-                Pattern Protocol ReadOnly Required Reversible Self Sequence Set Sized SupportsAbs SupportsBytes
-                SupportsComplex SupportsFloat SupportsIndex SupportsInt SupportsRound TYPE_CHECKING Text TextIO Tuple
-                TypeAlias TypeGuard TypeIs TypeVar TypeVarTuple TypedDict Union Unpack ValuesView assert_never
-                assert_type cast get_args is_typeddict
+                MutableSequence MutableSet NamedTuple Never NewType NoReturn NotRequired Optional OrderedDict
+                ParamSpec Pattern Protocol ReadOnly Required Reversible Self Sequence Set Sized SupportsAbs
+                SupportsBytes SupportsComplex SupportsFloat SupportsIndex SupportsInt SupportsRound TYPE_CHECKING Text
+                TextIO Tuple TypeAlias TypeGuard TypeIs TypeVar TypeVarTuple TypedDict Union Unpack ValuesView
+                assert_never assert_type cast get_args is_typeddict
             """),
             ours=_taken("Type", "final", "get_origin", "overload", "override", "runtime_checkable", of=kinds),
             our_names=("Type", "final", "get_origin", "overload", "override", "runtime_checkable"),

@@ -6,7 +6,7 @@ import collections
 import sys
 from collections.abc import Iterable
 
-from ..own import plain_text
+from nexlet_sandboxes.language.modules.own import plain_text
 
 __all__ = ["namedtuple"]
 
@@ -25,6 +25,6 @@ def namedtuple(
     else:
         field_names = plain_text(field_names, "field_names")
     module = sys._getframe(1).f_globals.get("__name__")
-    return collections.namedtuple(  # type: ignore[misc]  # the names are what the caller wants them to be
+    return collections.namedtuple(
         plain_text(typename, "typename"), field_names, rename=bool(rename), defaults=defaults, module=module
     )

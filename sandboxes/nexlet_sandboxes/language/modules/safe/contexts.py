@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..proxy import Sealed
+from nexlet_sandboxes.language.modules.proxy import Sealed
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from ...host import Host
+    from nexlet_sandboxes.language.host import Host
 
 __all__ = ["suppressor"]
 

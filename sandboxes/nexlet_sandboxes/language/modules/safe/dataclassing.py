@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, InitVar
 from typing import Any, ClassVar
 
-from ..own import is_own_class
+from nexlet_sandboxes.language.modules.own import is_own_class
 
 __all__ = ["dataclass"]
 
@@ -25,7 +25,7 @@ def dataclass(
     /,
     *,
     init: bool = True,
-    repr: bool = True,
+    repr: bool = True,  # noqa: A002 - the standard decorator's argument
     eq: bool = True,
     order: bool = False,
     unsafe_hash: bool = False,

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..own import plain_text
+from nexlet_sandboxes.language.modules.own import plain_text
 
 __all__ = ["Enum", "Flag", "IntEnum", "IntFlag", "StrEnum"]
 
@@ -23,7 +23,12 @@ class _EnumMeta(enum.EnumMeta):
     """As the standard one; called with names, it takes identifiers that do not begin with an underscore."""
 
     def __call__(  # type: ignore[override]  # the arguments that name modules are not offered
-        cls, value: Any = _ABSENT, names: Any = None, *, type: Any = None, start: int = 1
+        cls,
+        value: Any = _ABSENT,
+        names: Any = None,
+        *,
+        type: Any = None,  # noqa: A002 - the standard argument
+        start: int = 1,
     ) -> Any:
         if value is _ABSENT:
             raise TypeError(f"{cls.__name__}() needs the value to look up")

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..own import is_own_class, is_own_function
-from ..proxy import Sealed
+from nexlet_sandboxes.language.modules.own import is_own_class, is_own_function
+from nexlet_sandboxes.language.modules.proxy import Sealed
 
 __all__ = ["singledispatch", "total_ordering", "update_wrapper", "wraps"]
 

@@ -1,19 +1,21 @@
 """`logging`, as far as a function needs it: loggers and levels. Where the lines go is the platform's business.
 
-There are no handlers, formatters or configuration: each record goes to the host with its level, its text, and the fields
-of `extra`.
+There are no handlers, formatters or configuration: each record goes to the host with its level, its text, and the
+fields of `extra`.
 """
 
 from __future__ import annotations
 
+import builtins
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..proxy import Sealed
+from nexlet_sandboxes.language.explain import MAX_FRAMES, Explainer
+from nexlet_sandboxes.language.modules.proxy import Sealed
 
 if TYPE_CHECKING:
-    from ...host import Host
+    from nexlet_sandboxes.language.host import Host
 
 __all__ = ["LEVELS", "NAMES", "Logger", "journal"]
 
@@ -221,6 +223,14 @@ def _raised(exc_info: object) -> BaseException | None:
 
 
 def _describe(raised: BaseException) -> str:
-    """Type and text of an exception; the author's own `__str__` is not asked, it may raise."""
-    text = ", ".join(str(arg) if type(arg) in (str, int, float) else type(arg).__name__ for arg in raised.args)
-    return f"{type(raised).__name__}: {text}" if text else type(raised).__name__
+    """The author's own frames, outermost first, and the exception in one line. Nothing of the author's runs for it."""
+    frames = []
+    trace = raised.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if trace.tb_frame.f_builtins is not builtins.__dict__:
+            frames.append(f'  File "{code.co_filename}", line {trace.tb_lineno}, in {code.co_name}')
+        trace = trace.tb_next
+    if len(frames) > MAX_FRAMES:
+        frames[MAX_FRAMES // 2 : -MAX_FRAMES // 2] = [f"  ... {len(frames) - MAX_FRAMES} more"]
+    return "\n".join([*frames, Explainer().summary(raised)])

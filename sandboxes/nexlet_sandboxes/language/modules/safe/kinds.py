@@ -6,8 +6,8 @@ import typing
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
-from ..own import is_own_class
-from ..proxy import Sealed
+from nexlet_sandboxes.language.modules.own import is_own_class
+from nexlet_sandboxes.language.modules.proxy import Sealed
 
 __all__ = ["Type", "final", "get_origin", "overload", "override", "runtime_checkable"]
 
@@ -53,7 +53,7 @@ class _TypeOf(Sealed):
         return Any
 
     def __or__(self, other: Any) -> Any:
-        return typing.Union[Any, other]
+        return Any | other
 
     __ror__ = __or__
 

@@ -1,4 +1,4 @@
-"""A generator of our own behind the functions of `random`, so that no other code's numbers depend on a function's seed."""
+"""A generator of our own behind the functions of `random`: no other code's numbers depend on a function's seed."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ...host import Host
+    from nexlet_sandboxes.language.host import Host
 
 __all__ = ["sleeper"]
 

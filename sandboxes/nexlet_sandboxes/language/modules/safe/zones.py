@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import io
 import zoneinfo
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..own import plain_text
+from nexlet_sandboxes.language.modules.own import plain_text
 
 __all__ = ["ZoneInfo", "available_timezones", "load"]
 
@@ -76,11 +77,10 @@ def available_timezones() -> set[str]:
 
 def _roots() -> list[Path]:
     roots = [Path(path) for path in zoneinfo.TZPATH]
-    try:
-        import tzdata
-    except ImportError:  # an optional package: without it the system's database is all there is
-        return roots
-    return [*roots, Path(tzdata.__path__[0]) / "zoneinfo"]
+    package = find_spec("tzdata")
+    if package is not None and package.submodule_search_locations:
+        roots.append(Path(package.submodule_search_locations[0]) / "zoneinfo")
+    return roots
 
 
 def _read(root: Path) -> list[tuple[str, bytes]]:
