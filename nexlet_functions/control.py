@@ -402,7 +402,7 @@ def _refusal(answer: Msg) -> ControlRefused:
     except ValueError:
         body = None
     fields = body if isinstance(body, dict) else {}
-    text = str(fields.get("error") or headline)
+    text = str(fields.get("error") or headline or f"an error without a text, code {status}")
     return ControlRefused(
         int(status) if status.isdecimal() else 500, headline, text, error_id=str(fields.get("error_id") or "")
     )
