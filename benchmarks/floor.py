@@ -1,4 +1,4 @@
-"""The floor: a bare nats-py responder, no sandbox, no headers, no event. `python -m benchmarks.floor URL SUBJECT LOOP`."""
+"""The floor: a bare nats-py responder, no sandbox, no events: `python -m benchmarks.floor URL SUBJECT LOOP`."""
 
 from __future__ import annotations
 

@@ -56,7 +56,9 @@ class Load:
         self._line()  # INFO
         self._inbox = f"_INBOX.load{time.monotonic_ns():x}"
         options = {"verbose": False, "pedantic": False, "headers": True, "no_responders": True, "name": "load"}
-        self._socket.sendall(b"CONNECT %b\r\nSUB %b.* 1\r\nPING\r\n" % (json.dumps(options).encode(), self._inbox.encode()))
+        self._socket.sendall(
+            b"CONNECT %b\r\nSUB %b.* 1\r\nPING\r\n" % (json.dumps(options).encode(), self._inbox.encode())
+        )
         while self._line() != b"PONG":
             pass
 

@@ -1,0 +1,88 @@
+"""`make bench`: every kind in short form; `make bench ARGS="throughput --seconds 10 --json"`: one of them, longer."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+
+from benchmarks import attributes, deploys, throughput
+from benchmarks.bench import environment, open_bench
+
+KINDS = ("throughput", "deploys", "attributes")
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"what to measure: {', '.join(KINDS)} (all)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of one repetition of one cell (1)")
+    parser.add_argument("--rounds", type=int, default=5, help="repetitions of each cell, ours and floors in turn (5)")
+    parser.add_argument("--payload", type=int, default=128, help="bytes of a request (128)")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    given = parser.parse_args()
+    unknown = sorted(set(given.kinds) - set(KINDS))
+    if unknown:
+        parser.error(f"no such kind: {', '.join(unknown)}; there are: {', '.join(KINDS)}")
+    asyncio.run(_measure(given, given.kinds or list(KINDS)))
+
+
+async def _measure(given: argparse.Namespace, kinds: list[str]) -> None:
+    figures: dict[str, object] = {"environment": environment()}
+    if not given.json:
+        print("  ".join(f"{name} {value}" for name, value in environment().items()))
+    if "throughput" in kinds or "deploys" in kinds:
+        async with open_bench() as bench:
+            if "throughput" in kinds:
+                cells = await throughput.measure(
+                    bench, seconds=given.seconds, rounds=given.rounds, payload=given.payload
+                )
+                figures["throughput"] = [cell.as_json() for cell in cells]
+                if not given.json:
+                    _print_throughput(cells, given.payload)
+            if "deploys" in kinds:
+                deployed = await deploys.measure(bench)
+                figures["deploys"] = deployed.as_json()
+                if not given.json:
+                    _print_deploys(deployed)
+    if "attributes" in kinds:
+        measured = attributes.measure()
+        figures["attributes"] = measured
+        if not given.json:
+            print("\nattribute-heavy code, restricted to unrestricted (time)")
+            print(f"  ratio {measured['ratio']:.2f}")
+    if given.json:
+        json.dump(figures, sys.stdout, indent=2)
+        print()
+
+
+def _print_throughput(cells: list[throughput.Cell], payload: int) -> None:
+    print(f"\nrequest/reply, {payload} bytes, headers and events on; ratio to a bare nats-py responder on uvloop")
+    print(
+        f"  {'in flight':>9}  {'ours/s':>8}  {'uvloop/s':>8}  {'asyncio/s':>9}"
+        f"  {'ratio':>6}  {'+-':>5}  {'p50 ms':>7}  {'p99 ms':>7}"
+    )
+    for cell in cells:
+        print(
+            f"  {cell.in_flight:>9}  {cell.ours:>8.0f}  {cell.floors['uvloop']:>8.0f}  {cell.floors['asyncio']:>9.0f}"
+            f"  {cell.ratio:>6.2f}  {cell.ratio_mad:>5.2f}  {cell.p50_ms:>7.2f}  {cell.p99_ms:>7.2f}"
+        )
+    for cell in cells:
+        spent = ", ".join(f"{name} {us:.1f}" for name, us in cell.cpu_us.items())
+        print(f"  CPU a message at {cell.in_flight} in flight, microseconds: {spent}")
+
+
+def _print_deploys(measured: deploys.Deploys) -> None:
+    print("\nSTARTWORKLOAD to its answer, a ten-line function")
+    print(
+        f"  one after another: {measured.count}, median {measured.median_ms:.1f} ms, worst {measured.worst_ms:.1f} ms"
+    )
+    print(
+        f"  side by side: {measured.together} in {measured.together_s:.2f} s, "
+        f"{measured.answered_at_once} of them answered a request sent with the start's answer"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""How long a start takes, one after another and side by side: `python -m benchmarks deploys`."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from dataclasses import asdict, dataclass
+
+from benchmarks.bench import TEN_LINES, Bench
+
+__all__ = ["Deploys", "measure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Deploys:
+    """Milliseconds from STARTWORKLOAD to its answer, and seconds for many at once.
+
+    Attributes:
+        count: how many, one after another.
+        median_ms, worst_ms: of these.
+        together: how many side by side.
+        together_s: until the last of them was answered.
+        answered_at_once: of these, how many answered a request that was sent the moment the start's answer came.
+    """
+
+    count: int
+    median_ms: float
+    worst_ms: float
+    together: int
+    together_s: float
+    answered_at_once: int
+
+    def as_json(self) -> dict[str, object]:
+        """For `--json`."""
+        return asdict(self)
+
+
+async def measure(bench: Bench, *, count: int = 50, together: int = 100) -> Deploys:
+    """Deploy a ten-line function `count` times, then `together` of them side by side."""
+    taken = []
+    for number in range(count):
+        began = time.perf_counter()
+        await bench.start_workload(f"deploy-{number}", _request(f"deploy.{number}"))
+        taken.append((time.perf_counter() - began) * 1000)
+        await bench.stop_workload(f"deploy-{number}")
+
+    async def start_and_ask(number: int) -> bool:
+        await bench.start_workload(f"together-{number}", _request(f"together.{number}"))
+        # No responders would say so at once: the subscription must be live before the start's answer.
+        answer = await bench.client.request(f"together.{number}", b'{"lines":[{"price":"2.50","qty":2}]}', timeout=10)
+        return answer.data == b'{"total":"5.00"}'
+
+    began = time.perf_counter()
+    answered = await asyncio.gather(*(start_and_ask(number) for number in range(together)))
+    seconds = time.perf_counter() - began
+    for number in range(together):
+        await bench.stop_workload(f"together-{number}")
+    return Deploys(count, statistics.median(taken), max(taken), together, seconds, sum(answered))
+
+
+def _request(subject: str) -> dict[str, object]:
+    return {"source": TEN_LINES, "triggers": [subject]}
