@@ -109,7 +109,7 @@ def dev(
         output=Output(json=json),
         functions=find_functions(roots),
         namespace=namespace,
-        secrets=secrets_dir or _secrets_beside(roots),
+        secrets=_secrets_beside(roots) if secrets_dir is None else secrets_dir.absolute(),
         port=port,
         once=once,
     )
@@ -125,7 +125,7 @@ def dev(
 def _secrets_beside(roots: Sequence[Path]) -> Path | None:
     """A `secrets` folder in one of these folders, or beside it."""
     for root in roots:
-        for candidate in (root / "secrets", root.resolve().parent / "secrets"):
+        for candidate in (root.absolute() / "secrets", root.resolve().parent / "secrets"):
             if candidate.is_dir():
                 return candidate
     return None
@@ -212,10 +212,22 @@ class _Session:
             raise CommandFailed(Exit.FAILED, "nats-server-failed", str(error), "try another --port") from None
         self._url = server.url
         self._banner()
-        await stack.enter_async_context(await DevNode.start(server.url))
+        node = await stack.enter_async_context(await DevNode.start(server.url))
         settings = Settings(servers=(server.url,), no_state=True, secrets_dir=self._secrets, grace=GRACE)
         nexlet = await stack.enter_async_context(await Nexlet.start(SettingsHolder(settings)))
         await nexlet.wait_registered()
+        # A node takes a nexlet for healthy from its first heartbeat on, and tells nobody when that has come.
+        try:
+            async with asyncio.timeout(EVENT_TIMEOUT):
+                while not node.registrations.healthy(settings.register_type):
+                    await asyncio.sleep(0.002)
+        except TimeoutError:
+            raise CommandFailed(
+                Exit.FAILED,
+                "nexlet-silent",
+                f"the nexlet sent no heartbeat within {EVENT_TIMEOUT:g} s",
+                "see what it says with --log-level info",
+            ) from None
 
     def _choose_port(self) -> int:
         if self._port is not None:
@@ -333,6 +345,8 @@ class _Session:
                 connection.publish(subject, event.payload, headers=headers)
             took = time.perf_counter() - began
             triggered = await asyncio.wait_for(ended, patience)
+            if body is None:  # without an answer, the event is when it is known to have ended
+                took = time.perf_counter() - began
         except TimeoutError:
             differences = [f"nothing was heard of the invocation within {patience:g} s"]
         except NatsioError as error:

@@ -164,8 +164,13 @@ def _from_command_line(ctx: typer.Context, flags: Mapping[str, Any]) -> dict[str
             continue
         if given and name == "servers":
             _without_secrets(str(value))
-        result[name] = value
+        # What is typed is relative to where it is typed; a service's settings are not relative to anything.
+        result[name] = _absolute(value) if _METAVARS.get(name) in ("FILE", "DIR") else value
     return result
+
+
+def _absolute(paths: str) -> str:
+    return os.pathsep.join(str(Path(path).absolute()) for path in paths.split(os.pathsep) if path)
 
 
 def _without_secrets(servers: str) -> None:

@@ -135,7 +135,8 @@ class Walk:
             return
         process = await self._shell(command.line)
         out, err = await asyncio.wait_for(process.communicate(), 60)
-        got = out.decode() + err.decode()
+        # What went well may still have warned; what did not says why where errors go.
+        got = out.decode() + (err.decode() if process.returncode else "")
         assert matches(command.expected, got), f"$ {command.line}\nexpected:\n{command.expected}\ngot:\n{got}"
 
     async def output(self, line: str) -> str:
@@ -151,21 +152,24 @@ class Walk:
             assert await self._background.pop().end() == 0
 
     async def _start(self, command: Command) -> None:
-        background = Background(await self._shell(f"exec {command.line}"))
+        background = Background(await self._shell(f"exec {command.line}", errors=asyncio.subprocess.STDOUT))
         self._background.append(background)
+        if command.line.startswith("nexfn up"):
+            await background.until("...nexlet starts...")
         if command.line.startswith("nexfn dev"):
             await background.until("...ready: ...", timeout=60)
             found = re.search(r"nats://\S+", background.out)
             assert found is not None, background.out
             self._environment["NATS_URL"] = found[0]
-        await background.until(command.expected)
+        if command.expected:
+            await background.until(command.expected)
 
-    async def _shell(self, line: str) -> asyncio.subprocess.Process:
+    async def _shell(self, line: str, *, errors: int = asyncio.subprocess.PIPE) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_shell(
             line.replace(STATED_URL, self.url or STATED_URL),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=errors,
             env=self._environment,
             cwd=self.folder,
             start_new_session=True,
