@@ -5,10 +5,14 @@ from __future__ import annotations
 import ast
 import difflib
 from collections.abc import Iterable
+from typing import Final
 
 from nexlet_models.problems import Problem
 
-__all__ = ["Source", "nearest"]
+__all__ = ["MAX_LINE", "Source", "nearest"]
+
+MAX_LINE: Final = 2000
+"""Characters of a line that a problem carries along; a longer one was written by no person, and is only named."""
 
 
 class Source:
@@ -47,13 +51,14 @@ class Source:
         self, line: int, message: str, *, code: str, advice: str = "", column: int = 0, end_column: int = 0
     ) -> Problem:
         """A problem on a 1-based line (0: on the file as a whole)."""
+        text = self.line(line)
         return Problem(
             message=message,
             place=self.filename,
             line=line,
             column=column,
             end_column=end_column,
-            source_line=self.line(line),
+            source_line=text if len(text) <= MAX_LINE else "",
             advice=advice,
             code=code,
         )

@@ -1,18 +1,19 @@
 """What an author's code finds without an import: Python's builtins as far as they are safe, and the policy's guards.
 
 `builtins(host)` makes the dictionary that the author's modules run with. Guards have names that begin with `_`, so an
-author can neither call nor replace them. Each looks at `type(x)`, never at `x.__class__`, which an object may lie about.
+author can neither call nor replace them. Each looks at `type(x)`: about `x.__class__` an object may lie.
 """
 
 from __future__ import annotations
 
+import abc
 import builtins as python
 import re
 import secrets
 import string
 import sys
 import types
-from collections import ChainMap, Counter, OrderedDict, UserDict, UserList, defaultdict, deque
+from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NoReturn
 
@@ -27,7 +28,7 @@ Importer = Callable[
 """Python's `__import__`: name, globals, locals, from-list, level."""
 
 _PLAIN: Final = (
-    *("False", "True", "None", "Ellipsis", "NotImplemented", "__debug__"),
+    *("False", "True", "None", "Ellipsis", "NotImplemented"),
     *("abs", "all", "any", "ascii", "bin", "bool", "bytearray", "bytes", "callable", "chr", "classmethod", "complex"),
     *(
         "dict",
@@ -55,7 +56,6 @@ _EXCEPTIONS: Final = tuple(
 WRITABLE: Final = frozenset({dict, list, bytearray, defaultdict, OrderedDict, Counter, deque, ChainMap})
 """Containers whose items may be assigned. None of them is shared: what trusted code holds is never handed out."""
 
-_SALT: Final = secrets.randbits(64)
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 _FORMATS: Final = frozenset({"format", "format_map"})
 
@@ -91,13 +91,14 @@ def _read(value: object, name: str) -> Any:
     """`value.name` for the names in `GUARDED_ATTRIBUTES`."""
     if name == "obj" and isinstance(value, AttributeError):
         raise AttributeError("the attribute 'obj' of an AttributeError is out of reach; its text says what it was")
-    if name == "register" and isinstance(value, type):
-        raise AttributeError("classes are not registered with abstract ones here; derive from the abstract class")
     found = getattr(value, name)
+    if name == "register" and getattr(found, "__func__", None) is abc.ABCMeta.register:
+        raise AttributeError("classes are not registered with abstract ones here; derive from the abstract class")
     if name in _FORMATS:
         # It is what was found that counts: there are many ways to get at it (an instance, a subclass, super()).
         if isinstance(found, types.BuiltinMethodType) and isinstance(found.__self__, str):
-            return _bound_format(str(found.__self__)) if found.__name__ == "format" else _bound_map(str(found.__self__))
+            text = str.__str__(found.__self__)
+            return _bound_format(text) if found.__name__ == "format" else _bound_map(text)
         if found is str.format:
             return _formatted
         if found is str.format_map:
@@ -248,25 +249,38 @@ def _bound_map(text: str) -> Callable[[Mapping[str, object]], str]:
 
 def _build_class(body: Callable[[], object], name: str, /, *bases: object, **keywords: object) -> object:
     """What a class statement calls. The class is marked as the author's own, which its instances may be written for."""
+    if any(isinstance(base, type) and (issubclass(base, type) or base is _Type) for base in bases):
+        raise TypeError("metaclasses are not available; a class decorator changes a class after it was made")
     if all(base is object for base in bases):
         bases = (Own,)
     elif object in bases:
         bases = tuple(Own if base is object else base for base in bases)
-    made = python.__build_class__(body, name, *bases, **keywords)  # type: ignore[arg-type]
+    made = python.__build_class__(body, name, *bases, **keywords)
     if isinstance(made, type):
         type.__setattr__(made, "_own_", True)
     return made
 
 
-class _Type:
-    """`type`, as far as it is there: `isinstance(x, type)` asks for a class, `type[X]` annotates."""
+class _TypeOfType(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, python.type)
 
-    __slots__ = ()
-
-    def __call__(self, *args: object, **kwargs: object) -> NoReturn:
+    def __call__(cls, *args: object, **kwargs: object) -> NoReturn:
         if len(args) == 1:
             raise TypeError("type(value) is not available; isinstance(value, SomeClass) asks what it is")
         raise TypeError("type(name, bases, dict) is not available; write a class statement")
+
+    def __getitem__(cls, item: object) -> types.GenericAlias:
+        return types.GenericAlias(cls, item)
+
+    def __repr__(cls) -> str:
+        return "<class 'type'>"
+
+
+class _Type(metaclass=_TypeOfType):
+    """`type`, as far as it is there: `isinstance(x, type)` asks for a class, `type[X]` annotates."""
+
+    __slots__ = ()
 
 
 # Texts and numbers about objects.
@@ -276,11 +290,6 @@ def _repr(value: object, /) -> str:
     """repr(value), without memory addresses."""
     text = python.repr(value)
     return _ADDRESS.sub("", text) if " at 0x" in text else text
-
-
-def _hash(value: object, /) -> int:
-    """hash(value), with a salt: the plain hash of many objects is where they are in memory."""
-    return python.hash((python.hash(value), _SALT))
 
 
 def _untraced(values: Iterable[object]) -> tuple[object, ...]:
@@ -307,6 +316,13 @@ def builtins(host: Host, importer: Importer) -> dict[str, object]:
         text = (" " if sep is None else sep).join(map(str, values)) + ("\n" if end is None else end)
         host.write("stdout", text)
 
+    salt = secrets.randbits(64)
+
+    def hash_(value: object, /) -> int:
+        """hash(value), salted: the plain hash of many objects is where they are in memory."""
+        return hash((hash(value), salt))
+
+    hash_.__name__ = hash_.__qualname__ = "hash"
     print_.__name__ = print_.__qualname__ = "print"
     found: dict[str, object] = {name: getattr(python, name) for name in (*_PLAIN, *_EXCEPTIONS)}
     found |= {
@@ -316,7 +332,8 @@ def builtins(host: Host, importer: Importer) -> dict[str, object]:
         "setattr": _setattr,
         "delattr": _delattr,
         "repr": _repr,
-        "hash": _hash,
+        "type": _Type,
+        "hash": hash_,
     }
     found |= host.builtins
     found |= {

@@ -21,14 +21,20 @@ class Host(Protocol):
     """The process around one loaded program.
 
     Attributes:
-        builtins: names that the author finds without an import, beside Python's own.
-        modules: further importable modules, dotted name to their names; trusted values, given out as they are.
         memory_exceeded: set by the layer when a MemoryError came by, whether or not the author's code caught it.
     """
 
-    builtins: Mapping[str, object]
-    modules: Mapping[str, Mapping[str, object]]
     memory_exceeded: bool
+
+    @property
+    def builtins(self) -> Mapping[str, object]:
+        """Names that the author finds without an import, beside Python's own."""
+        ...
+
+    @property
+    def modules(self) -> Mapping[str, Mapping[str, object]]:
+        """Further importable modules, dotted name to their names; trusted values, given out as they are."""
+        ...
 
     def write(self, stream: str, text: str) -> None:
         """What `print` writes: `stream` is "stdout" or "stderr", `text` ends as the author ended it."""

@@ -15,7 +15,7 @@ from nexlet_models.problems import Problem
 
 from nexlet_sandboxes.language import modules
 from nexlet_sandboxes.language.diagnostics import Source, nearest
-from nexlet_sandboxes.language.names import is_private
+from nexlet_sandboxes.language.names import is_private, quoted
 from nexlet_sandboxes.program import Program
 
 __all__ = ["Importable", "stem"]
@@ -117,7 +117,10 @@ class Importable:
         if _private(module):
             return [
                 source.at(
-                    node, f"import of {module!r} is not allowed here", code="import-refused", advice="leave it out"
+                    node,
+                    f"import of {quoted(module)} is not allowed here",
+                    code="import-refused",
+                    advice="leave it out",
                 )
             ]
         given = defined.get(module) if module in self.helpers else self.names(module)
@@ -128,14 +131,11 @@ class Importable:
             if given is None or alias.name == "*" or is_private(alias.name) or alias.name in given:
                 continue
             meant = nearest(alias.name, given)
-            problems.append(
-                source.at(
-                    alias,
-                    f"{module!r} gives no name {alias.name!r} here",
-                    code="import-refused",
-                    advice=f"did you mean {meant!r}?" if meant else f"it gives: {_listing(given)}",
-                )
+            advice = modules.missing(module, alias.name) or (
+                f"did you mean {meant!r}?" if meant else f"it gives: {_listing(given)}"
             )
+            message = f"{module!r} gives no name {quoted(alias.name)} here"
+            problems.append(source.at(alias, message, code="import-refused", advice=advice))
         return problems
 
     def _refused(self, source: Source, node: ast.AST, module: str) -> Problem:
@@ -147,9 +147,9 @@ class Importable:
             instead = f"did you mean {meant!r}?" if meant else "it is not among the modules that functions may import"
         return source.at(
             node,
-            f"import of {module!r} is not allowed here",
+            f"import of {quoted(module)} is not allowed here",
             code="import-refused",
-            advice=f"{instead}; modules allowed: {', '.join(sorted(known - set(self.helpers)))}",
+            advice=f"{instead}; modules allowed: {', '.join(sorted(name for name in known - set(self.helpers) if not is_private(name)))}",
         )
 
 

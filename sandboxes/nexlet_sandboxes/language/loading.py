@@ -1,13 +1,14 @@
 """From a program to a handler that can be called: check it, compile it, run its module once.
 
-`check` only looks: nothing of the author's runs, and every problem of every file comes at once. `load` does the same and
-then runs the module under the policy's guards.
+`check` only looks: nothing of the author's runs, and every problem of every file comes at once. `load` does the same
+and then runs the module under the policy's guards.
 """
 
 from __future__ import annotations
 
 import ast
 import types
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +21,15 @@ from nexlet_sandboxes.language.explain import Explainer
 from nexlet_sandboxes.language.host import HOST_MODULES, Host
 from nexlet_sandboxes.language.imports import Importable, stem
 from nexlet_sandboxes.language.names import is_private
-from nexlet_sandboxes.language.parsing import parse
+from nexlet_sandboxes.language.parsing import parse, syntax_problem
 from nexlet_sandboxes.language.policy import Policy
 from nexlet_sandboxes.outcomes import LoadRefused
 from nexlet_sandboxes.program import Program
 
-__all__ = ["Loaded", "check", "load", "preload"]
+__all__ = ["MAX_PROBLEMS", "Loaded", "check", "load", "preload"]
+
+MAX_PROBLEMS = 100
+"""Problems that are told of one program; how many more there are is said."""
 
 _SIGNATURE = "write it as: def {name}(event, context):"
 
@@ -61,7 +65,7 @@ _CODECS = (
 
 def check(program: Program) -> list[Problem]:
     """Everything that is wrong with a program's sources, in their order; the main file first. Nothing is run."""
-    return _Build(program, HOST_MODULES).problems(handler=True)
+    return _Build(program, HOST_MODULES).compile(handler=True)
 
 
 def load(program: Program, host: Host) -> Loaded:
@@ -72,7 +76,7 @@ def load(program: Program, host: Host) -> Loaded:
         MemoryError: it took more than there is.
     """
     build = _Build(program, {name: frozenset(values) for name, values in host.modules.items()})
-    problems = build.problems(handler=False)
+    problems = build.compile(handler=False)
     if problems:
         raise LoadRefused(problems)
     running = _Running(program, host, build)
@@ -80,13 +84,38 @@ def load(program: Program, host: Host) -> Loaded:
 
 
 class _File:
-    """One source: its text, its tree, and what is wrong with it."""
+    """One source: its text, its tree, what is wrong with it, and if nothing is, its code."""
 
-    __slots__ = ("problems", "source", "tree")
+    __slots__ = ("code", "problems", "source", "tree")
 
     def __init__(self, filename: str, text: str) -> None:
         self.source = Source(filename, text)
         self.tree, self.problems = parse(self.source)
+        self.code: types.CodeType | None = None
+
+    def compile(self) -> None:
+        """Take the policy over the tree, and make code of what it leaves."""
+        tree, source = self.tree, self.source
+        # Compiled, the tree is of no use any more, and it may be many times the size of the source.
+        self.tree = None
+        if tree is None:
+            return
+        policy = Policy(source)
+        try:
+            changed = policy.transform(tree)
+            self.problems += policy.problems
+            if self.problems:
+                return
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.code = compile(changed, source.filename, "exec", dont_inherit=True, optimize=0)
+        except SyntaxError as error:
+            # Some rules are only looked at here: 'return' outside function, names that are local and global.
+            self.problems.append(syntax_problem(source, error))
+        except RecursionError:
+            self.problems.append(source.on(0, "the source is nested too deeply", code="nested-too-deeply"))
+        except (ValueError, OverflowError, SystemError) as error:
+            self.problems.append(source.on(0, f"the source cannot be compiled: {error}", code="syntax-error"))
 
     def defined(self) -> frozenset[str] | None:
         """The public names of its module level, None where they cannot be told."""
@@ -104,23 +133,22 @@ class _Build:
         self.main = _File(program.filename, program.source)
         self.files = {name: _File(name, text) for name, text in sorted(program.files.items())}
 
-    def problems(self, *, handler: bool) -> list[Problem]:
-        """What is wrong. The trees are ready to be compiled afterwards, if nothing is."""
+    def compile(self, *, handler: bool) -> list[Problem]:
+        """What is wrong; if nothing is, every file has its code. `handler`: look at how it can be called, too."""
         found = self.importable.files(self.program)
         defined = {stem(file.source.filename): file.defined() for file in (self.main, *self.files.values())}
         for file in (self.main, *self.files.values()):
-            problems = list(file.problems)
             if file.tree is not None:
-                problems += self.importable.check(file.tree, file.source, defined)
+                file.problems += self.importable.check(file.tree, file.source, defined)
                 if handler and file is self.main:
-                    problems += _handler_problems(file.tree, file.source, self.program.handler)
-                policy = Policy(file.source)
-                try:
-                    file.tree = policy.transform(file.tree)
-                except RecursionError:
-                    problems.append(file.source.on(0, "the source is nested too deeply", code="nested-too-deeply"))
-                problems += policy.problems
-            found += _in_order(problems)
+                    file.problems += _handler_problems(file.tree, file.source, self.program.handler)
+            file.compile()
+            found += _in_order(file.problems)
+        if len(found) > MAX_PROBLEMS:
+            more = Problem(
+                f"{len(found) - MAX_PROBLEMS} more problems", place=self.program.filename, code="more-problems"
+            )
+            return [*found[:MAX_PROBLEMS], more]
         return found
 
 
@@ -144,8 +172,6 @@ class _Running:
             module = self._run(name, self._build.main, "function")
         except MemoryError:
             raise
-        except LoadRefused:
-            raise
         except BaseException as error:  # noqa: BLE001  # SystemExit and its like are the author's faults, too
             raise LoadRefused([self._raised(error)]) from None
         if self._host.memory_exceeded:
@@ -160,10 +186,7 @@ class _Running:
         return Loaded(handler, explainer.explain, explainer.summary)
 
     def _run(self, name: str, file: _File, qualified: str) -> types.ModuleType:
-        assert file.tree is not None
-        code = self._compile(file, file.tree)
-        # Compiled, the tree is of no use any more, and it may be many times the size of the source.
-        file.tree = None
+        assert file.code is not None
         module = HelperModule(qualified)
         names = module.__dict__
         names.clear()
@@ -172,23 +195,11 @@ class _Running:
         self._modules[name] = module
         self._explainer.add(module, file.source)
         try:
-            exec(code, names)  # noqa: S102  # this is what the package is for: the policy has been over it
+            exec(file.code, names)  # noqa: S102  # this is what the package is for: the policy has been over it
         except BaseException:
             self._modules.pop(name, None)
             raise
         return module
-
-    def _compile(self, file: _File, tree: ast.Module) -> types.CodeType:
-        source = file.source
-        try:
-            return compile(tree, source.filename, "exec", dont_inherit=True, optimize=0)
-        except SyntaxError as error:
-            # Some rules are only looked at here: 'return' outside function, names that are local and global.
-            line = error.lineno or 0
-            problem = source.on(line, f"invalid syntax: {error.msg}", code="syntax-error", column=error.offset or 0)
-        except (RecursionError, ValueError, OverflowError, SystemError) as error:
-            problem = source.on(0, f"the source cannot be compiled: {error}", code="syntax-error")
-        raise LoadRefused([problem])
 
     def _raised(self, error: BaseException) -> Problem:
         message = f"the module raised {self._explainer.summary(error)}"
@@ -286,7 +297,7 @@ def _module_names(tree: ast.Module) -> list[str]:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             names[node.name] = None
             continue
-        if isinstance(node, ast.Lambda):
+        if isinstance(node, (ast.Lambda, ast.comprehension)):
             continue
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names[node.id] = None

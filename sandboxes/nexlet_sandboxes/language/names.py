@@ -19,6 +19,7 @@ __all__ = [
     "SPECIAL_METHODS",
     "attribute_refusal",
     "is_private",
+    "quoted",
 ]
 
 _INSIDES: Final = (
@@ -87,10 +88,14 @@ REFUSED_BUILTINS: Final[dict[str, str]] = {
     "memoryview": "slice bytes, or use bytearray",
     "open": "a function has no files; io.StringIO and io.BytesIO are files in memory",
     "quit": "return from the handler, or raise Reject(code, text)",
-    "type": "isinstance(value, SomeClass) asks what it is, type(value).__name__ gives the name of its class",
     "vars": "name the attributes you need, or keep values in a dict of your own",
 }
 """Python's builtins that an author does not get, and what to write instead."""
+
+
+def quoted(name: str) -> str:
+    """A name as messages show it: an author may write one of a million characters."""
+    return repr(name if len(name) <= 100 else name[:97] + "...")
 
 
 def is_private(name: str) -> bool:
@@ -108,5 +113,5 @@ def attribute_refusal(name: str) -> str | None:
     if is_private(name):
         return "attribute names may not begin with '_'"
     if name in REFUSED_ATTRIBUTES:
-        return f"attribute {name!r} leads into Python's insides"
+        return f"attribute {quoted(name)} leads into Python's insides"
     return None

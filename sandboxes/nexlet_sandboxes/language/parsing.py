@@ -15,7 +15,7 @@ from nexlet_models.problems import Problem
 
 from nexlet_sandboxes.language.diagnostics import Source
 
-__all__ = ["MAX_DEPTH", "MAX_NODES", "MAX_SOURCE", "MAX_TOKENS", "parse"]
+__all__ = ["MAX_DEPTH", "MAX_NODES", "MAX_SOURCE", "MAX_TOKENS", "parse", "syntax_problem"]
 
 MAX_SOURCE: Final = 1024 * 1024
 """Characters and bytes of one file."""
@@ -31,14 +31,15 @@ MAX_DEPTH: Final = 150
 
 _SIMPLER: Final = "take it apart into several statements"
 
-# One match for each token, a string or comment being one whatever is in it. Not a tokenizer: it only has to count.
+# One match for each token, a string or comment being one whatever is in it. Not a tokenizer: it only has to count, in
+# time that grows with the text. So every alternative takes what it has looked at, an unclosed string to its end.
 _TOKEN: Final = re.compile(
-    r'"""(?:[^"\\]|\\.|"(?!""))*"""'
-    r"|'''(?:[^'\\]|\\.|'(?!''))*'''"
-    r'|"(?:[^"\\\n]|\\.)*"'
-    r"|'(?:[^'\\\n]|\\.)*'"
-    r"|#[^\n]*"
-    r"|[^\W]+"
+    r'"""(?:[^"\\]++|\\.|"(?!""))*+(?:""")?'
+    r"|'''(?:[^'\\]++|\\.|'(?!''))*+(?:''')?"
+    r'|"(?:[^"\\\n]++|\\.)*+"?'
+    r"|'(?:[^'\\\n]++|\\.)*+'?"
+    r"|#[^\n]*+"
+    r"|\w++"
     r"|[^\w\s]",
     re.DOTALL,
 )
@@ -59,7 +60,7 @@ def parse(source: Source) -> tuple[ast.Module | None, list[Problem]]:
             warnings.simplefilter("ignore")
             tree = ast.parse(text, source.filename, "exec", type_comments=False)
     except SyntaxError as error:
-        return None, [_syntax(source, error)]
+        return None, [syntax_problem(source, error)]
     except ValueError as error:
         return None, [source.on(0, f"the source cannot be parsed: {error}", code="syntax-error")]
     except (RecursionError, MemoryError):
@@ -127,7 +128,8 @@ def _too_deep(source: Source, node: ast.AST | None) -> Problem:
     return source.on(getattr(node, "lineno", 0), message, code="nested-too-deeply", advice=_SIMPLER)
 
 
-def _syntax(source: Source, error: SyntaxError) -> Problem:
+def syntax_problem(source: Source, error: SyntaxError) -> Problem:
+    """What Python's parser or compiler said."""
     line = error.lineno or 0
     column = error.offset or 0
     end = error.end_offset or 0 if error.end_lineno == error.lineno else 0

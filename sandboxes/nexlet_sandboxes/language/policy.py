@@ -17,9 +17,8 @@ from __future__ import annotations
 import ast
 from typing import Any, Final, TypeVar, cast
 
-from RestrictedPython.transformer import RestrictingNodeTransformer
-
 from nexlet_models.problems import Problem
+from RestrictedPython.transformer import RestrictingNodeTransformer
 
 from nexlet_sandboxes.language.diagnostics import Source
 from nexlet_sandboxes.language.names import (
@@ -29,20 +28,16 @@ from nexlet_sandboxes.language.names import (
     SPECIAL_METHODS,
     attribute_refusal,
     is_private,
+    quoted,
 )
 
 __all__ = ["Policy"]
 
 _Node = TypeVar("_Node", bound=ast.AST)
-_Function = ast.FunctionDef | ast.Lambda
+_Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 _UNDERSCORE_ADVICE: Final = "drop the underscore: every name of a function's module is its own"
 _TRANSLATED: Final[dict[str, tuple[str, str]]] = {
-    "AsyncFunctionDef": ("async functions are not available", "write 'def': a worker runs one message at a time"),
-    "Await": ("async code is not available", "call the function without 'await'"),
-    "AsyncFor": ("async code is not available", "write 'for'"),
-    "AsyncWith": ("async code is not available", "write 'with'"),
-    "TryStar": ("except* is not available", "write 'except'"),
     "TemplateStr": ("template strings are not available", "write an f-string"),
     "TypeAlias": ("type statements are not available", "write an assignment: Name = ..."),
     "TypeVar": ("type parameters are not available", "write T = TypeVar('T'), with TypeVar from typing"),
@@ -51,7 +46,7 @@ _TRANSLATED: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-class Policy(RestrictingNodeTransformer):  # type: ignore[misc]  # RestrictedPython's types are not seen by mypy
+class Policy(RestrictingNodeTransformer):
     """Checks and rewrites one file. Use `Policy(source).transform(tree)`.
 
     Attributes:
@@ -91,7 +86,7 @@ class Policy(RestrictingNodeTransformer):  # type: ignore[misc]  # RestrictedPyt
 
     def node_contents_visit(self, node: _Node) -> _Node:
         """Visit what `node` holds."""
-        return cast(_Node, super().node_contents_visit(node))
+        return super().node_contents_visit(node)
 
     # Names.
 
@@ -100,13 +95,13 @@ class Policy(RestrictingNodeTransformer):  # type: ignore[misc]  # RestrictedPyt
         if name is None:
             return
         if is_private(name):
-            if self._in_class() and name in SPECIAL_METHODS and allow_magic_methods:
+            if allow_magic_methods and self._in_class() and name in SPECIAL_METHODS:
                 return
             if name.startswith("__") and name.endswith("__"):
                 where = "a class may define" if self._in_class() else "there are, in a class,"
                 self.refuse(
                     node,
-                    f"special name {name!r} is not available",
+                    f"special name {quoted(name)} is not available",
                     code="name-refused",
                     advice=REFUSED_BUILTINS.get(name)
                     or f"{where} __init__, __str__, __eq__, __len__ and others like them",
@@ -114,7 +109,9 @@ class Policy(RestrictingNodeTransformer):  # type: ignore[misc]  # RestrictedPyt
             else:
                 self.refuse(node, "names may not begin with '_'", code="name-refused", advice=_UNDERSCORE_ADVICE)
         elif attribute_refusal(name):
-            self.refuse(node, f"name {name!r} is not available", code="name-refused", advice="choose another name")
+            self.refuse(
+                node, f"name {quoted(name)} is not available", code="name-refused", advice="choose another name"
+            )
 
     def check_bound(self, node: ast.AST, name: str | None, *, special: bool = False) -> None:
         """Refuse a name that is about to be bound."""
@@ -125,7 +122,8 @@ class Policy(RestrictingNodeTransformer):  # type: ignore[misc]  # RestrictedPyt
     def visit_Name(self, node: ast.Name) -> ast.AST:
         """A variable: its name is looked at."""
         if not isinstance(node.ctx, ast.Load):
-            self.check_bound(node, node.id, special=True)
+            # `__exit__ = f` would hand f the traceback, which the rewritten method of that name never sees.
+            self.check_bound(node, node.id, special=node.id != "__exit__")
             return node
         if node.id == "super":
             self.refuse(
@@ -257,12 +255,33 @@ class Policy(RestrictingNodeTransformer):  # type: ignore[misc]  # RestrictedPyt
                     advice="call it within a method of a class",
                 )
             return node
+        if isinstance(node.func, ast.Name) and node.func.id == "type" and "type" not in self._bound:
+            self.refuse(
+                node,
+                "type() is not available in a function",
+                code="name-refused",
+                advice="isinstance(value, SomeClass) asks what it is, type(value).__name__ gives the name of its class"
+                if len(node.args) < 2
+                else "write a class statement",
+            )
         return self.node_contents_visit(node)
 
     # Assignments.
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST:
-        """`a = b`, in all its forms."""
+        """`a = b`, in all its forms; `__all__` and `__slots__` may list public names, as they do everywhere."""
+        target = node.targets[0]
+        if len(node.targets) == 1 and isinstance(target, ast.Name) and target.id in _LISTINGS.get(self._scopes[-1], ()):
+            if _lists_public_names(node.value):
+                # Star imports are what `__all__` is for, and there are none.
+                return _at(node, ast.Pass()) if target.id == "__all__" else node
+            self.refuse(
+                node,
+                f"{target.id} lists something else than public names",
+                code="name-refused",
+                advice=f'write the names out: {target.id} = ("name", "other")',
+            )
+            return node
         return self.node_contents_visit(node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
@@ -287,7 +306,7 @@ class Policy(RestrictingNodeTransformer):  # type: ignore[misc]  # RestrictedPyt
 
     # Loops and comprehensions: plain, their parts are visited.
 
-    def guard_iter(self, node: _Node) -> _Node:  # type: ignore[override]
+    def guard_iter(self, node: ast.For | ast.comprehension) -> ast.AST:
         """`for` of every kind iterates as Python does."""
         return self.node_contents_visit(node)
 
@@ -311,7 +330,30 @@ class Policy(RestrictingNodeTransformer):  # type: ignore[misc]  # RestrictedPyt
         """`with`, plain."""
         return self.node_contents_visit(node)
 
+    def visit_TryStar(self, node: ast.TryStar) -> ast.AST:
+        """`except*` has been a way out of sandboxes more than once, and groups come from async code."""
+        self.refuse(node, "except* is not available", code="construct-refused", advice="write 'except'")
+        return self.node_contents_visit(node)
+
     # Functions and classes.
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
+        """`async def` is refused; what is in it is looked at all the same."""
+        advice = "write 'def': a worker runs one message at a time"
+        self.refuse(node, "async functions are not available", code="construct-refused", advice=advice)
+        return self.node_contents_visit(node)
+
+    def visit_Await(self, node: ast.Await) -> ast.AST:
+        """Only in async functions, which are refused."""
+        return self.node_contents_visit(node)
+
+    def visit_AsyncFor(self, node: ast.AsyncFor) -> ast.AST:
+        """Only in async functions, which are refused."""
+        return self.node_contents_visit(node)
+
+    def visit_AsyncWith(self, node: ast.AsyncWith) -> ast.AST:
+        """Only in async functions, which are refused."""
+        return self.node_contents_visit(node)
 
     def check_function_argument_names(self, node: _Function) -> None:
         """Refuse parameters by names that an author may not bind."""
@@ -520,7 +562,10 @@ class Policy(RestrictingNodeTransformer):  # type: ignore[misc]  # RestrictedPyt
         for part in path:
             if is_private(part):
                 self.refuse(
-                    alias, f"import of {alias.name!r} is not allowed here", code="import-refused", advice="leave it out"
+                    alias,
+                    f"import of {quoted(alias.name)} is not allowed here",
+                    code="import-refused",
+                    advice="leave it out",
                 )
                 return
         self.check_bound(alias, alias.asname or path[0])
@@ -567,8 +612,8 @@ def _hide_traceback(arguments: ast.arguments) -> list[ast.stmt]:
 def _own_parameter(node: ast.FunctionDef) -> str | None:
     """The name of a method's first parameter, if it is written to and never bound again.
 
-    Such a method looks once whether that parameter is an instance of an own class; it stays one, since an object's class
-    cannot be assigned to.
+    Such a method looks once whether that parameter is an instance of an own class; it stays one, since nobody can
+    assign to an object's class.
     """
     positional = [*node.args.posonlyargs, *node.args.args]
     if not positional or any(isinstance(item, ast.Name) and item.id in _NO_SELF for item in node.decorator_list):
@@ -577,6 +622,16 @@ def _own_parameter(node: ast.FunctionDef) -> str | None:
     if not any(_writes_to(part, name) for part in _own_scope(node)):
         return None
     return None if name in _bound_names(ast.Module(node.body, [])) else name
+
+
+_LISTINGS: Final = {"module": ("__all__",), "class": ("__slots__", "__match_args__")}
+
+
+def _lists_public_names(node: ast.expr) -> bool:
+    return isinstance(node, (ast.Tuple, ast.List)) and all(
+        isinstance(item, ast.Constant) and isinstance(item.value, str) and attribute_refusal(item.value) is None
+        for item in node.elts
+    )
 
 
 _NO_SELF: Final = frozenset({"staticmethod", "classmethod"})
