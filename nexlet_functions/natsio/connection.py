@@ -1,8 +1,7 @@
 """A connection to NATS that stays: lost ones are followed by new ones, with the same subscriptions, without end.
 
 - `Connection`: publish without waiting, subscribe with the server's verdict, request, flush, close.
-- `Subscription`: what `subscribe` returns.
-- `ConnectionState`, `ConnectionStats`, `Violation`: what it tells of itself.
+- `ConnectionState`, `ConnectionStats`: what it tells of itself; `Reply`: what a request brought.
 
 One task, owned by the connection, makes a client, waits for its loss, and begins again after a pause that grows and
 varies. What is published meanwhile waits, up to a bound. Messages go from the reader to their sink in one call.
@@ -15,7 +14,6 @@ import contextlib
 import enum
 import random
 import re
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -23,9 +21,10 @@ from typing import Any, Self
 import nats.errors
 import structlog
 from nats.aio.client import Client
-from nats.aio.subscription import Subscription as ClientSubscription
 from nexlet_models.subjects import valid_subject
 
+from nexlet_functions.natsio import complaints
+from nexlet_functions.natsio.complaints import Violation
 from nexlet_functions.natsio.credentials import Credentials
 from nexlet_functions.natsio.errors import (
     ConnectFailed,
@@ -38,20 +37,18 @@ from nexlet_functions.natsio.errors import (
     SubscriptionRefused,
 )
 from nexlet_functions.natsio.life import Life, Options
+from nexlet_functions.natsio.outgoing import Outgoing
 from nexlet_functions.natsio.protocol import encode_publish
 from nexlet_functions.natsio.sinks import BatchSink, MessageSink
+from nexlet_functions.natsio.subscriptions import Subscription, Subscriptions
 
-__all__ = ["Connection", "ConnectionState", "ConnectionStats", "Reply", "Subscription", "Violation"]
+__all__ = ["Connection", "ConnectionState", "ConnectionStats", "Reply"]
 
 _WATCH = 1.0
 """Seconds between looks at a client that may have died without telling."""
 _STEADY = 5.0
 """Seconds after which a connection counts as good, and the next pause is short again."""
 _KEPT_VIOLATIONS = 1000
-_REFUSED = re.compile(
-    r'permissions violation for (subscription|publish) to "(.*?)(?<!\\)"(?: using queue "(.*?)(?<!\\)")?', re.S
-)
-
 _LITERAL = re.compile(r"[^\s\x00-\x20\x7f.*>]+(?:\.[^\s\x00-\x20\x7f.*>]+)*")
 """A subject to publish on, and surely no more than that: checked for every message, so not with `valid_subject`."""
 
@@ -94,51 +91,11 @@ class ConnectionStats:
 
 
 @dataclass(frozen=True, slots=True)
-class Violation:
-    """Something the server forbade after the fact.
-
-    Attributes:
-        kind: `publish` or `subscription`.
-        subject: where, in lower case (nats-py lowers what the server says).
-        text: the server's words, in lower case.
-    """
-
-    kind: str
-    subject: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Reply:
     """The answer to a request."""
 
     payload: bytes
     headers: Mapping[str, str]
-
-
-class Subscription:
-    """A subscription that outlives reconnections.
-
-    Attributes:
-        subject, queue: what was asked for.
-        refused: the server's text where it came to forbid it; tried again from time to time. "" while it is live.
-    """
-
-    def __init__(self, connection: Connection, subject: str, queue: str, sink: MessageSink | BatchSink) -> None:
-        self._connection = connection
-        self.subject = subject
-        self.queue = queue
-        self.sink = sink
-        self.refused = ""
-        self.closed = False
-        self.held: tuple[Life, ClientSubscription] | None = None
-
-    async def unsubscribe(self) -> None:
-        """End it. When this returns no further message comes; what was under way has reached the sink."""
-        await self._connection._unsubscribe(self)
-
-    def __repr__(self) -> str:
-        return f"Subscription({self.subject!r}, queue={self.queue!r})"
 
 
 class Connection:
@@ -158,25 +115,17 @@ class Connection:
         self._life: Life | None = None
         self._up = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._failure: ConnectFailed | None = None
         self._failures: set[asyncio.Future[ConnectFailed]] = set()
         self._pool = list(credentials.servers)
         self._max_payload = 1024 * 1024
-        # What waits to be sent, and whether a batch is with the client.
-        self._out: list[bytes] = []
-        self._out_size = 0
-        self._sending: Life | None = None
-        # Subscriptions, and those whose verdict is awaited, by what the server would call them.
-        self._subscriptions: dict[Subscription, None] = {}
-        self._asked: dict[tuple[str, str], Subscription] = {}
-        self._locks: weakref.WeakValueDictionary[tuple[str, str], asyncio.Lock] = weakref.WeakValueDictionary()
+        self._outgoing = Outgoing(self._options.max_outgoing)
+        self._subscriptions = Subscriptions(flush_timeout=self._options.flush_timeout, log=self._log)
         self._publish_waiters: dict[str, set[asyncio.Future[str]]] = {}
         self._seen_violations: set[tuple[str, str]] = set()
         self._state_callbacks: list[Callable[[ConnectionState, str], None]] = []
         self._violation_callbacks: list[Callable[[Violation], None]] = []
-        self._connects = self._published = self._dropped = self._oversized = 0
-        self._publish_violations = self._sink_errors = 0
+        self._connects = self._oversized = self._publish_violations = self._sink_errors = 0
 
     # --- life and state ------------------------------------------------------------------------------------------
 
@@ -281,14 +230,14 @@ class Connection:
     def stats(self) -> ConnectionStats:
         return ConnectionStats(
             connects=self._connects,
-            published=self._published,
-            dropped=self._dropped,
+            published=self._outgoing.published,
+            dropped=self._outgoing.dropped,
             oversized=self._oversized,
             publish_violations=self._publish_violations,
             sink_errors=self._sink_errors,
-            outgoing_bytes=self._out_size,
+            outgoing_bytes=self._outgoing.size,
             subscriptions=len(self._subscriptions),
-            refused=sum(1 for one in self._subscriptions if one.refused),
+            refused=len(self._subscriptions.refused()),
         )
 
     async def close(self, *, flush_timeout: float = 2.0) -> None:
@@ -299,13 +248,11 @@ class Connection:
             with contextlib.suppress(ConnectFailed, ConnectionLost, ConnectionClosed):
                 await self.flush(flush_timeout)
         self._set_state(ConnectionState.CLOSED)
+        self._outgoing.closed = True
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._subscriptions.clear()
+        await self._subscriptions.close()
         self._up.set()  # whoever waits learns that it is closed
 
     async def __aenter__(self) -> Self:
@@ -344,16 +291,7 @@ class Connection:
         Returns:
             False where they were dropped and counted, because too much waits already.
         """
-        size = self._out_size + len(blob)
-        if size > self._options.max_outgoing or self._state is ConnectionState.CLOSED:
-            self._dropped += count
-            return False
-        self._out.append(blob)
-        self._out_size = size
-        self._published += count
-        if self._sending is None:
-            self._pump()
-        return True
+        return self._outgoing.write(blob, count)
 
     async def flush(self, timeout: float | None = None) -> None:
         """Return when the server has processed everything published and subscribed before.
@@ -371,7 +309,7 @@ class Connection:
                 life = self._life
                 if life is None:
                     raise ConnectionLost("a flush")
-                self._pump(at_once=True)
+                self._outgoing.pump(at_once=True)
                 await life.guard(life.wire.flush(), "a flush")
         except TimeoutError:
             raise self._failure or ConnectionLost("a flush") from None
@@ -411,21 +349,6 @@ class Connection:
             if not waiters:
                 self._publish_waiters.pop(subject.lower(), None)
 
-    def _pump(self, *, at_once: bool = False) -> None:
-        """Hand over what waits, if the client has taken the batch before."""
-        life = self._life
-        if life is None or not self._out or (self._sending is life and not at_once) or not life.wire.alive:
-            return
-        blobs, size = self._out, self._out_size
-        self._out, self._out_size = [], 0
-        self._sending = life
-        life.wire.send(blobs, size, lambda: self._taken(life))
-
-    def _taken(self, life: Life) -> None:
-        if self._sending is life:
-            self._sending = None
-            self._pump()
-
     # --- subscriptions -------------------------------------------------------------------------------------------
 
     async def subscribe(
@@ -447,21 +370,17 @@ class Connection:
             reason = valid_subject(queue, wildcards=False)
         if reason is not None:
             raise SubscriptionRefused(subject, "", queue=queue, reason=f"it {reason}")
-        subscription = Subscription(self, subject, queue, sink)
-        key = _key(subject, queue)
-        lock = self._locks.get(key)
-        if lock is None:
-            lock = self._locks[key] = asyncio.Lock()
+        subscription = Subscription(self._subscriptions, subject, queue, sink)
         try:
             # One at a time of those that the server's answer would not tell apart.
-            async with asyncio.timeout(timeout), lock:
+            async with asyncio.timeout(timeout), self._subscriptions.turn(subject, queue):
                 while True:
                     await self.wait_connected()
                     life = self._life
                     if life is None:
                         continue
                     try:
-                        await self._ask(life, subscription)
+                        await self._subscriptions.ask(life, subscription)
                     except ConnectionLost:
                         continue
                     break
@@ -470,60 +389,6 @@ class Connection:
         if subscription.refused:
             raise SubscriptionRefused(subject, subscription.refused, queue=queue)
         return subscription
-
-    async def _ask(self, life: Life, subscription: Subscription) -> None:
-        """Subscribe on this client and learn the verdict; a subscription that is allowed is ours from here on."""
-        key = _key(subscription.subject, subscription.queue)
-        self._asked[key] = subscription
-        subscription.refused = ""
-        handle: ClientSubscription | None = None
-        try:
-            handle = await life.guard(
-                life.wire.subscribe(subscription.subject, subscription.queue, subscription.sink), "a subscription"
-            )
-            await life.guard(life.wire.flush(), "a subscription")
-            if not subscription.refused:
-                subscription.held = (life, handle)
-                self._subscriptions[subscription] = None
-                handle = None
-        except nats.errors.BadSubjectError:
-            raise SubscriptionRefused(subscription.subject, "", reason="it is not a subject") from None
-        finally:
-            del self._asked[key]
-            if handle is not None and self._state is not ConnectionState.CLOSED:
-                self._background(self._forget(life, handle))
-
-    async def _unsubscribe(self, subscription: Subscription) -> None:
-        if subscription.closed:
-            return
-        subscription.closed = True
-        self._subscriptions.pop(subscription, None)
-        held, subscription.held = subscription.held, None
-        if held is not None and held[0] is self._life:
-            await self._forget(*held)
-
-    async def _forget(self, life: Life, handle: ClientSubscription) -> None:
-        # A loss ends the subscription just as well.
-        with contextlib.suppress(ConnectionLost, TimeoutError):
-            async with asyncio.timeout(self._options.flush_timeout):
-                await life.guard(life.wire.unsubscribe(handle), "an unsubscribe")
-
-    async def _resubscribe(self, life: Life, subscriptions: list[Subscription]) -> None:
-        """All of them on this client, with one flush; those that are refused now are reported."""
-        before = {one: one.refused for one in subscriptions}
-        for one in subscriptions:
-            if one.held is not None and one.held[0] is life:
-                await self._forget(*one.held)
-            one.refused = ""
-            one.held = (life, await life.guard(life.wire.subscribe(one.subject, one.queue, one.sink), "subscribing"))
-        await life.guard(life.wire.flush(), "subscribing")
-        for one in subscriptions:
-            held = one.held
-            if held is not None and (one.closed or one.refused):
-                one.held = None
-                await self._forget(*held)
-            if before[one] and not one.refused and not one.closed:
-                self._log.info("subscription allowed again", subject=one.subject, queue=one.queue)
 
     # --- the supervisor ------------------------------------------------------------------------------------------
 
@@ -558,6 +423,7 @@ class Connection:
                 self._log.error("a connection is given up", exc_info=error)
             finally:
                 self._life = None
+                self._outgoing.attach(None)
                 self._up.clear()
                 await life.close()
             failures = 0 if loop.time() - began > _STEADY else failures + 1
@@ -569,12 +435,11 @@ class Connection:
     async def _live(self, life: Life) -> None:
         """From the moment a client is connected until it is lost."""
         async with asyncio.timeout(self._options.flush_timeout):
-            await self._resubscribe(life, list(self._subscriptions))
+            await self._subscriptions.renew(life, self._subscriptions.all())
         self._learn(life)
         self._failure = None
         self._life = life
         self._connects += 1
-        self._sending = None
         self._up.set()
         self._log.info(
             "connected" if self._connects == 1 else "connected again",
@@ -582,7 +447,7 @@ class Connection:
             fast=life.wire.fast,
         )
         self._set_state(ConnectionState.CONNECTED)
-        self._pump()
+        self._outgoing.attach(life)
         retry = asyncio.get_running_loop().time() + self._options.retry_refused
         while not life.over:
             with contextlib.suppress(TimeoutError):
@@ -591,7 +456,7 @@ class Connection:
             if asyncio.get_running_loop().time() >= retry and not life.over:
                 retry = asyncio.get_running_loop().time() + self._options.retry_refused
                 async with asyncio.timeout(self._options.flush_timeout):
-                    await self._resubscribe(life, [one for one in self._subscriptions if one.refused])
+                    await self._subscriptions.renew(life, self._subscriptions.refused())
 
     def _learn(self, life: Life) -> None:
         """What the server tells of itself and of others."""
@@ -623,37 +488,22 @@ class Connection:
     # --- what the server complains about ---------------------------------------------------------------------------
 
     def _complaint(self, text: str) -> None:
-        found = _REFUSED.search(text)
-        if found is None:
+        violation = complaints.read(text)
+        if violation is None:
             return
-        kind, subject, queue = found[1], found[2], found[3]
-        if kind == "publish":
+        if violation.kind == "publish":
             self._publish_violations += 1
-            for waiting in self._publish_waiters.get(_unquoted(subject), ()):
+            for waiting in self._publish_waiters.get(violation.subject, ()):
                 if not waiting.done():
                     waiting.set_result(text)
         else:
-            self._subscription_refused(subject, queue, text)
-        violation = Violation(kind, _unquoted(subject), text)
-        seen = (kind, violation.subject)
+            self._subscriptions.refuse(violation)
+        seen = (violation.kind, violation.subject)
         if seen not in self._seen_violations and len(self._seen_violations) < _KEPT_VIOLATIONS:
             self._seen_violations.add(seen)
-            self._log.warning("the server refused", what=kind, subject=violation.subject, permission=text)
+            self._log.warning("the server refused", what=violation.kind, subject=violation.subject, permission=text)
         for callback in tuple(self._violation_callbacks):
             self._call(callback, violation)
-
-    def _subscription_refused(self, subject: str, queue: str | None, text: str) -> None:
-        """Both come as the server quotes them, in lower case. Older servers do not name the queue."""
-        asked = self._asked.get((subject, queue or ""))
-        if asked is None and queue is None:
-            asked = next((one for key, one in self._asked.items() if key[0] == subject), None)
-        if asked is not None:
-            asked.refused = text
-            return
-        for one in self._subscriptions:
-            key = _key(one.subject, one.queue)
-            if key[0] == subject and (queue is None or key[1] == queue):
-                one.refused = text
 
     def _sink_failed(self, error: BaseException) -> None:
         self._sink_errors += 1
@@ -674,11 +524,6 @@ class Connection:
         except Exception as error:  # noqa: BLE001  # a listener's bug must not end the connection
             self._log.error("a listener raised", exc_info=error)
 
-    def _background(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     def __repr__(self) -> str:
         return f"Connection({self.name!r}, {self._state}, {self.credentials!r})"
 
@@ -694,19 +539,6 @@ async def _answer(asked: asyncio.Future[Any], refused: asyncio.Future[str], subj
     except nats.errors.TimeoutError:
         raise RequestTimeout(subject, timeout) from None
     return Reply(message.data, dict(message.headers or {}))
-
-
-def _key(subject: str, queue: str) -> tuple[str, str]:
-    """What the server calls a subscription when it complains, as nats-py passes it on: quoted, in lower case."""
-    return _quoted(subject).lower(), _quoted(queue).lower()
-
-
-def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
-
-
-def _unquoted(text: str) -> str:
-    return text.replace('\\"', '"').replace("\\\\", "\\")
 
 
 def _netloc(url: str) -> str:

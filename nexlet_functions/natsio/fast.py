@@ -129,6 +129,7 @@ class RoutingParser(Parser):
     def __init__(self, client: Any, routes: dict[int, _Route], failed: Callable[[BaseException], None]) -> None:
         self._routes = routes
         self._failed = failed
+        self._stats: dict[str, int] = client.stats
         super().__init__(client)
 
     def reset(self) -> None:
@@ -197,7 +198,7 @@ class RoutingParser(Parser):
             self._have = size - at
             self._want = want
         if messages:
-            stats = self.nc.stats
+            stats = self._stats
             stats["in_msgs"] += messages
             stats["in_bytes"] += payload_bytes
             for route in dict.fromkeys(touched):

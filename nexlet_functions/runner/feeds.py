@@ -17,7 +17,8 @@ import structlog
 from nexlet_models import subjects
 from nexlet_models.base import Message
 
-from nexlet_functions.natsio.connection import Connection, Violation
+from nexlet_functions.natsio.complaints import Violation
+from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.connections import Connections
 from nexlet_functions.natsio.credentials import Credentials
 from nexlet_functions.natsio.protocol import encode_headers

@@ -25,8 +25,9 @@ import orjson
 import structlog
 from nexlet_models.base import timestamp
 
-from nexlet_functions.natsio.connection import Connection, Subscription
+from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.protocol import encode_headers
+from nexlet_functions.natsio.subscriptions import Subscription
 
 __all__ = ["Answer", "Endpoint", "Failure", "MicroService", "Request", "error_headers", "new_id"]
 

@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 import structlog
 from nexlet_models.connection import NatsConnectionData
 
-from nexlet_functions.natsio.connection import Connection, Subscription
+from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.connections import Connections
 from nexlet_functions.natsio.credentials import Credentials
 from nexlet_functions.natsio.errors import CredentialsInvalid, NatsioError, SubscriptionRefused
 from nexlet_functions.natsio.sinks import BatchSink, MessageSink
+from nexlet_functions.natsio.subscriptions import Subscription
 from nexlet_functions.runner.agent import AgentError
 from nexlet_functions.runner.credentials import CredentialsOf, unusable
 from nexlet_functions.runner.services import Registered, TriggerRefused, TriggerSpec

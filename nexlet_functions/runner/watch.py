@@ -20,8 +20,9 @@ from nexlet_models import subjects
 from nexlet_models.control import NodeHeartbeat
 from nexlet_models.errors import MalformedMessage
 
-from nexlet_functions.natsio.connection import Connection, ConnectionState, Subscription
+from nexlet_functions.natsio.connection import Connection, ConnectionState
 from nexlet_functions.natsio.errors import NatsioError, SubscriptionRefused
+from nexlet_functions.natsio.subscriptions import Subscription
 
 __all__ = ["NodeWatch", "Standing", "Watched"]
 

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.natsio import Connection, ConnectionState, Credentials, Options
 from nexlet_functions.natsio import fast as fast_module
-from nexlet_functions.natsio.connection import Violation
+from nexlet_functions.natsio.complaints import Violation
 from nexlet_functions.natsio.errors import (
     ConnectFailed,
     ConnectionClosed,
