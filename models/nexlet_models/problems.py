@@ -48,17 +48,17 @@ class Problem:
     def text(self) -> str:
         """The problem as several lines: place and message, the source line, a caret, the advice."""
         location = self.location()
-        lines = [f"{location}  {self.message}" if location else self.message]
+        lines = [_printable(f"{location}  {self.message}" if location else self.message)]
         if self.line and self.source_line.strip():
             # A long line is cut around the caret: what is read at a terminal must stay readable there.
-            shown, column = _window(self.source_line.expandtabs(1), max(self.column, 1))
+            shown, column = _window(_printable(self.source_line.expandtabs(1)), max(self.column, 1))
             gutter = str(self.line)
             lines.append(f"  {gutter} | {shown}")
             if self.column:
                 width = max(1, min((self.end_column or self.column + 1) - self.column, len(shown) - column + 1))
                 lines.append(f"  {' ' * len(gutter)} | {' ' * (column - 1)}{'^' * width}")
         if self.advice:
-            lines.append(f"    {self.advice}")
+            lines.append(f"    {_printable(self.advice)}")
         return "\n".join(lines)
 
 
@@ -67,15 +67,22 @@ def headline(name: str, problems: Sequence[Problem]) -> str:
     if len(problems) == 1:
         only = problems[0]
         location = only.location()
-        return f"{name} refused: {location + ' ' if location else ''}{only.message}"
-    return f"{name} refused: {len(problems)} problems"
+        return _printable(f"{name} refused: {location + ' ' if location else ''}{only.message}")
+    return _printable(f"{name} refused: {len(problems)} problems")
 
 
 def render(name: str, problems: Sequence[Problem]) -> str:
     """The whole refusal of `name`, as many lines as it takes."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     body = "\n".join("  " + line for problem in problems for line in problem.text().splitlines())
-    return f"{name} refused: {count}\n{body}"
+    return f"{_printable(name)} refused: {count}\n{body}"
+
+
+def _printable(text: str) -> str:
+    """The same length, without what would move a terminal's cursor, end a header, or turn the reading direction."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 _SHOWN = 100

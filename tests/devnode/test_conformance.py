@@ -133,6 +133,15 @@ async def test_malformed_requests(node: Node, client: Client, subject: str, head
     assert error_of(answer) == ("400", headline)
 
 
+async def test_malformed_requests_to_the_node_itself(node: Node, client: Client) -> None:
+    answer = await client.request(subjects.remote_register("nexus"), b"[]", timeout=10)
+    assert error_of(answer) == ("400", "failed to unmarshal register remote agent request")
+    answer = await client.request(subjects.agent_id(node.node_id), b"", timeout=10)
+    assert error_of(answer) == ("400", "agent name is required")
+    answer = await client.request(subjects.node_lameduck(node.node_id), b"{}", timeout=10)
+    assert error_of(answer) == ("400", "failed to unmarshal lameduck request")
+
+
 @pytest.mark.parametrize(
     ("subject", "body"),
     [
@@ -326,6 +335,20 @@ async def test_a_bid_nobody_made(agent: ScriptedAgent, client: Client) -> None:
     bid = AuctionResponse(bidder_id="nosuch", start_request_schema="{}", supported_lifecycles=(), xkey="")
     body = json.loads(request(tags={}).to_json())
     assert await is_silent(client, subjects.deploy("acme", bid.bidder_id), body)
+
+
+async def test_a_bid_whose_agent_is_going(agent: ScriptedAgent, acme: ControlClient) -> None:
+    [bid] = await acme.auction("inmem")
+    await agent.heartbeat("stopping")
+    with pytest.raises(ControlRefused, match="workload type not found") as refused:
+        await acme.deploy(bid, request())
+    assert refused.value.status == 404
+
+
+async def test_a_clone_the_agent_says_it_does_not_know(agent: ScriptedAgent, client: Client) -> None:
+    headers = {"Nats-Service-Error": "workload not found", "Nats-Service-Error-Code": "100"}
+    agent.script("GETWORKLOAD", lambda asked: Answer(b"{}", headers))
+    assert await is_silent(client, subjects.clone("acme", "w"), {"namespace": "acme", "new_target_xkey": ""})
 
 
 async def test_an_agents_refusal_reaches_the_client_whole(agent: ScriptedAgent, acme: ControlClient) -> None:

@@ -210,14 +210,20 @@ async def test_a_damaged_state_file_is_not_written_over(
     assert file.read_text() == content
 
 
-async def test_a_user_seed_is_no_identity(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", ["SUAAVWRZG6M5FA5VRRGWSCIHKTOJC7EWNIT4JV3FTOIPO4OBFR5WA7X5TE", "SN", "", "sn"])
+async def test_another_seed_is_no_identity(tmp_path: Path, seed: str) -> None:
     file = tmp_path / "node.json"
     state.NodeState(file)
     stored = json.loads(file.read_text())
-    stored["node_seed"] = "SUAAVWRZG6M5FA5VRRGWSCIHKTOJC7EWNIT4JV3FTOIPO4OBFR5WA7X5TE"
+    stored["node_seed"] = seed
     file.write_text(json.dumps(stored))
     with pytest.raises(state.StateUnusable):
         state.NodeState(file)
+
+
+async def test_a_state_file_that_cannot_be_read(nats_server: EmbeddedServer, tmp_path: Path) -> None:
+    with pytest.raises(state.StateUnusable, match="directory"):
+        await DevNode.start(nats_server.url, state_file=tmp_path)
 
 
 async def test_a_state_file_that_cannot_be_written(nats_server: EmbeddedServer, tmp_path: Path, client: Client) -> None:
@@ -253,6 +259,26 @@ async def test_tags_and_name(nats_server: EmbeddedServer, client: Client) -> Non
         assert len(bids) == 1
     with pytest.raises(ValueError, match="node's own"):
         await DevNode.start(nats_server.url, tags={"nex.os": "plan9"})
+
+
+async def test_a_node_that_cannot_begin_leaves_no_connection(
+    nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients: list[Client] = []
+
+    async def refuse(client: Client, **_: object) -> None:
+        clients.append(client)
+        raise RuntimeError("no service")
+
+    monkeypatch.setattr("nexlet_functions.devnode.node.add_service", refuse)
+    with pytest.raises(RuntimeError, match="no service"):
+        await DevNode.start(nats_server.url)
+    assert clients[0].is_closed
+
+
+async def test_a_question_that_wants_no_answer(node: DevNode, client: Client) -> None:
+    await client.publish(subjects.placement_tags(), b"{}")
+    assert (await ControlClient(client, nodes=1).ping(node.node_id)).state == "running"
 
 
 async def test_no_server() -> None:

@@ -142,7 +142,9 @@ TEXTS = [
     "secret://a/b", "X" + "A" * 55, "eGt2MQ==", "eGt2MQ=", "strict", "isolated", "none", "a" * 256, "b" * 1025,
 ]  # fmt: skip
 text = st.sampled_from(TEXTS) | st.text(st.characters(codec="utf-8"), max_size=8)
-junk: st.SearchStrategy[Any] = st.none() | st.booleans() | st.integers(-3, 70000) | st.floats(-3, 3) | text | st.just([]) | st.just({})
+junk: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers(-3, 70000) | st.floats(-3, 3) | text | st.just([]) | st.just({})
+)
 
 
 def keyed(model: Any, values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
