@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from nexlet_sandboxes.language.modules.proxy import ModuleProxy, make_proxy
+from nexlet_sandboxes.language.modules.proxies import ModuleProxy, make_proxy
 from nexlet_sandboxes.language.modules.safe import randomness, zones
 from nexlet_sandboxes.language.modules.table import ALLOWED
 

@@ -116,7 +116,9 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
     {
         "__future__": Module(plain=("annotations",)),
         "abc": Module(
-            plain=("ABC", "abstractmethod"),
+            plain=("ABC",),
+            ours=_taken("abstractmethod", of=functions),
+            our_names=("abstractmethod",),
             missing={
                 "ABCMeta": "derive from abc.ABC",
                 "abstractproperty": "@property above @abstractmethod",
@@ -147,10 +149,11 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
             """)
         ),
         "collections": Module(
-            plain=_words("ChainMap Counter OrderedDict UserDict UserList UserString defaultdict deque"),
+            plain=_words("ChainMap Counter OrderedDict UserDict UserList defaultdict deque"),
             ours=_taken("namedtuple", of=safe_collections),
             our_names=("namedtuple",),
             children=("abc",),
+            missing={"UserString": "derive from str"},
         ),
         "collections.abc": Module(
             plain=_words("""
@@ -177,10 +180,9 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
             },
         ),
         "copy": Module(
-            plain=("Error", "replace"),
-            ours=_taken("copy", "deepcopy", of=copying),
-            our_names=("copy", "deepcopy"),
-            since={"replace": (3, 13)},
+            plain=("Error",),
+            ours=_taken("copy", "deepcopy", "replace", of=copying),
+            our_names=("copy", "deepcopy", "replace"),
         ),
         "csv": Module(
             plain=_words("""
@@ -233,9 +235,9 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
         ),
         "fractions": Module(plain=("Fraction",)),
         "functools": Module(
-            plain=_words("cache cached_property cmp_to_key lru_cache partial reduce"),
-            ours=_taken("singledispatch", "total_ordering", "update_wrapper", "wraps", of=functions),
-            our_names=("singledispatch", "total_ordering", "update_wrapper", "wraps"),
+            plain=_words("cache cmp_to_key lru_cache partial reduce"),
+            ours=_taken("cached_property", "singledispatch", "total_ordering", "update_wrapper", "wraps", of=functions),
+            our_names=("cached_property", "singledispatch", "total_ordering", "update_wrapper", "wraps"),
             missing={
                 "partialmethod": "write the method",
                 "singledispatchmethod": "@singledispatch on a function, called from the method",
@@ -338,11 +340,15 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
         ),
         "re": Module(
             plain=_words("""
-                A ASCII DEBUG DOTALL I IGNORECASE L LOCALE M MULTILINE Match NOFLAG Pattern PatternError RegexFlag S U
+                A ASCII DOTALL I IGNORECASE L LOCALE M MULTILINE Match NOFLAG Pattern PatternError RegexFlag S U
                 UNICODE VERBOSE X compile error escape findall finditer fullmatch match search split sub subn
             """),
             since={"PatternError": (3, 13)},
-            missing={"Scanner": "re.finditer with a pattern of named groups", "purge": "leave it out"},
+            missing={
+                "DEBUG": "leave it out",
+                "Scanner": "re.finditer with a pattern of named groups",
+                "purge": "leave it out",
+            },
         ),
         "secrets": Module(
             plain=_words(

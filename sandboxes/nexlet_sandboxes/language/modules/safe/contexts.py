@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nexlet_sandboxes.language.modules.proxy import Sealed
+from nexlet_sandboxes.language.modules.proxies import Sealed
 
 if TYPE_CHECKING:
     from types import TracebackType

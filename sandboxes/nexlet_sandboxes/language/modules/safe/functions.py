@@ -1,15 +1,16 @@
-"""The parts of `functools` that write to what they are given, or read attributes by name, in a bounded form."""
+"""The parts of `functools` and `abc` that write to what they are given, held to what is the author's own."""
 
 from __future__ import annotations
 
+import abc
 import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from nexlet_sandboxes.language.modules.own import is_own_class, is_own_function
-from nexlet_sandboxes.language.modules.proxy import Sealed
+from nexlet_sandboxes.language.modules.proxies import Sealed
 
-__all__ = ["singledispatch", "total_ordering", "update_wrapper", "wraps"]
+__all__ = ["abstractmethod", "cached_property", "singledispatch", "total_ordering", "update_wrapper", "wraps"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,6 +37,50 @@ def wraps(wrapped: Callable[..., Any]) -> Callable[[F], F]:
         return update_wrapper(wrapper, wrapped)
 
     return decorate
+
+
+def abstractmethod(funcobj: F) -> F:
+    """Marks a method that subclasses must define; for classes derived from `abc.ABC`.
+
+    Raises:
+        TypeError: it is not a function that the function's source defines.
+    """
+    if not is_own_function(funcobj):
+        raise TypeError("@abstractmethod is for methods that the function's source defines; write it below @property")
+    return abc.abstractmethod(funcobj)
+
+
+class cached_property(Sealed):
+    """A property that is computed once for each instance and is a plain attribute from then on.
+
+    The standard one can be told, after the fact, to write any attribute at all.
+    """
+
+    __slots__ = ("__func", "__name")
+    __func: Callable[[Any], Any]
+    __name: str | None
+
+    def __init__(self, func: Callable[[Any], Any]) -> None:
+        object.__setattr__(self, "_cached_property__func", func)
+        object.__setattr__(self, "_cached_property__name", None)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        if self.__name is None:
+            object.__setattr__(self, "_cached_property__name", name)
+        elif self.__name != name:
+            raise TypeError(f"one cached_property cannot have two names, {self.__name!r} and {name!r}")
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        if self.__name is None:
+            raise TypeError("a cached_property is defined in the body of a class")
+        value = self.__func(instance)
+        vars(instance)[self.__name] = value
+        return value
+
+    def __repr__(self) -> str:
+        return f"<cached_property {self.__name}>"
 
 
 def total_ordering(cls: type) -> type:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nexlet_sandboxes.language.explain import MAX_FRAMES, Explainer
-from nexlet_sandboxes.language.modules.proxy import Sealed
+from nexlet_sandboxes.language.modules.proxies import Sealed
 
 if TYPE_CHECKING:
     from nexlet_sandboxes.language.host import Host
@@ -147,7 +147,7 @@ class Logger(Sealed):
         raised = _raised(options.get("exc_info"))
         if raised is not None:
             fields["exception"] = _describe(raised)
-        self.__tree.host.log(_level_name(level).lower(), _text(msg, args), fields)
+        self.__tree.host.log(_level_name(level).lower(), _text(msg, args, fields), fields)
 
 
 def journal(host: Host) -> dict[str, object]:
@@ -202,14 +202,19 @@ def _level_name(level: int, *, exact: bool = False) -> str:
     return next((name for name, number in reversed(LEVELS.items()) if 0 < number <= level), "DEBUG")
 
 
-def _text(msg: object, args: tuple[object, ...]) -> str:
+def _text(msg: object, args: tuple[object, ...], fields: dict[str, object]) -> str:
     template = msg if type(msg) is str else str(msg)
     if not args:
         return template
     values: object = args
     if len(args) == 1 and isinstance(args[0], Mapping) and args[0]:
         values = args[0]
-    return template % values
+    try:
+        return template % values
+    except (TypeError, ValueError, KeyError) as error:
+        # As in the standard library, a record that cannot be formatted does not end what it was to tell of.
+        fields["format_error"] = Explainer().summary(error)
+        return template
 
 
 def _raised(exc_info: object) -> BaseException | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 from nexlet_sandboxes.language.modules.own import is_own_class
-from nexlet_sandboxes.language.modules.proxy import Sealed
+from nexlet_sandboxes.language.modules.proxies import Sealed
 
 __all__ = ["Type", "final", "get_origin", "overload", "override", "runtime_checkable"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nexlet_sandboxes.language.modules.own import plain_text
-from nexlet_sandboxes.language.modules.proxy import Sealed
+from nexlet_sandboxes.language.modules.proxies import Sealed
 from nexlet_sandboxes.language.names import GUARDED_ATTRIBUTES, attribute_refusal
 
 __all__ = ["attrgetter", "methodcaller"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import zoneinfo
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -48,14 +49,26 @@ class ZoneInfo(zoneinfo.ZoneInfo):
         text = plain_text(key, "a time zone's key")
         found = _made.get(text) if cls is ZoneInfo else None
         if found is None:
-            load()
-            data = _files.get(text)
-            if data is None:
-                raise zoneinfo.ZoneInfoNotFoundError(f"No time zone found with key {text}")
-            found = super().from_file(io.BytesIO(data), key=text)
+            found = cls.no_cache(text)
             if cls is ZoneInfo:
                 _made[text] = found
         return found
+
+    @classmethod
+    def no_cache(cls, key: str) -> ZoneInfo:
+        """A new object for a time zone. Raises `ZoneInfoNotFoundError` where there is no such zone."""
+        text = plain_text(key, "a time zone's key")
+        load()
+        data = _files.get(text)
+        if data is None:
+            raise zoneinfo.ZoneInfoNotFoundError(f"No time zone found with key {text}")
+        return super().from_file(io.BytesIO(data), key=text)
+
+    @classmethod
+    def clear_cache(cls, *, only_keys: Iterable[str] | None = None) -> None:
+        """Lets go of the objects made so far."""
+        for key in list(_made) if only_keys is None else only_keys:
+            _made.pop(key, None)
 
     @classmethod
     def from_file(cls, fobj: Any, /, key: str | None = None) -> Any:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 
-from nexlet_sandboxes.language.modules.proxy import ModuleProxy, make_proxy
+from nexlet_sandboxes.language.modules.proxies import ModuleProxy, make_proxy
 from nexlet_sandboxes.language.names import GUARDED_ATTRIBUTES, REFUSED_BUILTINS, attribute_refusal
 
 __all__ = ["Finding", "audit", "operator_proxy", "reach"]
@@ -250,8 +250,13 @@ def _functions(value: object) -> Iterator[types.FunctionType]:
                 yield plain
 
 
-def _globals_named(code: types.CodeType) -> Iterator[list[str]]:
-    """The global names that code reads, each with the attributes that it reads of it at once: ["os", "urandom"]."""
+@functools.cache
+def _globals_named(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
+    """The global names that code reads, each with the attributes that it reads of it at once: ("os", "urandom")."""
+    return tuple(dict.fromkeys(tuple(chain) for chain in _chains(code)))
+
+
+def _chains(code: types.CodeType) -> Iterator[list[str]]:
     chain: list[str] = []
     for instruction in dis.get_instructions(code):
         if chain and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
@@ -268,4 +273,4 @@ def _globals_named(code: types.CodeType) -> Iterator[list[str]]:
         yield chain
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _globals_named(constant)
+            yield from _chains(constant)
