@@ -20,7 +20,7 @@ from typing import Any, Final, NoReturn
 from nexlet_sandboxes.language.host import Host
 from nexlet_sandboxes.language.names import GUARDED_ATTRIBUTES, REFUSED_ATTRIBUTES, is_private
 
-__all__ = ["Importer", "Own", "builtins", "class_name"]
+__all__ = ["Importer", "Own", "OwnClasses", "builtins", "class_name"]
 
 Importer = Callable[
     [str, Mapping[str, object] | None, Mapping[str, object] | None, tuple[str, ...] | None, int], object
@@ -247,20 +247,6 @@ def _bound_map(text: str) -> Callable[[Mapping[str, object]], str]:
 # Classes.
 
 
-def _build_class(body: Callable[[], object], name: str, /, *bases: object, **keywords: object) -> object:
-    """What a class statement calls. The class is marked as the author's own, which its instances may be written for."""
-    if any(isinstance(base, type) and (issubclass(base, type) or base is _Type) for base in bases):
-        raise TypeError("metaclasses are not available; a class decorator changes a class after it was made")
-    if all(base is object for base in bases):
-        bases = (Own,)
-    elif object in bases:
-        bases = tuple(Own if base is object else base for base in bases)
-    made = python.__build_class__(body, name, *bases, **keywords)
-    if isinstance(made, type):
-        type.__setattr__(made, "_own_", True)
-    return made
-
-
 class _TypeOfType(type):
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, python.type)
@@ -297,10 +283,46 @@ def _untraced(values: Iterable[object]) -> tuple[object, ...]:
     return tuple(None if isinstance(value, types.TracebackType) else value for value in values)
 
 
-def builtins(host: Host, importer: Importer) -> dict[str, object]:
+class OwnClasses:
+    """Which classes are the author's.
+
+    Each carries a mark; those that are made while the program loads are in a set besides, which rewritten code looks
+    into without a call. What a function makes while it runs is not in it: the set would keep it for ever.
+
+    Attributes:
+        known: the set.
+        loading: whether classes still come into it.
+    """
+
+    __slots__ = ("known", "loading")
+
+    def __init__(self) -> None:
+        self.known: set[type] = set()
+        self.loading = True
+
+    def build(self, body: Callable[[], object], name: str, /, *bases: object, **keywords: object) -> object:
+        """What a class statement calls."""
+        if any(isinstance(base, type) and (issubclass(base, type) or base is _Type) for base in bases):
+            raise TypeError("metaclasses are not available; a class decorator changes a class after it was made")
+        if all(base is object for base in bases):
+            bases = (Own,)
+        elif object in bases:
+            bases = tuple(Own if base is object else base for base in bases)
+        made = python.__build_class__(body, name, *bases, **keywords)
+        if isinstance(made, type):
+            type.__setattr__(made, "_own_", True)
+            if self.loading:
+                self.known.add(made)
+        return made
+
+
+def builtins(host: Host, importer: Importer, own: OwnClasses) -> dict[str, object]:
     """The builtins of one program: fresh, so that nothing of it is shared with another."""
 
-    def caught() -> None:
+    def exceeded() -> None:
+        host.memory_exceeded = True
+
+    def noticed() -> None:
         if isinstance(sys.exc_info()[1], MemoryError):
             host.memory_exceeded = True
 
@@ -337,7 +359,7 @@ def builtins(host: Host, importer: Importer) -> dict[str, object]:
     }
     found |= host.builtins
     found |= {
-        "__build_class__": _build_class,
+        "__build_class__": own.build,
         "__import__": importer,
         "_attr_": _read,
         "_write_": _write,
@@ -346,7 +368,12 @@ def builtins(host: Host, importer: Importer) -> dict[str, object]:
         "_type_": type,
         "_class_name_": class_name,
         "_matched_": _matched,
-        "_caught_": caught,
+        "_base_exception_": BaseException,
+        "_exceeded_": exceeded,
+        "_isinstance_": isinstance,
+        "_memory_error_": MemoryError,
+        "_noticed_": noticed,
+        "_owns_": own.known,
         "_untraced_": _untraced,
     }
     return found

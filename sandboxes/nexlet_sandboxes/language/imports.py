@@ -145,11 +145,12 @@ class Importable:
         if instead is None:
             meant = nearest(module, known)
             instead = f"did you mean {meant!r}?" if meant else "it is not among the modules that functions may import"
+        allowed = sorted(name for name in known - set(self.helpers) if not is_private(name))
         return source.at(
             node,
             f"import of {quoted(module)} is not allowed here",
             code="import-refused",
-            advice=f"{instead}; modules allowed: {', '.join(sorted(name for name in known - set(self.helpers) if not is_private(name)))}",
+            advice=f"{instead}; modules allowed: {', '.join(allowed)}",
         )
 
 

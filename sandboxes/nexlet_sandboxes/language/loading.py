@@ -160,7 +160,8 @@ class _Running:
         self._host = host
         self._build = build
         self._explainer = Explainer()
-        self._builtins = guards.builtins(host, self._import)
+        self._own = guards.OwnClasses()
+        self._builtins = guards.builtins(host, self._import, self._own)
         self._files = {stem(name): file for name, file in build.files.items()}
         self._modules: dict[str, types.ModuleType] = {}
         self._given: dict[str, object] = {}
@@ -174,6 +175,8 @@ class _Running:
             raise
         except BaseException as error:  # noqa: BLE001  # SystemExit and its like are the author's faults, too
             raise LoadRefused([self._raised(error)]) from None
+        finally:
+            self._own.loading = False
         if self._host.memory_exceeded:
             raise MemoryError
         handler = module.__dict__.get(program.handler)

@@ -15,6 +15,7 @@ Names that it puts into the tree begin with `_`, which no name of an author's do
 from __future__ import annotations
 
 import ast
+import builtins
 from typing import Any, Final, TypeVar, cast
 
 from nexlet_models.problems import Problem
@@ -37,6 +38,13 @@ _Node = TypeVar("_Node", bound=ast.AST)
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 _UNDERSCORE_ADVICE: Final = "drop the underscore: every name of a function's module is its own"
+_SPARING: Final = frozenset(
+    name
+    for name, value in vars(builtins).items()
+    if isinstance(value, type) and issubclass(value, BaseException) and not issubclass(MemoryError, value)
+)
+"""Names of Python's exceptions that no MemoryError is one of."""
+
 _TRANSLATED: Final[dict[str, tuple[str, str]]] = {
     "TemplateStr": ("template strings are not available", "write an f-string"),
     "TypeAlias": ("type statements are not available", "write an assignment: Name = ..."),
@@ -183,22 +191,14 @@ class Policy(RestrictingNodeTransformer):
             return node
         if isinstance(node.value, ast.Name) and self._own and node.value.id == self._own[-1]:
             return node  # the method's first line made sure that this is an instance of an own class
-        node.value = _at(node.value, _call("_write_", self._visit_value(node.value)))
+        node.value = _guarded(node.value, self._visit_value(node.value), "_owns_", "_write_")
         return node
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
         """`a[i]`: reading is plain, writing goes to containers only."""
-        name = node.value if isinstance(node.value, ast.Name) else None
         node = self.node_contents_visit(node)
-        if isinstance(node.ctx, ast.Load):
-            return node
-        guarded = _call("_item_", node.value)
-        if name is None:
-            node.value = _at(node.value, guarded)
-        else:
-            # The usual container is seen without a call. Nothing of the author's runs between the two looks at `name`.
-            test = ast.Compare(_call("_type_", name), [ast.In()], [ast.Name("_items_", ast.Load())])
-            node.value = _at(name, ast.IfExp(test, name, guarded))
+        if not isinstance(node.ctx, ast.Load):
+            node.value = _guarded(node.value, node.value, "_items_", "_item_")
         return node
 
     def _visit_value(self, node: ast.expr) -> ast.expr:
@@ -313,24 +313,45 @@ class Policy(RestrictingNodeTransformer):
     # Exceptions and contexts.
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.AST:
-        """`except`: what is caught is looked at first, since memory that ran out ends the invocation all the same."""
+        """`except`: memory that ran out ends the invocation, also where the author goes on from here."""
         self.check_bound(node, node.name)
         node = self.node_contents_visit(node)
-        node.body.insert(0, _at(node.body[0], ast.Expr(_call("_caught_"))))
+        if not self._spares_memory_error(node.type):
+            if node.name is None:
+                node.type = node.type or _at(node, ast.Name("_base_exception_", ast.Load()))
+                node.name = self._temporary_name()
+            test = _call("_isinstance_", ast.Name(node.name, ast.Load()), ast.Name("_memory_error_", ast.Load()))
+            node.body.insert(0, _at(node.body[0], ast.If(test, [ast.Expr(_call("_exceeded_"))], [])))
         return node
 
+    def _spares_memory_error(self, caught: ast.expr | None) -> bool:
+        """Whether a handler for `caught` is never given a MemoryError, as far as its names tell."""
+        kinds = caught.elts if isinstance(caught, ast.Tuple) else [caught]
+        return all(isinstance(kind, ast.Name) and kind.id in _SPARING and kind.id not in self._bound for kind in kinds)
+
     def visit_Try(self, node: ast.Try) -> ast.AST:
-        """`try`: a `return` in `finally` swallows as `except` does."""
+        """`try`: what is in `finally` may swallow as `except` does, so what comes by is looked at before."""
         node = self.node_contents_visit(node)
         if node.finalbody:
-            node.finalbody.insert(0, _at(node.finalbody[0], ast.Expr(_call("_caught_"))))
+            noticed = ast.ExceptHandler(
+                ast.Name("_memory_error_", ast.Load()), None, [ast.Expr(_call("_exceeded_")), ast.Raise()]
+            )
+            inner = node.body
+            if node.handlers:
+                inner = [_at(node, ast.Try(node.body, node.handlers, node.orelse, []))]
+                node.orelse = []
+            node.body, node.handlers = inner, [_at(node, noticed)]
         return node
+
+    def _temporary_name(self) -> str:
+        self._temporary += 1
+        return f"_temporary_{self._temporary}_"
 
     def visit_With(self, node: ast.With) -> ast.AST:
         """`with`, plain."""
         return self.node_contents_visit(node)
 
-    def visit_TryStar(self, node: ast.TryStar) -> ast.AST:
+    def visit_TryStar(self, node: ast.AST) -> ast.AST:
         """`except*` has been a way out of sandboxes more than once, and groups come from async code."""
         self.refuse(node, "except* is not available", code="construct-refused", advice="write 'except'")
         return self.node_contents_visit(node)
@@ -391,7 +412,9 @@ class Policy(RestrictingNodeTransformer):
         self._scopes.pop()
         first: list[ast.stmt] = []
         if own is not None:
-            first.append(ast.Expr(ast.Attribute(_call("_type_", ast.Name(own, ast.Load())), "_own_", ast.Load())))
+            this = ast.Name(own, ast.Load())
+            unknown = ast.UnaryOp(ast.Not(), _type_in(this, "_owns_"))
+            first.append(ast.If(unknown, [ast.Expr(_call("_write_", this))], []))
         if in_class and node.name == "__exit__":
             first.extend(_hide_traceback(node.args))
         at = 1 if _is_docstring(node.body[0]) else 0
@@ -453,8 +476,7 @@ class Policy(RestrictingNodeTransformer):
         for case in node.cases:
             for pattern in ast.walk(case.pattern):
                 if isinstance(pattern, ast.MatchClass) and pattern.patterns:
-                    self._temporary += 1
-                    name = f"_class_{self._temporary}_"
+                    name = self._temporary_name()
                     looked_up = self._visit_value(pattern.cls)
                     value = _call("_matched_", looked_up, ast.Constant(len(pattern.patterns)))
                     hoisted.append(_at(node, ast.Assign([ast.Name(name, ast.Store())], value)))
@@ -583,6 +605,18 @@ def _call(name: str, *arguments: ast.expr) -> ast.Call:
     return ast.Call(ast.Name(name, ast.Load()), list(arguments), [])
 
 
+def _guarded(place: ast.expr, value: ast.expr, known: str, guard: str) -> ast.expr:
+    """`value`, if the guard has nothing against writing to it."""
+    if not isinstance(value, ast.Name):
+        return _at(place, _call(guard, value))
+    # What is usual is seen without a call. Nothing of the author's runs between the two looks at the variable.
+    return _at(place, ast.IfExp(_type_in(value, known), value, _call(guard, value)))
+
+
+def _type_in(value: ast.Name, known: str) -> ast.Compare:
+    return ast.Compare(_call("_type_", value), [ast.In()], [ast.Name(known, ast.Load())])
+
+
 def _is_super_call(node: ast.AST) -> bool:
     return (
         isinstance(node, ast.Call)
@@ -599,7 +633,7 @@ def _is_docstring(node: ast.stmt) -> bool:
 
 def _hide_traceback(arguments: ast.arguments) -> list[ast.stmt]:
     """First lines of an `__exit__`: it is not given the traceback, and memory that ran out is noticed."""
-    lines: list[ast.stmt] = [ast.Expr(_call("_caught_"))]
+    lines: list[ast.stmt] = [ast.Expr(_call("_noticed_"))]
     positional = [*arguments.posonlyargs, *arguments.args]
     if len(positional) > 3:
         lines.append(ast.Assign([ast.Name(positional[3].arg, ast.Store())], ast.Constant(None)))
