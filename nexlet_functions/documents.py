@@ -19,6 +19,8 @@ from typing import Any
 
 import yaml
 from nexlet_models.problems import Problem, render
+from yaml.composer import ComposerError
+from yaml.reader import ReaderError
 
 from nexlet_functions.errors import NexletFunctionsError
 
@@ -146,7 +148,7 @@ def read_document(text: str, name: str) -> Document:
         root = yaml.compose(readable, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         raise DocumentRefused(name, [_syntax_problem(error, lines, name)]) from None
-    except yaml.reader.ReaderError as error:
+    except ReaderError as error:
         before = text[: error.position]
         line = before.count("\n") + 1
         column = error.position - (before.rfind("\n") + 1) + 1
@@ -185,7 +187,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # untyped in the stubs
-            raise yaml.composer.ComposerError(None, None, "an alias ('*name') is not read here", mark)
+            raise ComposerError(None, None, "an alias ('*name') is not read here", mark)
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
 
@@ -289,7 +291,7 @@ def _on_one_line(node: yaml.Node) -> bool:
     """Whether the value itself can be pointed at; a block is found by its key."""
     if isinstance(node, yaml.ScalarNode):
         return node.style not in ("|", ">") and bool(node.value or node.style)
-    return bool(node.flow_style)
+    return isinstance(node, yaml.CollectionNode) and bool(node.flow_style)
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, lines: tuple[str, ...], name: str) -> Problem:

@@ -213,13 +213,15 @@ class _Session:
         self._url = server.url
         self._banner()
         node = await stack.enter_async_context(await DevNode.start(server.url))
-        settings = Settings(servers=(server.url,), no_state=True, secrets_dir=self._secrets, grace=GRACE)
+        settings = Settings.model_validate(
+            {"servers": (server.url,), "no_state": True, "secrets_dir": self._secrets, "grace": GRACE}
+        )
         nexlet = await stack.enter_async_context(await Nexlet.start(SettingsHolder(settings)))
         await nexlet.wait_registered()
         # A node takes a nexlet for healthy from its first heartbeat on, and tells nobody when that has come.
         try:
             async with asyncio.timeout(EVENT_TIMEOUT):
-                while not node.registrations.healthy(settings.register_type):
+                while not node.registrations.healthy(settings.register_type):  # noqa: ASYNC110  # as just said
                     await asyncio.sleep(0.002)
         except TimeoutError:
             raise CommandFailed(
@@ -330,7 +332,7 @@ class _Session:
         patience = limits.timeout + (limits.queue_timeout or limits.timeout) + EVENT_TIMEOUT
         ended = watch.invocation(deployed.workload_id, subject)
         watch.take_lines(deployed.workload_id)
-        began = time.perf_counter()
+        began = ended_at = time.perf_counter()
         fields: dict[str, Any] = {}
         body: bytes | None = None
         triggered: WorkloadTriggeredEvent | None = None
@@ -343,14 +345,14 @@ class _Session:
             else:
                 headers = encode_headers(event.headers) if event.headers else b""
                 connection.publish(subject, event.payload, headers=headers)
-            took = time.perf_counter() - began
+            ended_at = time.perf_counter()
             triggered = await asyncio.wait_for(ended, patience)
             if body is None:  # without an answer, the event is when it is known to have ended
-                took = time.perf_counter() - began
+                ended_at = time.perf_counter()
         except TimeoutError:
             differences = [f"nothing was heard of the invocation within {patience:g} s"]
         except NatsioError as error:
-            took = time.perf_counter() - began
+            ended_at = time.perf_counter()
             differences = [str(error)]
         else:
             differences = event.differences(
@@ -360,7 +362,7 @@ class _Session:
                 headers=fields.get("headers"),
                 error=triggered.error or "",
             )
-        self._played(watch, deployed, event, subject, fields, triggered, took, differences)
+        self._played(watch, deployed, event, subject, fields, triggered, ended_at - began, differences)
         return not differences
 
     def _played(

@@ -394,7 +394,7 @@ def program_of(folder: FunctionFolder, *, environment: Mapping[str, str]) -> Pro
 
 def limits_of(start: StartRequest) -> Limits:
     """The limits of a start request, where an operator left the ceilings as they are."""
-    limits = requests.limits_of(start, Ceilings())
+    limits = requests.limits_of(start, Ceilings.model_validate({}))
     return limits if start.limits.max_reply is None else replace(limits, max_reply=start.limits.max_reply)
 
 

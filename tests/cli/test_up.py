@@ -131,7 +131,7 @@ async def test_state_outlives_a_restart(
 
     await second.until_logged("resumed the former registration")
     async with asyncio.timeout(30):
-        while not await answers():
+        while not await answers():  # noqa: ASYNC110  # each look is a request
             await asyncio.sleep(0.01)
     assert await second.end(signal.SIGTERM) == 0
 

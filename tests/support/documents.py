@@ -98,17 +98,29 @@ class Walk:
         ran: every command that was run or had its equivalent run.
     """
 
-    def __init__(self, folder: Path, *, url: str = "", equivalents: dict[str, Equivalent] | None = None) -> None:
-        """`equivalents`: the beginning of a command line to what is done in its place."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        url: str = "",
+        equivalents: dict[str, Equivalent] | None = None,
+        programs: Path | None = None,
+    ) -> None:
+        """Nothing is run yet.
+
+        Args:
+            folder: where commands run.
+            url: see above.
+            equivalents: the beginning of a command line to what is done in its place.
+            programs: a folder with further programs, first on PATH.
+        """
         self.folder = folder
         self.url = url
         self.ran: list[str] = []
         self._equivalents = equivalents or {}
         self._background: list[Background] = []
-        scripts = sysconfig.get_path("scripts")
-        self._environment = environment(
-            PATH=f"{scripts}{os.pathsep}{os.environ['PATH']}", NEXFN_JSON="0", NEXFN_PORT="0", NEXFN_NO_STATE="1"
-        )
+        path = [*([str(programs)] if programs is not None else []), sysconfig.get_path("scripts"), os.environ["PATH"]]
+        self._environment = environment(PATH=os.pathsep.join(path), NEXFN_JSON="0", NEXFN_PORT="0", NEXFN_NO_STATE="1")
 
     async def through(self, document: str) -> None:
         """All of it; whatever runs in the background is ended afterwards, and must end with 0."""
