@@ -12,6 +12,7 @@ it by tests, and add what a schema cannot say (subjects that overlap, `min` abov
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -72,6 +73,7 @@ __all__ = [
 ]
 
 _MAX_PROBLEMS = 50
+_LONGEST_PLACE = 200
 
 
 class StartRequestRefused(ModelError):
@@ -189,12 +191,12 @@ def parse_start_request(text: str) -> StartRequest:
         StartRequestRefused: with every problem there is, in the order of the keys.
     """
     raw = _read_json(text)
-    if not isinstance(raw, dict):
+    if not isinstance(raw, _Object):
         raise StartRequestRefused([_problem("bad-type", f"must be an object, not {kind(raw)}", "start_request")])
     request: StartRequest | None = None
     problems = [
         _problem("duplicate-key", f"the key '{key}' is given twice", place, "keep one of them")
-        for place, key in _duplicates(raw)
+        for place, key in itertools.islice(_duplicates(raw), _MAX_PROBLEMS)
     ]
     try:
         request = StartRequest.model_validate(raw)
@@ -225,15 +227,22 @@ def _object(pairs: list[tuple[str, Any]]) -> _Object:
     return read
 
 
-def _duplicates(value: object, place: str = "") -> Iterable[tuple[str, str]]:
-    if isinstance(value, _Object):
-        for name in value.twice:
-            yield _joined(place, name), name
-        for name, inner in value.items():
-            yield from _duplicates(inner, _joined(place, name))
-    elif isinstance(value, list):
-        for number, inner in enumerate(value):
-            yield from _duplicates(inner, f"{place}[{number}]")
+def _duplicates(request: _Object) -> Iterable[tuple[str, str]]:
+    """Place and name of each key that is given more than once."""
+    # Without recursion: some Pythons read JSON that is nested deeper than a function of theirs may call itself.
+    waiting: list[tuple[str, object]] = [("", request)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, _Object):
+            for name in value.twice:
+                yield _joined(place, name), name
+            waiting.extend((_joined(place, name), inner) for name, inner in value.items() if _holds(inner))
+        elif isinstance(value, list):
+            waiting.extend((_joined(place, number), inner) for number, inner in enumerate(value) if _holds(inner))
+
+
+def _holds(value: object) -> bool:
+    return isinstance(value, dict | list)
 
 
 class _NotJson(Exception):
@@ -272,11 +281,12 @@ def _problem(code: str, message: str, place: str, advice: str = "") -> Problem:
 
 def _joined(place: str, step: str | int) -> str:
     """A path within the request: `triggers[1].subject`, `files["prices.py"]`."""
+    place = place[:_LONGEST_PLACE]
     if isinstance(step, int):
         return f"{place}[{step}]"
     if not step.isidentifier() or not step.isascii():
         return f"{place}[{json.dumps(step[:SHOWN])}]"
-    return f"{place}.{step}" if place else step
+    return f"{place}.{step[:SHOWN]}" if place else step[:SHOWN]
 
 
 _KEYS: dict[str, frozenset[str]] = {

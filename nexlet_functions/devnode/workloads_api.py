@@ -79,6 +79,8 @@ class WorkloadsApi:
         except jsonschema_rs.ValidationError as error:
             place = "/".join(str(step) for step in error.instance_path)
             raise Refusal(400, "failed to validate run request", f"at '{place}': {error.message}") from None
+        except ValueError as error:  # nested deeper than the validator goes
+            raise Refusal(400, "failed to validate run request", str(error)) from None
         workload_id = self._on.new_id()
         start = AgentStartWorkloadRequest(
             request=asked, workload_creds=self._on.minter.workload(asked.namespace, workload_id)

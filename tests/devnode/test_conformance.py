@@ -51,12 +51,12 @@ async def agent(node: Node, nats_server: EmbeddedServer) -> AsyncIterator[Script
 
 @pytest.fixture
 def acme(client: Client) -> ControlClient:
-    return ControlClient(client, "acme", nodes=1)
+    return ControlClient(client, "acme", nodes=1, stall=5)
 
 
 @pytest.fixture
 def system(client: Client) -> ControlClient:
-    return ControlClient(client, nodes=1)
+    return ControlClient(client, nodes=1, stall=5)
 
 
 async def ask(client: Client, subject: str, body: object) -> Msg:
@@ -175,7 +175,7 @@ async def test_an_agent_without_a_heartbeat_wins_nothing(
         assert (await agent.as_seen_by_node()).agent_health in (AgentHealth.UNKNOWN, AgentHealth.OFFLINE)
         assert await ControlClient(client, "acme", stall=0.3).auction("inmem") == []
         await agent.heartbeat()
-        assert len(await ControlClient(client, "acme", nodes=1).auction("inmem")) == 1
+        assert len(await ControlClient(client, "acme", nodes=1, stall=5).auction("inmem")) == 1
 
 
 @pytest.mark.parametrize(
@@ -190,8 +190,9 @@ async def test_health_is_what_the_heartbeat_says(
 ) -> None:
     await agent.heartbeat(state)
     assert (await agent.as_seen_by_node()).agent_health == health
-    bids = await ControlClient(client, "acme", stall=0.3).auction("inmem")
-    assert bool(bids) is (health is AgentHealth.HEALTHY)
+    healthy = health is AgentHealth.HEALTHY
+    bids = await ControlClient(client, "acme", nodes=1, stall=5 if healthy else 0.3).auction("inmem")
+    assert bool(bids) is healthy
 
 
 async def test_a_malformed_heartbeat_changes_nothing(agent: ScriptedAgent) -> None:
@@ -309,9 +310,13 @@ async def test_a_bid_of_another_lifecycle(node: Node, nats_server: EmbeddedServe
 
 @pytest.mark.parametrize(
     ("run_request", "headline"),
-    [("{", "failed to unmarshal start request"), ('{"x":"secret"}', "failed to validate run request"),
-     ("[]", "failed to validate run request")],
-)  # fmt: skip
+    [
+        ("{", "failed to unmarshal start request"),
+        ('{"x":"secret"}', "failed to validate run request"),
+        ("[]", "failed to validate run request"),
+        pytest.param('{"x":' * 900 + "1" + "}" * 900, "failed to validate run request", id="nested"),
+    ],
+)
 async def test_the_node_checks_the_schema(
     agent: ScriptedAgent, acme: ControlClient, run_request: str, headline: str
 ) -> None:

@@ -60,7 +60,7 @@ async def agent(node: DevNode, nats_server: EmbeddedServer) -> AsyncIterator[Scr
 
 @pytest.fixture
 def acme(client: Client) -> ControlClient:
-    return ControlClient(client, "acme", nodes=1, stall=0.5, wait=5)
+    return ControlClient(client, "acme", nodes=1, stall=5, wait=5)
 
 
 # --- time ----------------------------------------------------------------------------------------------------------
@@ -120,9 +120,9 @@ async def test_lameduck_ends_the_node_when_its_delay_is_over(
 ) -> None:
     stopped = await client.subscribe(subjects.event(node.node_id, "NODESTOPPED"))
     await settle(client)
-    await ControlClient(client, nodes=1).lameduck(node.node_id, 60)
+    await ControlClient(client, nodes=1, stall=5).lameduck(node.node_id, 60)
     await clock.advance(59)
-    assert (await ControlClient(client, nodes=1).ping(node.node_id)).state == "lameduck"
+    assert (await ControlClient(client, nodes=1, stall=5).ping(node.node_id)).state == "lameduck"
     await clock.advance(1)
     await asyncio.wait_for(node.wait_closed(), 10)
     assert json.loads((await stopped.next_msg(timeout=5)).data) == {"id": node.node_id}
@@ -234,7 +234,7 @@ async def test_a_state_file_that_cannot_be_written(nats_server: EmbeddedServer, 
         folder.rmdir()
         folder.write_text("a file in its place")
         async with await ScriptedAgent.register(nats_server.url) as agent:
-            started = await ControlClient(client, "acme", nodes=1).start(request())
+            started = await ControlClient(client, "acme", nodes=1, stall=5).start(request())
             assert set(agent.workloads) == {started.id}
             async with await ScriptedAgent.register(nats_server.url) as successor:
                 assert set(successor.existing_state) == {started.id}
@@ -248,14 +248,16 @@ async def test_tags_and_name(nats_server: EmbeddedServer, client: Client) -> Non
         await DevNode.start(nats_server.url, name="mine", tags={"zone": "a"}, nexus="other") as node,
         await ScriptedAgent.register(nats_server.url, nexus="other"),
     ):
-        found = await ControlClient(client, nodes=1).ping(node.node_id)
+        found = await ControlClient(client, nodes=1, stall=5).ping(node.node_id)
         assert found.tags is not None
         assert {name: found.tags[name] for name in ("zone", "nex.node", "nex.nexus")} == {
             "zone": "a",
             "nex.node": "mine",
             "nex.nexus": "other",
         }
-        bids = await ControlClient(client, "acme", nodes=1).auction("inmem", tags={"zone": "a", "nex.os": "linux"})
+        bids = await ControlClient(client, "acme", nodes=1, stall=5).auction(
+            "inmem", tags={"zone": "a", "nex.os": "linux"}
+        )
         assert len(bids) == 1
     with pytest.raises(ValueError, match="node's own"):
         await DevNode.start(nats_server.url, tags={"nex.os": "plan9"})
@@ -278,7 +280,7 @@ async def test_a_node_that_cannot_begin_leaves_no_connection(
 
 async def test_a_question_that_wants_no_answer(node: DevNode, client: Client) -> None:
     await client.publish(subjects.placement_tags(), b"{}")
-    assert (await ControlClient(client, nodes=1).ping(node.node_id)).state == "running"
+    assert (await ControlClient(client, nodes=1, stall=5).ping(node.node_id)).state == "running"
 
 
 async def test_no_server() -> None:
@@ -305,7 +307,7 @@ async def test_credentials_are_minted_for_each(nats_server: EmbeddedServer, clie
         assert answer["registration_creds"]["nats_user_name"] == "reg"
         assert answer["registration_creds"]["nats_user_password"] == answer["assigned_agent_id"]
         async with await ScriptedAgent.register(nats_server.url) as agent:
-            started = await ControlClient(client, "acme", nodes=1).start(request())
+            started = await ControlClient(client, "acme", nodes=1, stall=5).start(request())
             minted = agent.workloads[started.id].workload_creds
             assert (minted.nats_user_name, minted.nats_user_password.get_secret_value()) == ("acme", started.id)
 

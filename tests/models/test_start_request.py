@@ -402,6 +402,24 @@ def test_what_is_no_request(text: str, said: str) -> None:
     assert said in render("x", problems_of(text))
 
 
+def test_what_is_repeated_is_cut() -> None:
+    for problem in problems_of(
+        {"source": SOURCE, "a" * 10_000: 1, "environment": {"b" * 10_000: 1, "c c" * 5000: "x"}}
+    ):
+        assert len(problem.text()) < 500
+
+
+def test_nesting_is_no_way_in() -> None:
+    for depth in (10, 300, 900, 3000, 50_000):
+        text = '{"source":"x","files":' + '{"a":' * depth + "1" + "}" * depth + "}"
+        assert problems_of(text)
+
+
+def test_a_flood_of_keys_given_twice_is_cut_short() -> None:
+    doubled = ",".join('{"a":1,"a":2}' for _ in range(5000))
+    assert len(problems_of(f'{{"source":"x","triggers":[{doubled}]}}')) < 110
+
+
 def test_a_flood_of_mistakes_is_cut_short_and_counted() -> None:
     begun = time.process_time()
     problems = problems_of({"source": SOURCE, **{f"key-{number}": number for number in range(20_000)}})
