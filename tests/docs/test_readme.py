@@ -81,7 +81,7 @@ class NodeEquivalents:
         pack, _, start = command.line.partition(" | ")
         options = shlex.split(start)
         assert options[3:5] == ["-f", "/dev/stdin"]
-        nexfile: dict[str, Any] = yaml.safe_load(await walk.output(pack))
+        nexfile: dict[str, Any] = yaml.safe_load((await walk.outcome(pack))[1])
         request = StartWorkloadRequest(
             name=nexfile["name"],
             namespace=options[options.index("--namespace") + 1],
@@ -104,13 +104,11 @@ class NodeEquivalents:
     async def start_for_real(self, walk: Walk, command: Command) -> None:
         """The command as it stands, again and again while the nexlet has not registered yet."""
         for attempt in range(20):  # each waits for a second, for bids
-            try:
-                assert await walk.output(command.line)
-            except AssertionError as error:
-                assert "no agents available" in str(error), error
-                assert attempt < 19, "the nexlet never registered"
-            else:
+            code, said = await walk.outcome(command.line)
+            if code == 0:
                 return
+            assert "no agents available" in said, said
+            assert attempt < 19, "the nexlet never registered"
 
     async def ls(self, walk: Walk, command: Command) -> None:
         client = await nats.connect(self._server.url)

@@ -67,11 +67,14 @@ class Background:
     async def until(self, expected: str, timeout: float = 60.0) -> None:
         """Read what it prints until that is what was expected."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(timeout):
-            while not matches(expected, self.out):
-                line = await self.process.stdout.readline()
-                assert line, f"it ended, having printed:\n{self.out}"
-                self.out += line.decode()
+        try:
+            async with asyncio.timeout(timeout):
+                while not matches(expected, self.out):
+                    line = await self.process.stdout.readline()
+                    assert line, f"it ended, having printed:\n{self.out}"
+                    self.out += line.decode()
+        except TimeoutError:
+            raise AssertionError(f"expected:\n{expected}\nwithin {timeout} s, got:\n{self.out}") from None
 
     async def end(self) -> int:
         """Ctrl-C, and the exit code."""
@@ -145,18 +148,20 @@ class Walk:
         if re.match(r"nexfn (dev|up)\b", command.line) or command.line.startswith("nex node up"):
             await self._start(command)
             return
-        process = await self._shell(command.line)
-        out, err = await asyncio.wait_for(process.communicate(), 60)
-        # What went well may still have warned; what did not says why where errors go.
-        got = out.decode() + (err.decode() if process.returncode else "")
+        _, got = await self.outcome(command.line)
         assert matches(command.expected, got), f"$ {command.line}\nexpected:\n{command.expected}\ngot:\n{got}"
 
-    async def output(self, line: str) -> str:
-        """What a command prints; it must end with 0."""
+    async def outcome(self, line: str) -> tuple[int, str]:
+        """The exit code of a command, and what it prints; with what it says of errors, where it is not 0."""
         process = await self._shell(line)
-        out, err = await asyncio.wait_for(process.communicate(), 60)
-        assert process.returncode == 0, err.decode()
-        return out.decode()
+        try:
+            out, err = await asyncio.wait_for(process.communicate(), 60)
+        except TimeoutError:
+            os.killpg(process.pid, signal.SIGKILL)  # the shell and what it runs
+            raise AssertionError(f"$ {line}\ndid not end within a minute") from None
+        assert process.returncode is not None
+        # What went well may still have warned.
+        return process.returncode, out.decode() + (err.decode() if process.returncode else "")
 
     async def end_background(self) -> None:
         """End what runs in the background, the newest first."""
