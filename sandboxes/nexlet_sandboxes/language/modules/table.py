@@ -51,6 +51,7 @@ class Module:
         children: submodules that are attributes of this one, such as `parse` of `urllib`.
         since: the Python version that a name came with, where an older one is supported.
         missing: names that are not given, with what to write instead.
+        note: how it differs from what authors know, for the documentation; Markdown, "" where it does not.
     """
 
     plain: tuple[str, ...] = ()
@@ -61,6 +62,7 @@ class Module:
     children: tuple[str, ...] = ()
     since: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
     def all_names(self) -> tuple[str, ...]:
         """Every name in every supported version of Python, sorted."""
@@ -116,6 +118,7 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
     {
         "__future__": Module(plain=("annotations",)),
         "abc": Module(
+            note="`@abstractmethod` is for functions of your own.",
             plain=("ABC",),
             ours=_taken("abstractmethod", of=functions),
             our_names=("abstractmethod",),
@@ -149,6 +152,7 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
             """)
         ),
         "collections": Module(
+            note="`namedtuple` takes no `module`.",
             plain=_words("ChainMap Counter OrderedDict UserDict UserList defaultdict deque"),
             ours=_taken("namedtuple", of=safe_collections),
             our_names=("namedtuple",),
@@ -163,6 +167,7 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
             missing=dict.fromkeys(_words("AsyncGenerator AsyncIterable AsyncIterator Awaitable Coroutine"), _NO_ASYNC),
         ),
         "contextlib": Module(
+            note="`suppress` does not hide that the memory ran out: the invocation ends as `memory`.",
             plain=_words("AbstractContextManager ContextDecorator closing contextmanager nullcontext"),
             hosted=lambda host: {"suppress": contexts.suppressor(host)},
             hosted_names=("suppress",),
@@ -180,6 +185,10 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
             },
         ),
         "copy": Module(
+            note=(
+                "`deepcopy` takes no `memo`. `replace` is there in every version of Python; it changes fields of "
+                "dataclasses, named tuples, dates and times."
+            ),
             plain=("Error",),
             ours=_taken("copy", "deepcopy", "replace", of=copying),
             our_names=("copy", "deepcopy", "replace"),
@@ -196,6 +205,7 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
             ),
         ),
         "dataclasses": Module(
+            note="`@dataclass` is for classes of your own. Annotations are not evaluated.",
             plain=_words(
                 "FrozenInstanceError InitVar KW_ONLY MISSING asdict astuple field fields is_dataclass replace"
             ),
@@ -205,6 +215,10 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
         ),
         "datetime": Module(plain=_words("MAXYEAR MINYEAR UTC date datetime time timedelta timezone tzinfo")),
         "decimal": Module(
+            note=(
+                "`with decimal.localcontext(prec=50):` sets the precision for a block, "
+                "`decimal.setcontext(decimal.Context(prec=50))` for what the worker does from then on."
+            ),
             plain=_words("""
                 Clamped Context ConversionSyntax Decimal DecimalException DecimalTuple DivisionByZero
                 DivisionImpossible DivisionUndefined FloatOperation Inexact InvalidContext InvalidOperation MAX_EMAX
@@ -223,6 +237,10 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
             missing={"HtmlDiff": "difflib.unified_diff gives lines of text"},
         ),
         "enum": Module(
+            note=(
+                '`Enum("Color", "RED GREEN")` takes names that do not begin with an underscore, and no `module`, '
+                "`qualname` or `boundary`."
+            ),
             plain=_words("CONFORM EJECT FlagBoundary KEEP STRICT auto member nonmember unique"),
             ours=_taken("Enum", "Flag", "IntEnum", "IntFlag", "StrEnum", of=enums),
             our_names=("Enum", "Flag", "IntEnum", "IntFlag", "StrEnum"),
@@ -235,6 +253,11 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
         ),
         "fractions": Module(plain=("Fraction",)),
         "functools": Module(
+            note=(
+                "`wraps`, `update_wrapper` and `total_ordering` are for functions and classes of your own; "
+                "`wraps` copies name and docstring. `@singledispatch` functions register with the class written "
+                "out: `@show.register(int)`."
+            ),
             plain=_words("cache cmp_to_key lru_cache partial reduce"),
             ours=_taken("cached_property", "singledispatch", "total_ordering", "update_wrapper", "wraps", of=functions),
             our_names=("cached_property", "singledispatch", "total_ordering", "update_wrapper", "wraps"),
@@ -244,6 +267,7 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
             },
         ),
         "hashlib": Module(
+            note="`algorithms_available` and `algorithms_guaranteed` are frozen sets.",
             plain=_words("""
                 blake2b blake2s md5 new pbkdf2_hmac scrypt sha1 sha224 sha256 sha384 sha3_224 sha3_256 sha3_384
                 sha3_512 sha512 shake_128 shake_256
@@ -258,6 +282,7 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
         ),
         "html": Module(plain=("escape", "unescape")),
         "io": Module(
+            note="Files in memory; there are no others.",
             plain=_words("BytesIO SEEK_CUR SEEK_END SEEK_SET StringIO UnsupportedOperation"),
             missing=dict.fromkeys(("open", "open_code", "FileIO", "TextIOWrapper"), _NO_FILES),
         ),
@@ -280,6 +305,11 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
         ),
         "json.decoder": Module(plain=("JSONDecodeError", "JSONDecoder")),
         "logging": Module(
+            note=(
+                "Lines go to the function's log with their level and the fields of `extra`; `exception` and "
+                "`exc_info` add the traceback. Levels are set with `setLevel`; without it, INFO and above is "
+                "written. There are no handlers and formatters."
+            ),
             hosted=journal.journal,
             hosted_names=journal.NAMES,
             missing={
@@ -301,6 +331,7 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
             since={"sumprod": (3, 12), "fma": (3, 13)},
         ),
         "operator": Module(
+            note="`attrgetter` and `methodcaller` read the attributes that source may name.",
             plain=_words("""
                 abs add and_ call concat contains countOf eq floordiv ge getitem gt index indexOf inv invert is_
                 is_not itemgetter le length_hint lshift lt matmul mod mul ne neg not_ or_ pos pow rshift sub truediv
@@ -333,6 +364,7 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
             },
         ),
         "random": Module(
+            note="The functions have a generator of their own, seeded anew in every worker.",
             ours=_random,
             our_names=("Random", *randomness.METHODS),
             since={"binomialvariate": (3, 12)},
@@ -377,6 +409,7 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
             missing={"TextWrapper": "textwrap.wrap and textwrap.fill take the same settings"},
         ),
         "time": Module(
+            note="`sleep` does not go on beyond the deadline: it raises `TimeoutError` there.",
             plain=_words("""
                 altzone asctime ctime daylight gmtime localtime mktime monotonic monotonic_ns perf_counter
                 perf_counter_ns process_time process_time_ns strftime strptime struct_time thread_time thread_time_ns
@@ -387,6 +420,11 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
             missing={"tzset": "datetime.now(ZoneInfo('Europe/Vienna')) gives the time of any place"},
         ),
         "typing": Module(
+            note=(
+                "For annotations, and for classes made with `NamedTuple`, `TypedDict`, `Protocol` and `Generic`. "
+                "Nothing evaluates an annotation; `get_args` gives a name in quotes as a string. `Type[C]` counts "
+                "as `Any`."
+            ),
             plain=_words("""
                 AbstractSet Annotated Any AnyStr BinaryIO Callable ChainMap ClassVar Collection Concatenate Container
                 ContextManager Counter DefaultDict Deque Dict Final FrozenSet Generator Generic Hashable IO ItemsView
@@ -395,10 +433,12 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
                 ParamSpec Pattern Protocol ReadOnly Required Reversible Self Sequence Set Sized SupportsAbs
                 SupportsBytes SupportsComplex SupportsFloat SupportsIndex SupportsInt SupportsRound TYPE_CHECKING Text
                 TextIO Tuple TypeAlias TypeGuard TypeIs TypeVar TypeVarTuple TypedDict Union Unpack ValuesView
-                assert_never assert_type cast get_args is_typeddict
+                assert_never assert_type cast is_typeddict
             """),
-            ours=_taken("Type", "final", "get_origin", "overload", "override", "runtime_checkable", of=kinds),
-            our_names=("Type", "final", "get_origin", "overload", "override", "runtime_checkable"),
+            ours=_taken(
+                "Type", "final", "get_args", "get_origin", "overload", "override", "runtime_checkable", of=kinds
+            ),
+            our_names=("Type", "final", "get_args", "get_origin", "overload", "override", "runtime_checkable"),
             since={"ReadOnly": (3, 13), "TypeIs": (3, 13)},
             missing={
                 "ForwardRef": "write the annotation as it is, or as a string",
@@ -442,6 +482,7 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
             """)
         ),
         "zoneinfo": Module(
+            note="The database is the one of the machine that the worker runs on, read when the platform starts.",
             plain=("ZoneInfoNotFoundError",),
             ours=_taken("ZoneInfo", "available_timezones", of=zones),
             our_names=("ZoneInfo", "available_timezones"),

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 from nexlet_sandboxes.language.modules.own import is_own_class
 from nexlet_sandboxes.language.modules.proxies import Sealed
 
-__all__ = ["Type", "final", "get_origin", "overload", "override", "runtime_checkable"]
+__all__ = ["Type", "final", "get_args", "get_origin", "overload", "override", "runtime_checkable"]
 
 T = TypeVar("T")
 
@@ -67,5 +67,20 @@ Type = _TypeOf()
 def get_origin(tp: Any) -> Any:
     """What a parametrised type is made from: `list` for `list[int]`; None where it is not parametrised."""
     origin = typing.get_origin(tp)
-    # `type` makes classes with any methods at all, and tells the class of anything: it is not for having.
-    return None if isinstance(origin, type) and issubclass(origin, type) else origin
+    return None if _makes_classes(origin) else origin
+
+
+def get_args(tp: Any) -> tuple[Any, ...]:
+    """What a parametrised type is made with: `(int,)` for `list[int]`; a name in quotes comes as a string."""
+    return tuple(_argument(arg) for arg in typing.get_args(tp))
+
+
+def _argument(arg: Any) -> Any:
+    if isinstance(arg, typing.ForwardRef):  # from Python 3.14 on one can be asked to evaluate itself
+        return arg.__forward_arg__
+    return Any if _makes_classes(arg) else arg
+
+
+def _makes_classes(value: object) -> bool:
+    """Whether `value` is `type` or of its kind: those make classes with any methods at all."""
+    return isinstance(value, type) and issubclass(value, type)
