@@ -283,14 +283,13 @@ class Dispatcher:
 
     def _tell(self, call: Call, result: Result) -> None:
         assert self._pool is not None
-        now = time.monotonic_ns()
         if result.traceback:
             text = result.traceback.encode("utf-8", "replace")
-            if self._pool.log_rate.allows(len(text), now):
+            if self._pool.may_log(len(text)):
                 self._log.stderr(text)
         elif result.outcome in _TOLD:
             line = f"invocation {self._pool.invocation_id(call)}: {result.outcome.value}: {result.error}".encode()
-            if self._pool.log_rate.allows(len(line), now):
+            if self._pool.may_log(len(line)):
                 self._log.stderr(line)
         if self._on_death is not None and result.outcome in (Outcome.CRASH, Outcome.MEMORY, Outcome.TIMEOUT):
             self._on_death(self._pool.invocation_id(call), result)

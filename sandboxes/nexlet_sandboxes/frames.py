@@ -42,7 +42,11 @@ MAX_BODY: Final = 72 * 1024 * 1024
 
 
 class Kind(enum.IntEnum):
-    """What a frame is. Below 16: to the worker; from 16: from the worker."""
+    """What a frame is. Below 16: to the worker; from 16: from the worker.
+
+    FAILED says why a worker could not be locked; DROPPED has, in the place of the id, how many lines of output the
+    worker itself kept back.
+    """
 
     LOAD = 1
     INVOKE = 2
@@ -52,6 +56,7 @@ class Kind(enum.IntEnum):
     LOG = 19
     METRIC = 20
     FAILED = 21
+    DROPPED = 22
 
 
 class Ending(enum.IntEnum):

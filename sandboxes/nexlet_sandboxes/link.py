@@ -87,6 +87,7 @@ class Link:
         "_out",
         "_peak",
         "_pool",
+        "_reason",
         "_run_us",
         "_splitter",
         "_timer",
@@ -112,6 +113,7 @@ class Link:
         self._timer: asyncio.TimerHandle | None = None
         self._loading: asyncio.Future[None] | None = None
         self._closed = False
+        self._reason = ""
         self._gone: asyncio.Future[None] = self._loop.create_future()
         process.on_exit = self._on_exit
         self._loop.add_reader(process.sock, self.on_readable)
@@ -140,7 +142,6 @@ class Link:
                 "run_prefix": prefix,
                 "limits": {
                     "load_timeout_ns": int(limits.load_timeout * 1e9),
-                    "memory": limits.memory,
                     "max_reply": limits.max_reply,
                     "log_rate": limits.log_rate,
                     "max_log_line": limits.max_log_line,
@@ -163,6 +164,9 @@ class Link:
             raise LoadRefused([problem]) from None
         finally:
             self._loading = None
+        if self._closed:
+            # It was ready, and died before this task had its turn.
+            raise SandboxError(f"the worker ended as soon as it was ready: {self._reason}")
         # What a ready worker says is as large as a reply may be, and a line of output at most.
         self._splitter = Splitter(limits.max_reply + 64 * 1024)
 
@@ -318,13 +322,12 @@ class Link:
 
     def _other(self, kind: int, flag: int, aux: int, number: int, body: bytes) -> None:
         pool = self._pool
-        if kind == Kind.LOG:
+        if kind == Kind.DROPPED:
+            pool.dropped(number)
+        elif kind == Kind.LOG:
             if flag > 1 or len(body) > pool.limits.max_log_line + MAX_LINE_SLACK:
                 raise FrameError("a line of output that is longer than its limit, or for no stream")
-            if pool.log_rate.allows(len(body) + 1, time.monotonic_ns()):
-                if pool.log_rate.dropped:
-                    note = f"{pool.log_rate.take_dropped()} lines dropped: output over the limit log_rate"
-                    pool.sink.logged(0, "stderr", 30, note.encode())
+            if pool.may_log(len(body) + 1):
                 pool.sink.logged(number, _STREAMS[flag], aux, body)
         elif kind == Kind.METRIC:
             if len(body) > pool.limits.max_log_line:
@@ -334,7 +337,7 @@ class Link:
                     raise FrameError("a metric that is no JSON object")
             except orjson.JSONDecodeError:
                 raise FrameError("a metric that is not JSON") from None
-            if pool.log_rate.allows(len(body), time.monotonic_ns()):
+            if pool.may_log(len(body)):
                 pool.sink.measured(number, body)
         elif self._loading is not None and not self._loading.done():
             if kind == Kind.READY:
@@ -404,6 +407,7 @@ class Link:
     def _fail(self, outcome: Outcome, reason: str, *, running: int | None = None, peak: int = 0) -> None:
         """End the worker and hand its calls back to the pool."""
         running_call = self.process.running_call if running is None else running
+        self._reason = reason
         loading = self._loading
         calls = self.close()
         if loading is not None:

@@ -17,7 +17,6 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,7 +39,10 @@ UNWELL_AFTER: Final = 3
 BACK_OFF: Final = (0.1, 30.0)
 """Seconds before the first spaced start, doubled with every further death, up to the second figure."""
 
-Clock = Callable[[], int]
+TELL_DROPPED: Final = 1.0
+"""Seconds at most until the author reads how many lines were dropped."""
+
+LEVEL_WARNING: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,9 @@ class Pool:
         self._draining = False
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.log_rate = LogRate(limits.log_rate, time.monotonic_ns())
+        self._log_rate = LogRate(limits.log_rate, time.monotonic_ns())
+        self._dropped = self._dropped_in_all = 0
+        self._dropped_timer: asyncio.TimerHandle | None = None
         self.last_failure = ""
 
     # Life.
@@ -135,9 +139,10 @@ class Pool:
     async def close(self) -> None:
         """End every worker now. Calls that are here end `unavailable`. Returns when the processes are gone."""
         self._draining = self._closed = True
-        for timer in (self._queue_timer, self._idle_timer, self._retry_timer):
+        for timer in (self._queue_timer, self._idle_timer, self._retry_timer, self._dropped_timer):
             if timer is not None:
                 timer.cancel()
+        self._tell_dropped()
         for task in self._starts:
             task.cancel()
         links, self._links = self._links, []
@@ -200,7 +205,7 @@ class Pool:
             in_flight=sum(len(link.fifo) for link in self._links),
             cold_starts=self._cold_starts,
             deaths=dict(self._deaths),
-            log_lines_dropped=self.log_rate.dropped,
+            log_lines_dropped=self._dropped_in_all,
             unwell=self.unwell,
         )
 
@@ -262,6 +267,28 @@ class Pool:
         for call in reversed(calls):
             self._pending.appendleft(call)
             self._pending_bytes += len(call.payload)
+
+    def may_log(self, size: int) -> bool:
+        """Whether output of `size` bytes is passed on; what is not is counted, and the count is told in time."""
+        if self._log_rate.allows(size, time.monotonic_ns()):
+            return True
+        self.dropped(1)
+        return False
+
+    def dropped(self, lines: int) -> None:
+        """So many lines were kept back. The author reads the number within a second, in one line."""
+        self._dropped += lines
+        self._dropped_in_all += lines
+        if self._dropped_timer is None and not self._closed:
+            assert self._loop is not None
+            self._dropped_timer = self._loop.call_later(TELL_DROPPED, self._tell_dropped)
+
+    def _tell_dropped(self) -> None:
+        self._dropped_timer = None
+        if self._dropped:
+            note = f"{self._dropped} lines dropped: output over the limit log_rate"
+            self._dropped = 0
+            self.sink.logged(0, "stderr", LEVEL_WARNING, note.encode())
 
     def ended(self, link: Link, end: LinkEnd) -> None:
         """A worker is gone, or was killed: settle its calls and see to a replacement."""
@@ -353,7 +380,7 @@ class Pool:
             self.sink.changed()
 
     async def _open_link(self) -> None:
-        process = await self.zygote.spawn(self.profile)
+        process = await self.zygote.spawn(self.profile, self.limits.memory)
         link = Link(process, self)
         try:
             await link.load(self.program, self.limits, self.prefix)

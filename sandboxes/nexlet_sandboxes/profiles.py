@@ -28,13 +28,23 @@ class Profile:
     summary: str
 
 
+_PROCESS: Final = ("environment", "descriptors", "session", "identity", "parent-death", "not-dumpable", "rlimits")
+
 PROFILES: Final[dict[str, Profile]] = {
-    "process": Profile(
-        name="process",
-        layers=("environment", "descriptors", "session", "parent-death", "not-dumpable", "rlimits", "no-new-privs"),
-        summary="a process of its own with an empty environment, no descriptors, and resource limits",
-    ),
+    profile.name: profile
+    for profile in (
+        Profile(
+            name="strict",
+            layers=(*_PROCESS, "no-new-privs", "landlock", "seccomp"),
+            summary="no file, no network, no other process, and only the system calls that computing takes",
+        ),
+        Profile(
+            name="process",
+            layers=(*_PROCESS, "no-new-privs"),
+            summary="a process of its own with an empty environment, no descriptors, and resource limits",
+        ),
+    )
 }
 """Every profile this version has; a start request that asks for another one is refused."""
 
-DEFAULT: Final = "process"
+DEFAULT: Final = "strict"

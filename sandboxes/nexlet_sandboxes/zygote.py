@@ -154,8 +154,11 @@ class Zygote:
             self._drop()
             raise ZygoteError(f"the zygote was not ready within {_START_TIMEOUT:.0f} seconds") from None
 
-    async def spawn(self, profile: str) -> WorkerProcess:
+    async def spawn(self, profile: str, memory: int) -> WorkerProcess:
         """A new worker process, locked as `profile` says and waiting for what to load.
+
+        Args:
+            memory: bytes it may grow by, above what it is when it is ready to load.
 
         Raises:
             ZygoteError: it could not be made: out of processes, memory or descriptors, or the zygote is gone.
@@ -169,7 +172,7 @@ class Zygote:
         future: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
         self._spawning[number] = future
         try:
-            self._control.send(orjson.dumps({"spawn": number, "profile": profile}))
+            self._control.send(orjson.dumps({"spawn": number, "profile": profile, "memory": memory}))
             return await future
         except OSError as error:
             raise ZygoteError(f"the zygote does not take a request: {error}") from error

@@ -23,7 +23,7 @@ import orjson
 from nexlet_sandboxes import language
 from nexlet_sandboxes.frames import Kind, frame
 from nexlet_sandboxes.kernel import process
-from nexlet_sandboxes.kernel.locks import Around, apply
+from nexlet_sandboxes.kernel.locks import Around, LayerFailed, apply
 from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.worker.loop import Worker
 
@@ -113,9 +113,10 @@ def _become_worker(descriptor: int, marker: int, request: dict[str, Any], zygote
         page = mmap.mmap(marker, MARKER_SIZE)
         sock = socket.socket(fileno=descriptor)
         try:
-            apply(PROFILES[request["profile"]], Around(parent=zygote, keep=(descriptor,)))
-        except (OSError, ValueError) as error:
-            sock.sendall(frame(Kind.FAILED, f"{type(error).__name__}: {error}".encode()))
+            around = Around(parent=zygote, keep=(descriptor,), number=request["spawn"], memory=request["memory"])
+            apply(PROFILES[request["profile"]], around)
+        except LayerFailed as error:
+            sock.sendall(frame(Kind.FAILED, str(error).encode()))
             os._exit(1)
         Worker(sock, memoryview(page).cast("Q")).serve()
         code = 0

@@ -68,7 +68,7 @@ class TestWhoWeAre:
         data = json.loads(beat.data)
         assert (data["namespace_count"], data["functions"], data["workers"]) == (2, {"running": 2}, 2)
         assert data["invocations"]["ok"] == 1
-        assert "rlimits" in data["sandboxes"]["process"]
+        assert "rlimits" in data["sandboxes"]["strict"]
 
 
 class TestContract:
@@ -125,7 +125,7 @@ class TestStarting:
         event = await bench.event("WORKLOADSTARTED")
         assert (event["namespace"], event["workload_type"]) == ("acme", "python")
         assert event["metadata"]["digest"] == f"sha256:{digest_of(GREET.encode())}"
-        assert event["metadata"]["sandbox"] == "process"
+        assert event["metadata"]["sandbox"] == "strict"
         summary = await bench.summary()
         assert summary is not None
         assert summary.metadata is not None

@@ -1,11 +1,14 @@
-"""A zygote for the tests of the sandbox."""
+"""A sandbox for the tests: a real zygote, and each profile in turn."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
 import pytest
+from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.zygote import Zygote
+
+from tests.support.pools import Sandbox
 
 
 @pytest.fixture
@@ -14,3 +17,9 @@ async def zygote() -> AsyncIterator[Zygote]:
     made = await Zygote.start()
     yield made
     await made.close()
+
+
+@pytest.fixture(params=sorted(PROFILES))
+def sandbox(zygote: Zygote, request: pytest.FixtureRequest) -> Sandbox:
+    """That zygote with every profile: whatever a test says holds in all of them."""
+    return Sandbox(zygote, request.param)

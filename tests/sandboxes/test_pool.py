@@ -7,18 +7,21 @@ import json
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from nexlet_models.problems import Problem
 from nexlet_sandboxes.calls import Call
+from nexlet_sandboxes.kernel.identity import FIRST_ID
 from nexlet_sandboxes.outcomes import LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.pool import Pool
+from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.program import Program
 from nexlet_sandboxes.zygote import Zygote
 
 from tests.support.polling import eventually
-from tests.support.pools import MIB, KeepingSink, call, limits, open_pool, run
+from tests.support.pools import MIB, KeepingSink, Sandbox, call, limits, open_pool, run
 
 ECHO = "def handler(event, context):\n    return event.data\n"
 
@@ -64,6 +67,10 @@ def alive(pid: int) -> bool:
         return False
 
 
+def ended(sink: KeepingSink, count: int) -> bool:
+    return len(sink.results) == count
+
+
 async def begun(pool: Pool, made: Call) -> None:
     """Wait until a worker says that it runs this call."""
     await eventually(lambda: any(link.process.running_call == made.id for link in pool._links))
@@ -85,8 +92,8 @@ async def begun(pool: Pool, made: Call) -> None:
         ("{'n': None}", b'{"n":null}'),
     ],
 )
-async def test_a_return_value_becomes_a_body(zygote: Zygote, returned: str, body: bytes) -> None:
-    async with open_pool(zygote, f"def handler(event, context):\n    return {returned}\n", limits()) as pool:
+async def test_a_return_value_becomes_a_body(sandbox: Sandbox, returned: str, body: bytes) -> None:
+    async with open_pool(sandbox, f"def handler(event, context):\n    return {returned}\n", limits()) as pool:
         (result,) = await run(pool, b"")
         assert (result.outcome, result.code, result.body) == (Outcome.OK, 200, body)
 
@@ -109,7 +116,7 @@ async def test_a_return_value_becomes_a_body(zygote: Zygote, returned: str, body
         ("itself()", "not JSON"),
     ],
 )
-async def test_what_is_no_reply_is_an_error_that_says_so(zygote: Zygote, returned: str, says: str) -> None:
+async def test_what_is_no_reply_is_an_error_that_says_so(sandbox: Sandbox, returned: str, says: str) -> None:
     source = f"""
 import datetime
 def itself():
@@ -121,7 +128,7 @@ def handler(event, context):
         return "well"
     return {returned}
 """
-    async with open_pool(zygote, source, limits()) as pool:
+    async with open_pool(sandbox, source, limits()) as pool:
         result, after = await run(pool, b"", b"well")
         assert (result.outcome, result.code, result.body) == (Outcome.ERROR, 500, b"")
         assert says in result.error
@@ -129,14 +136,14 @@ def handler(event, context):
         assert pool.stats().cold_starts == 1
 
 
-async def test_reply_headers_are_lines_that_cannot_be_broken_out_of(zygote: Zygote) -> None:
+async def test_reply_headers_are_lines_that_cannot_be_broken_out_of(sandbox: Sandbox) -> None:
     source = "def handler(event, context):\n    return Reply('x', headers={'X-A': 'b\\r\\nworkload_id: forged'})\n"
-    async with open_pool(zygote, source, limits()) as pool:
+    async with open_pool(sandbox, source, limits()) as pool:
         (result,) = await run(pool, b"")
         assert result.headers == b"X-A: b workload_id: forged\r\n"
 
 
-async def test_an_event_shows_the_message(zygote: Zygote) -> None:
+async def test_an_event_shows_the_message(sandbox: Sandbox) -> None:
     source = """
 def handler(event, context):
     return {
@@ -153,7 +160,7 @@ def handler(event, context):
         "namespace": "acme",
         "environment": {"KEY": "value"},
     }
-    async with open_pool(zygote, source, limits(), **program) as pool:
+    async with open_pool(sandbox, source, limits(), **program) as pool:
         made = call(
             b'{"n": 1}',
             subject=b"a.b.c.d.e",
@@ -180,22 +187,22 @@ def handler(event, context):
     ("payload", "says"),
     [(b"{", "the payload is not JSON"), (b"", "the payload is empty, JSON was expected"), (b"\xff", "not JSON")],
 )
-async def test_an_event_that_is_not_the_json_it_asks_for_is_rejected(zygote: Zygote, payload: bytes, says: str) -> None:
-    async with open_pool(zygote, "def handler(event, context):\n    return event.json()\n", limits()) as pool:
+async def test_an_event_that_is_not_the_json_is_rejected(sandbox: Sandbox, payload: bytes, says: str) -> None:
+    async with open_pool(sandbox, "def handler(event, context):\n    return event.json()\n", limits()) as pool:
         (result,) = await run(pool, payload)
         assert (result.outcome, result.code) == (Outcome.REJECTED_BY_FUNCTION, 400)
         assert says in result.body.decode()
 
 
-async def test_a_rejection_answers_with_its_code_and_text(zygote: Zygote) -> None:
-    async with open_pool(zygote, MIXED, limits()) as pool:
+async def test_a_rejection_answers_with_its_code_and_text(sandbox: Sandbox) -> None:
+    async with open_pool(sandbox, MIXED, limits()) as pool:
         (result,) = await run(pool, b"reject")
         assert (result.outcome, result.code, result.body) == (Outcome.REJECTED_BY_FUNCTION, 422, b"qty must be > 0")
         assert result.traceback == ""
 
 
-async def test_an_error_gives_one_line_to_the_caller_and_the_authors_frames_to_the_log(zygote: Zygote) -> None:
-    async with open_pool(zygote, MIXED, limits()) as pool:
+async def test_an_error_gives_one_line_to_the_caller_and_the_authors_frames_to_the_log(sandbox: Sandbox) -> None:
+    async with open_pool(sandbox, MIXED, limits()) as pool:
         (result,) = await run(pool, b"raise")
         assert (result.outcome, result.code, result.body) == (Outcome.ERROR, 500, b"")
         assert result.error == "ValueError: no such luck"
@@ -205,9 +212,9 @@ async def test_an_error_gives_one_line_to_the_caller_and_the_authors_frames_to_t
 
 
 @pytest.mark.parametrize("raised", ["SystemExit(0)", "KeyboardInterrupt()", "GeneratorExit()"])
-async def test_leaving_by_exception_is_an_error_and_not_an_end(zygote: Zygote, raised: str) -> None:
+async def test_leaving_by_exception_is_an_error_and_not_an_end(sandbox: Sandbox, raised: str) -> None:
     source = f"def handler(event, context):\n    if event.data == b'x':\n        raise {raised}\n    return b'on'\n"
-    async with open_pool(zygote, source, limits()) as pool:
+    async with open_pool(sandbox, source, limits()) as pool:
         result, after = await run(pool, b"x", b"y")
         assert result.outcome in (Outcome.ERROR,)
         assert after.body == b"on"
@@ -217,7 +224,7 @@ async def test_leaving_by_exception_is_an_error_and_not_an_end(zygote: Zygote, r
 # --- output ---------------------------------------------------------------------------------------------------------
 
 
-async def test_output_comes_by_lines_and_before_the_answer(zygote: Zygote) -> None:
+async def test_output_comes_by_lines_and_before_the_answer(sandbox: Sandbox) -> None:
     source = """
 def handler(event, context):
     print("one\\ntwo")
@@ -227,7 +234,7 @@ def handler(event, context):
     context.metrics.count("orders", 2, currency="EUR")
     return "done"
 """
-    async with open_pool(zygote, source, limits()) as pool:
+    async with open_pool(sandbox, source, limits()) as pool:
         sink = pool.sink
         assert isinstance(sink, KeepingSink)
         made = call()
@@ -248,22 +255,23 @@ def handler(event, context):
         ]
 
 
-async def test_a_flood_of_output_is_dropped_and_counted_and_the_answer_comes(zygote: Zygote) -> None:
+async def test_a_flood_of_output_is_dropped_and_counted_and_the_answer_comes(sandbox: Sandbox) -> None:
     source = "def handler(event, context):\n    for n in range(20000):\n        print('x' * 100)\n    return 'done'\n"
-    async with open_pool(zygote, source, limits(log_rate=1000)) as pool:
+    async with open_pool(sandbox, source, limits(log_rate=1000)) as pool:
         sink = pool.sink
         assert isinstance(sink, KeepingSink)
         (result,) = await run(pool, b"")
         assert result.body == b"done"
         passed = [line for _, _, _, line in sink.lines if line == b"x" * 100]
         assert 10 < len(passed) < 200  # four seconds' worth of the rate in a burst, a little for the time it takes
-        dropped = [int(line.split()[0]) for _, _, _, line in sink.lines if b"lines dropped" in line]
-        assert sum(dropped) + len(passed) == 20000
+        dropped = pool.stats().log_lines_dropped
+        assert dropped + len(passed) == 20000
+        await sink.until(lambda: sink.lines[-1][3] == b"%d lines dropped: output over the limit log_rate" % dropped)
 
 
-async def test_a_long_line_is_cut_and_says_so(zygote: Zygote) -> None:
+async def test_a_long_line_is_cut_and_says_so(sandbox: Sandbox) -> None:
     source = "def handler(event, context):\n    print('x' * 50000, end='')\n    context.log.info('y' * 50000)\n"
-    async with open_pool(zygote, source, limits(max_log_line=1024, log_rate=MIB)) as pool:
+    async with open_pool(sandbox, source, limits(max_log_line=1024, log_rate=MIB)) as pool:
         sink = pool.sink
         assert isinstance(sink, KeepingSink)
         await run(pool, b"")
@@ -271,9 +279,9 @@ async def test_a_long_line_is_cut_and_says_so(zygote: Zygote) -> None:
         assert any(b"(cut, " in line for _, _, level, line in sink.lines if level == 20)
 
 
-async def test_what_a_long_call_prints_is_seen_while_it_runs(zygote: Zygote) -> None:
+async def test_what_a_long_call_prints_is_seen_while_it_runs(sandbox: Sandbox) -> None:
     source = "import time\ndef handler(event, context):\n    print('begun')\n    time.sleep(30)\n"
-    async with open_pool(zygote, source, limits(timeout=60.0)) as pool:
+    async with open_pool(sandbox, source, limits(timeout=60.0)) as pool:
         sink = pool.sink
         assert isinstance(sink, KeepingSink)
         pool.submit(call())
@@ -285,8 +293,8 @@ async def test_what_a_long_call_prints_is_seen_while_it_runs(zygote: Zygote) -> 
 
 
 @pytest.mark.parametrize("how", [b"spin", b"spin in C"])
-async def test_over_its_time_is_a_timeout_and_the_next_call_has_a_fresh_worker(zygote: Zygote, how: bytes) -> None:
-    async with open_pool(zygote, MIXED, limits(timeout=0.2)) as pool:
+async def test_over_its_time_is_a_timeout_and_the_next_call_has_a_fresh_worker(sandbox: Sandbox, how: bytes) -> None:
+    async with open_pool(sandbox, MIXED, limits(timeout=0.2)) as pool:
         began = time.monotonic()
         (result,) = await run(pool, how)
         assert (result.outcome, result.code) == (Outcome.TIMEOUT, 504)
@@ -299,8 +307,8 @@ async def test_over_its_time_is_a_timeout_and_the_next_call_has_a_fresh_worker(z
 
 
 @pytest.mark.parametrize("how", [b"grow", b"grow and swallow"])
-async def test_over_its_memory_ends_so_even_when_the_error_was_swallowed(zygote: Zygote, how: bytes) -> None:
-    async with open_pool(zygote, MIXED, limits(memory=48 * MIB)) as pool:
+async def test_over_its_memory_ends_so_even_when_the_error_was_swallowed(sandbox: Sandbox, how: bytes) -> None:
+    async with open_pool(sandbox, MIXED, limits(memory=48 * MIB)) as pool:
         (result,) = await run(pool, how)
         assert (result.outcome, result.code) == (Outcome.MEMORY, 507)
         assert "48 MiB" in result.error
@@ -309,8 +317,8 @@ async def test_over_its_memory_ends_so_even_when_the_error_was_swallowed(zygote:
         assert after.body == b"on"
 
 
-async def test_neighbours_of_a_call_that_hangs_get_their_due(zygote: Zygote) -> None:
-    async with open_pool(zygote, MIXED, limits(timeout=0.3)) as pool:
+async def test_neighbours_of_a_call_that_hangs_get_their_due(sandbox: Sandbox) -> None:
+    async with open_pool(sandbox, MIXED, limits(timeout=0.3)) as pool:
         for _ in range(5):  # quick calls, so that many are sent ahead
             await run(pool, *[b"%d" % n for n in range(50)])
         payloads = [b"before %d" % n for n in range(20)] + [b"spin in C"] + [b"after %d" % n for n in range(20)]
@@ -323,16 +331,16 @@ async def test_neighbours_of_a_call_that_hangs_get_their_due(zygote: Zygote) -> 
             assert (result.outcome, result.body) == (Outcome.OK, payload)
 
 
-async def test_a_python_loop_does_not_strand_the_answers_before_it(zygote: Zygote) -> None:
-    async with open_pool(zygote, MIXED, limits(timeout=0.3)) as pool:
+async def test_a_python_loop_does_not_strand_the_answers_before_it(sandbox: Sandbox) -> None:
+    async with open_pool(sandbox, MIXED, limits(timeout=0.3)) as pool:
         for _ in range(5):
             await run(pool, *[b"%d" % n for n in range(50)])
         results = await run(pool, *[b"%d" % n for n in range(20)], b"spin")
         assert [result.outcome for result in results] == [Outcome.OK] * 20 + [Outcome.TIMEOUT]
 
 
-async def test_a_killed_worker_is_a_crash_with_its_reason_and_what_was_behind_runs(zygote: Zygote) -> None:
-    async with open_pool(zygote, SLEEPY, limits(timeout=20.0)) as pool:
+async def test_a_killed_worker_is_a_crash_with_its_reason_and_what_was_behind_runs(sandbox: Sandbox) -> None:
+    async with open_pool(sandbox, SLEEPY, limits(timeout=20.0)) as pool:
         sink = pool.sink
         assert isinstance(sink, KeepingSink)
         running, waiting = call(b"10"), call(b"0")
@@ -347,8 +355,8 @@ async def test_a_killed_worker_is_a_crash_with_its_reason_and_what_was_behind_ru
         assert sink.results[waiting.id].outcome is Outcome.OK
 
 
-async def test_a_stopped_worker_is_a_timeout(zygote: Zygote) -> None:
-    async with open_pool(zygote, ECHO, limits(timeout=0.2)) as pool:
+async def test_a_stopped_worker_is_a_timeout(sandbox: Sandbox) -> None:
+    async with open_pool(sandbox, ECHO, limits(timeout=0.2)) as pool:
         os.kill(pool._links[0].process.pid, signal.SIGSTOP)
         (result,) = await run(pool, b"x")
         assert result.outcome is Outcome.TIMEOUT
@@ -356,9 +364,9 @@ async def test_a_stopped_worker_is_a_timeout(zygote: Zygote) -> None:
         assert after.body == b"y"
 
 
-async def test_workers_that_die_one_after_another_are_started_ever_more_rarely(zygote: Zygote) -> None:
+async def test_workers_that_die_one_after_another_are_started_ever_more_rarely(sandbox: Sandbox) -> None:
     source = "import time\ndef handler(event, context):\n    time.sleep(30)\n"
-    async with open_pool(zygote, source, limits(timeout=60.0, queue_timeout=60.0)) as pool:
+    async with open_pool(sandbox, source, limits(timeout=60.0, queue_timeout=60.0)) as pool:
         sink = pool.sink
         assert isinstance(sink, KeepingSink)
         for number in range(3):
@@ -366,32 +374,44 @@ async def test_workers_that_die_one_after_another_are_started_ever_more_rarely(z
             pool.submit(made)
             await begun(pool, made)
             os.kill(pool._links[0].process.pid, signal.SIGKILL)
-            await sink.until(lambda number=number: len(sink.results) == number + 1)
+            await sink.until(partial(ended, sink, number + 1))
         assert pool.unwell
         assert pool.stats().starting == 0  # the next start waits
         assert "SIGKILL" in pool.last_failure
 
 
-async def test_the_end_of_the_zygote_ends_its_workers_and_a_new_one_serves_on(zygote: Zygote) -> None:
-    async with open_pool(zygote, ECHO, limits()) as pool:
+async def test_a_worker_that_dies_as_soon_as_it_is_ready_is_replaced(sandbox: Sandbox) -> None:
+    async with open_pool(sandbox, ECHO, limits()) as pool:
+        assert sandbox.zygote.pid is not None
+        children = Path(f"/proc/{sandbox.zygote.pid}/task/{sandbox.zygote.pid}/children")
+        for _ in range(3):
+            # At whatever moment of its life the kill meets it, ready or not, known to the pool or not.
+            await eventually(lambda: children.read_text().split())
+            os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+        (result,) = await run(pool, b"x")
+        assert result.body == b"x"
+
+
+async def test_the_end_of_the_zygote_ends_its_workers_and_a_new_one_serves_on(sandbox: Sandbox) -> None:
+    async with open_pool(sandbox, ECHO, limits()) as pool:
         await run(pool, b"before")
         worker = pool._links[0].process.pid
-        assert zygote.pid is not None
-        os.kill(zygote.pid, signal.SIGKILL)
+        assert sandbox.zygote.pid is not None
+        os.kill(sandbox.zygote.pid, signal.SIGKILL)
         sink = pool.sink
         assert isinstance(sink, KeepingSink)
         await sink.until(lambda: pool.stats().deaths != {})
         (result,) = await run(pool, b"after")
         assert result.body == b"after"
-        assert zygote.restarts == 1
+        assert sandbox.zygote.restarts == 1
         assert not alive(worker)
 
 
 # --- queue and growth -------------------------------------------------------------------------------------------------
 
 
-async def test_a_full_queue_refuses_at_once(zygote: Zygote) -> None:
-    async with open_pool(zygote, SLEEPY, limits(max_pending=2)) as pool:
+async def test_a_full_queue_refuses_at_once(sandbox: Sandbox) -> None:
+    async with open_pool(sandbox, SLEEPY, limits(max_pending=2)) as pool:
         sink = pool.sink
         assert isinstance(sink, KeepingSink)
         calls = [call(b"0.2") for _ in range(5)]
@@ -404,8 +424,8 @@ async def test_a_full_queue_refuses_at_once(zygote: Zygote) -> None:
         assert [sink.results[one.id].outcome for one in calls[:3]] == [Outcome.OK] * 3
 
 
-async def test_the_bytes_that_wait_are_bounded_too(zygote: Zygote) -> None:
-    async with open_pool(zygote, SLEEPY, limits(max_pending_bytes=1000)) as pool:
+async def test_the_bytes_that_wait_are_bounded_too(sandbox: Sandbox) -> None:
+    async with open_pool(sandbox, SLEEPY, limits(max_pending_bytes=1000)) as pool:
         sink = pool.sink
         assert isinstance(sink, KeepingSink)
         pool.submit(call(b"0.1"))
@@ -415,7 +435,7 @@ async def test_the_bytes_that_wait_are_bounded_too(zygote: Zygote) -> None:
         await sink.until(lambda: len(sink.results) == 3)
 
 
-async def test_what_waited_too_long_is_answered_and_not_run(zygote: Zygote) -> None:
+async def test_what_waited_too_long_is_answered_and_not_run(sandbox: Sandbox) -> None:
     source = """
 import time
 seen = []
@@ -424,7 +444,7 @@ def handler(event, context):
     time.sleep(0.3)
     return seen
 """
-    async with open_pool(zygote, source, limits(queue_timeout=0.1)) as pool:
+    async with open_pool(sandbox, source, limits(queue_timeout=0.1)) as pool:
         first, second = await run(pool, b"first", b"second")
         assert first.outcome is Outcome.OK
         assert (second.outcome, second.code) == (Outcome.EXPIRED, 503)
@@ -432,15 +452,15 @@ def handler(event, context):
         assert json.loads(third.body) == ["first", "third"]
 
 
-async def test_one_worker_runs_in_order(zygote: Zygote) -> None:
+async def test_one_worker_runs_in_order(sandbox: Sandbox) -> None:
     source = "seen = []\ndef handler(event, context):\n    seen.append(event.text)\n    return len(seen)\n"
-    async with open_pool(zygote, source, limits()) as pool:
+    async with open_pool(sandbox, source, limits()) as pool:
         results = await run(pool, *[b"%d" % n for n in range(500)])
         assert [int(result.body) for result in results] == list(range(1, 501))
 
 
-async def test_calls_that_queue_get_more_workers_and_others_do_not(zygote: Zygote) -> None:
-    async with open_pool(zygote, SLEEPY, limits(max_workers=3, timeout=20.0)) as pool:
+async def test_calls_that_queue_get_more_workers_and_others_do_not(sandbox: Sandbox) -> None:
+    async with open_pool(sandbox, SLEEPY, limits(max_workers=3, timeout=20.0)) as pool:
         for _ in range(50):
             await run(pool, b"0")
         assert pool.stats().workers == 1
@@ -449,8 +469,8 @@ async def test_calls_that_queue_get_more_workers_and_others_do_not(zygote: Zygot
         assert pool.stats().workers == 3
 
 
-async def test_idle_workers_go_and_come_back(zygote: Zygote) -> None:
-    async with open_pool(zygote, ECHO, limits(idle=0.1)) as pool:
+async def test_idle_workers_go_and_come_back(sandbox: Sandbox) -> None:
+    async with open_pool(sandbox, ECHO, limits(idle=0.1)) as pool:
         sink = pool.sink
         assert isinstance(sink, KeepingSink)
         pid = pool._links[0].process.pid
@@ -461,8 +481,8 @@ async def test_idle_workers_go_and_come_back(zygote: Zygote) -> None:
         await eventually(lambda: not alive(pid))
 
 
-async def test_min_workers_are_kept(zygote: Zygote) -> None:
-    async with open_pool(zygote, ECHO, limits(min_workers=2, max_workers=2, idle=0.05)) as pool:
+async def test_min_workers_are_kept(sandbox: Sandbox) -> None:
+    async with open_pool(sandbox, ECHO, limits(min_workers=2, max_workers=2, idle=0.05)) as pool:
         sink = pool.sink
         assert isinstance(sink, KeepingSink)
         await sink.until(lambda: pool.stats().workers == 2)
@@ -474,32 +494,32 @@ async def test_min_workers_are_kept(zygote: Zygote) -> None:
 # --- loading ---------------------------------------------------------------------------------------------------------
 
 
-async def refusal(zygote: Zygote, source: str, **changes: object) -> tuple[Problem, ...]:
-    pool = Pool(zygote, Program(source), limits(**changes), KeepingSink())
+async def refusal(sandbox: Sandbox, source: str, **changes: object) -> tuple[Problem, ...]:
+    pool = Pool(sandbox.zygote, Program(source), limits(**changes), KeepingSink(), profile=sandbox.profile)
     with pytest.raises(LoadRefused) as refused:
         await pool.start()
     assert pool.stats().workers == 0
     return refused.value.problems
 
 
-async def test_what_cannot_be_loaded_says_why_and_leaves_nothing(zygote: Zygote) -> None:
-    (problem,) = await refusal(zygote, "def handler(event, context:\n    pass\n")
+async def test_what_cannot_be_loaded_says_why_and_leaves_nothing(sandbox: Sandbox) -> None:
+    (problem,) = await refusal(sandbox, "def handler(event, context:\n    pass\n")
     assert (problem.place, problem.line) == ("function.py", 1)
-    (problem,) = await refusal(zygote, "import os\ndef handler(event, context):\n    pass\n")
+    (problem,) = await refusal(sandbox, "import os\ndef handler(event, context):\n    pass\n")
     assert "os" in problem.message
-    (problem,) = await refusal(zygote, "x = 1 / 0\ndef handler(event, context):\n    pass\n")
+    (problem,) = await refusal(sandbox, "x = 1 / 0\ndef handler(event, context):\n    pass\n")
     assert "ZeroDivisionError" in problem.message
-    (problem,) = await refusal(zygote, "while True:\n    pass\n", load_timeout=0.2)
+    (problem,) = await refusal(sandbox, "while True:\n    pass\n", load_timeout=0.2)
     assert "handler" in problem.message or "0.2 s" in problem.message
     (problem,) = await refusal(
-        zygote, "while True:\n    pass\ndef handler(event, context):\n    pass\n", load_timeout=0.2
+        sandbox, "while True:\n    pass\ndef handler(event, context):\n    pass\n", load_timeout=0.2
     )
     assert problem.code == "load-timeout"
     grow = "kept = []\nwhile True:\n    kept.append(b'x' * 1048576)\ndef handler(event, context):\n    pass\n"
-    (problem,) = await refusal(zygote, grow, memory=48 * MIB)
+    (problem,) = await refusal(sandbox, grow, memory=48 * MIB)
     assert problem.code == "load-memory"
-    assert zygote.pid is not None
-    assert Path(f"/proc/{zygote.pid}/task/{zygote.pid}/children").read_text().split() == []
+    assert sandbox.zygote.pid is not None
+    assert Path(f"/proc/{sandbox.zygote.pid}/task/{sandbox.zygote.pid}/children").read_text().split() == []
 
 
 async def test_an_unknown_profile_is_refused_by_name(zygote: Zygote) -> None:
@@ -510,8 +530,8 @@ async def test_an_unknown_profile_is_refused_by_name(zygote: Zygote) -> None:
 # --- ending ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_drain_lets_finish_what_runs_and_refuses_what_comes(zygote: Zygote) -> None:
-    async with open_pool(zygote, SLEEPY, limits(timeout=20.0)) as pool:
+async def test_a_drain_lets_finish_what_runs_and_refuses_what_comes(sandbox: Sandbox) -> None:
+    async with open_pool(sandbox, SLEEPY, limits(timeout=20.0)) as pool:
         sink = pool.sink
         assert isinstance(sink, KeepingSink)
         running = [call(b"0.2"), call(b"0.1")]
@@ -526,8 +546,8 @@ async def test_a_drain_lets_finish_what_runs_and_refuses_what_comes(zygote: Zygo
         assert [sink.results[one.id].outcome for one in running] == [Outcome.OK, Outcome.OK]
 
 
-async def test_a_drain_ends_with_its_grace(zygote: Zygote) -> None:
-    async with open_pool(zygote, SLEEPY, limits(timeout=20.0)) as pool:
+async def test_a_drain_ends_with_its_grace(sandbox: Sandbox) -> None:
+    async with open_pool(sandbox, SLEEPY, limits(timeout=20.0)) as pool:
         sink = pool.sink
         assert isinstance(sink, KeepingSink)
         calls = [call(b"15"), call(b"15")]
@@ -554,8 +574,8 @@ async def test_closing_leaves_no_process_and_no_descriptor() -> None:
     assert set(os.listdir("/proc/self/fd")) <= before
 
 
-async def test_a_worker_has_nothing_of_ours(zygote: Zygote) -> None:
-    async with open_pool(zygote, ECHO, limits(), environment={"SECRET": "in the frame alone"}) as pool:
+async def test_a_worker_has_nothing_of_ours(sandbox: Sandbox) -> None:
+    async with open_pool(sandbox, ECHO, limits(), environment={"SECRET": "in the frame alone"}) as pool:
         await run(pool, b"x")
         process = Path(f"/proc/{pool._links[0].process.pid}")
         assert (process / "environ").read_bytes() == b""
@@ -566,8 +586,11 @@ async def test_a_worker_has_nothing_of_ours(zygote: Zygote) -> None:
         assert sum(target.startswith("socket:") for target in descriptors.values()) == 1
         status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
         assert status["NoNewPrivs"] == "1"
+        assert status["Seccomp"] == ("2" if "seccomp" in PROFILES[sandbox.profile].layers else "0")
+        if os.geteuid() == 0:
+            assert int(status["Uid"].split()[0]) >= FIRST_ID
         assert status["Threads"] == "1"
         session = int((process / "stat").read_text().rsplit(")", 1)[1].split()[3])
         assert session == pool._links[0].process.pid
-        zygote_environ = Path(f"/proc/{zygote.pid}/environ").read_bytes()
+        zygote_environ = Path(f"/proc/{sandbox.zygote.pid}/environ").read_bytes()
         assert zygote_environ == b""

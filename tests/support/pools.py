@@ -13,9 +13,17 @@ from nexlet_sandboxes.pool import Pool
 from nexlet_sandboxes.program import Limits, Program
 from nexlet_sandboxes.zygote import Zygote
 
-__all__ = ["KeepingSink", "call", "limits", "open_pool", "run"]
+__all__ = ["KeepingSink", "Sandbox", "call", "limits", "open_pool", "run"]
 
 MIB = 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sandbox:
+    """A zygote, and the profile that a test's workers have."""
+
+    zygote: Zygote
+    profile: str
 
 
 class KeepingSink:
@@ -71,9 +79,10 @@ def limits(**changes: object) -> Limits:
 
 
 @contextlib.asynccontextmanager
-async def open_pool(zygote: Zygote, source: str, limits: Limits, **program: object) -> AsyncIterator[Pool]:
+async def open_pool(sandbox: Sandbox, source: str, limits: Limits, **program: object) -> AsyncIterator[Pool]:
     """A started pool over `source`; its sink is a `KeepingSink`."""
-    pool = Pool(zygote, Program(source, **program), limits, KeepingSink())  # type: ignore[arg-type]
+    made = Program(source, **program)  # type: ignore[arg-type]  # a test names real fields
+    pool = Pool(sandbox.zygote, made, limits, KeepingSink(), profile=sandbox.profile)
     await pool.start()
     try:
         yield pool

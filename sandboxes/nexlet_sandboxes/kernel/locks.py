@@ -1,48 +1,97 @@
 """Applies a profile's layers to the process that calls it, in the profile's order.
 
 Called in a fresh fork, before it has read a byte of anybody's source. A layer that fails ends the process: a worker
-with fewer walls than its profile says is never ready.
+with fewer walls than its profile says is never ready. Each layer is still allowed by those before it: identity before
+the parent-death signal, which a change of uid clears, and before no_new_privs; the filter of system calls last, since
+it allows none of the calls that the others need.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
-from nexlet_sandboxes.kernel import process, rlimits
+from nexlet_sandboxes.kernel import identity, landlock, process, rlimits, seccomp
 from nexlet_sandboxes.profiles import Profile
 
-__all__ = ["LAYERS", "Around", "apply"]
+__all__ = ["LAYERS", "Around", "LayerFailed", "apply"]
 
 
+class LayerFailed(OSError):
+    """A layer cannot be had here; the message begins with its name."""
+
+
+@dataclass(frozen=True, slots=True)
 class Around:
     """What the layers must know of the process they close in.
 
     Attributes:
         parent: pid of the zygote.
         keep: descriptors that stay open.
+        number: of the worker, for an identity of its own.
+        memory: bytes it may grow by.
     """
 
-    __slots__ = ("keep", "parent")
+    parent: int
+    keep: tuple[int, ...]
+    number: int
+    memory: int
 
-    def __init__(self, *, parent: int, keep: tuple[int, ...]) -> None:
-        self.parent = parent
-        self.keep = keep
+
+def _environment(around: Around) -> None:
+    os.environ.clear()
+
+
+def _descriptors(around: Around) -> None:
+    process.keep_only(*around.keep)
 
 
 def _session(around: Around) -> None:
     os.setsid()
 
 
+def _identity(around: Around) -> None:
+    identity.become_nobody(around.number)
+
+
+def _parent_death(around: Around) -> None:
+    process.die_with_parent(around.parent)
+
+
+def _not_dumpable(around: Around) -> None:
+    process.not_dumpable()
+
+
+def _rlimits(around: Around) -> None:
+    rlimits.limit_address_space(around.memory, base=rlimits.address_space())
+    rlimits.limit_resources()
+
+
+def _no_new_privs(around: Around) -> None:
+    process.no_new_privileges()
+
+
+def _landlock(around: Around) -> None:
+    landlock.deny_everything()
+
+
+def _seccomp(around: Around) -> None:
+    seccomp.install()
+
+
 LAYERS: Final[dict[str, Callable[[Around], None]]] = {
-    "environment": lambda around: os.environ.clear(),
-    "descriptors": lambda around: process.keep_only(*around.keep),
+    "environment": _environment,
+    "descriptors": _descriptors,
     "session": _session,
-    "parent-death": lambda around: process.die_with_parent(around.parent),
-    "not-dumpable": lambda around: process.not_dumpable(),
-    "rlimits": lambda around: rlimits.limit_resources(),
-    "no-new-privs": lambda around: process.no_new_privileges(),
+    "identity": _identity,
+    "parent-death": _parent_death,
+    "not-dumpable": _not_dumpable,
+    "rlimits": _rlimits,
+    "no-new-privs": _no_new_privs,
+    "landlock": _landlock,
+    "seccomp": _seccomp,
 }
 """Every layer by the name that profiles, logs and metadata use."""
 
@@ -51,7 +100,10 @@ def apply(profile: Profile, around: Around) -> None:
     """Apply every layer of `profile`.
 
     Raises:
-        OSError, ValueError: a layer cannot be had here; the process must end.
+        LayerFailed: a layer cannot be had here; the process must end.
     """
     for layer in profile.layers:
-        LAYERS[layer](around)
+        try:
+            LAYERS[layer](around)
+        except (OSError, ValueError) as error:
+            raise LayerFailed(f"{layer}: {error}") from error

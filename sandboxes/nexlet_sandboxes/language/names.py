@@ -12,6 +12,7 @@ import unicodedata
 from typing import Final
 
 __all__ = [
+    "ALWAYS_REFUSED",
     "GUARDED_ATTRIBUTES",
     "REFUSED_ATTRIBUTES",
     "REFUSED_BUILTINS",
@@ -32,18 +33,25 @@ _INSIDES: Final = (
 )
 _PREFIXES: Final = ("gi_", "cr_", "ag_", "f_", "tb_", "co_")
 
-REFUSED_ATTRIBUTES: Final = frozenset(
-    # The running interpreter's own list, so that what a new Python adds is refused without us ...
-    {name for kind in _INSIDES for name in dir(kind) if name.startswith(_PREFIXES)}
-    # ... and what any supported one has, so that a program means the same on all of them.
-    | {"gi_code", "gi_frame", "gi_running", "gi_suspended", "gi_yieldfrom"}
+ALWAYS_REFUSED: Final = frozenset(
+    {"gi_code", "gi_frame", "gi_running", "gi_suspended", "gi_yieldfrom"}
     | {"cr_await", "cr_code", "cr_frame", "cr_origin", "cr_running", "cr_suspended"}
     | {"ag_await", "ag_code", "ag_frame", "ag_running", "ag_suspended"}
     | {"f_back", "f_builtins", "f_code", "f_generator", "f_globals", "f_lasti", "f_lineno", "f_locals", "f_trace"}
     | {"f_trace_lines", "f_trace_opcodes", "tb_frame", "tb_lasti", "tb_lineno", "tb_next"}
-    | {"co_code", "co_consts", "co_filename", "co_names", "co_varnames", "co_freevars", "co_cellvars", "co_positions"}
+    | {"co_branches", "co_code", "co_consts", "co_filename", "co_linetable", "co_lines", "co_lnotab", "co_names"}
+    | {"co_varnames", "co_freevars", "co_cellvars", "co_positions", "co_qualname", "co_firstlineno", "co_flags"}
     | {"cell_contents", "mro", "with_traceback", "func_globals", "func_code", "im_func", "im_self", "im_class"}
 )
+"""On every version of Python, so that a function means the same on all of them."""
+
+REFUSED_ATTRIBUTES: Final = ALWAYS_REFUSED | {
+    # And the running interpreter's own list, so that what a new Python adds is refused without us.
+    name
+    for kind in _INSIDES
+    for name in dir(kind)
+    if name.startswith(_PREFIXES)
+}
 """Attributes of frames, code, tracebacks, generators, coroutines and classes that lead out of the author's own code."""
 
 GUARDED_ATTRIBUTES: Final = frozenset({"format", "format_map", "obj", "register"})

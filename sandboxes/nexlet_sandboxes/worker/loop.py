@@ -31,7 +31,6 @@ from nexlet_sandboxes.frames import (
     Stream,
     frame,
 )
-from nexlet_sandboxes.kernel import rlimits
 from nexlet_sandboxes.language import Loaded, load
 from nexlet_sandboxes.outcomes import LoadRefused
 from nexlet_sandboxes.program import Program
@@ -135,7 +134,6 @@ class Worker:
             metrics=Metrics(self._metric),
             remaining=self.remaining,
         )
-        rlimits.limit_address_space(limits["memory"], base=rlimits.address_space())
         try:
             loaded = load(program, self)
         except LoadRefused as refused:

@@ -68,15 +68,13 @@ class Output:
         self._emit(Stream.STDERR if number >= LEVELS["warning"] else Stream.STDOUT, number, line)
 
     def end(self) -> None:
-        """End of an invocation: unended lines go out, and how many lines were dropped is said."""
+        """End of an invocation: unended lines go out, and how many lines were kept back is told."""
         if self._partial:
             partial, self._partial = self._partial, {}
             for stream, rest in partial.items():
                 self._emit(stream, 0, rest.encode("utf-8", "replace"))
         if self._rate.dropped:
-            dropped = self._rate.take_dropped()
-            note = f"{dropped} lines dropped: output over the limit log_rate"
-            self._send(frame(Kind.LOG, note.encode(), flag=Stream.STDERR, aux=LEVELS["warning"], call=self.call))
+            self._send(frame(Kind.DROPPED, call=self._rate.take_dropped()))
 
     def _emit(self, stream: Stream, level: int, line: bytes) -> None:
         if len(line) > self._max_line:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from nexlet_sandboxes.language import load, preload
 from nexlet_sandboxes.outcomes import LoadRefused
 from nexlet_sandboxes.program import Program
@@ -86,7 +85,7 @@ def outcome(source: str) -> tuple[str, str]:
         return ("compile" if early else "runtime"), "; ".join(problem.message for problem in refused.problems)[:4000]
     try:
         result = loaded.handler()
-    except BaseException as error:  # noqa: BLE001  # whatever it raises, it was stopped
+    except BaseException as error:  # whatever it raises, it was stopped
         assert len(loaded.explain(error)) <= 8192
         return "runtime", loaded.summary(error)
     try:
