@@ -514,6 +514,29 @@ class TestHealth:
         assert summary is not None
         assert summary.workload_state is WorkloadState.RUNNING
 
+    async def test_a_worker_that_dies_with_its_invocation_is_told_to_both(self, bench: AgentBench) -> None:
+        await bench.start(source=SLOW, triggers=["slow"])
+        with structlog.testing.capture_logs() as logs:
+            asked = asyncio.ensure_future(bench.ask("slow", b"1000000000"))
+            await eventually(lambda: bench.logs() == ["began"], what="it runs")
+            (pid,) = workers_of(bench.zygote)
+            os.kill(pid, signal.SIGKILL)
+            reply = await asked
+        assert reply.headers is not None
+        assert reply.headers["Nats-Service-Error-Code"] == "502"
+        event = await bench.event("WORKLOADTRIGGERED")
+        (entry,) = [entry for entry in logs if entry["event"] == "worker ended with its invocation"]
+        assert (entry["workload_id"], entry["outcome"]) == ("W1", "crash")
+        assert entry["invocation_id"] == event["invocation_id"]
+        assert "SIGKILL" in entry["reason"]
+        await eventually(lambda: any("SIGKILL" in line for line in bench.logs("stderr")), what="the author reads it")
+
+    async def test_without_a_zygote_a_start_is_refused_and_nothing_left(self, bench: AgentBench) -> None:
+        await bench.zygote.close()
+        refused = await bench.refusal()
+        assert refused.status == 500
+        assert "no worker could be made" in refused.text
+
 
 async def put(url: str, source: str) -> None:
     client = await nats.connect(url)

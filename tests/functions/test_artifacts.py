@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
 import os
+import signal
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from nats.js.object_store import ObjectStore
 from nexlet_models.start_request import parse_start_request
 
 from nexlet_functions.devnode.server import EmbeddedServer
-from nexlet_functions.functions.artifacts import Artifact, Artifacts, Pins, digest_of, object_of
+from nexlet_functions.functions.artifacts import Artifact, Artifacts, Pins, _open_beneath, digest_of, object_of
 from nexlet_functions.functions.refusals import Refusal, status_of
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.credentials import Credentials
@@ -100,6 +102,17 @@ class TestFiles:
         (tmp_path / "..data").symlink_to("..2026")
         (tmp_path / "greet.py").symlink_to("..data/greet.py")
         assert (await fetch(None, tmp_path, uri=f"file://{tmp_path}/greet.py")).source == SOURCE
+
+    def test_what_is_exchanged_for_a_link_meanwhile_is_not_followed(self, tmp_path: Path) -> None:
+        (tmp_path / "real").mkdir()
+        (tmp_path / "real" / "greet.py").write_text(SOURCE)
+        (tmp_path / "folder").symlink_to("real")
+        (tmp_path / "real" / "link.py").symlink_to("greet.py")
+        os.close(_open_beneath(tmp_path, ("real", "greet.py")))
+        for parts in (("folder", "greet.py"), ("real", "link.py")):
+            with pytest.raises(OSError) as refused:  # by its number
+                _open_beneath(tmp_path, parts)
+            assert refused.value.errno in (errno.ELOOP, errno.ENOTDIR)
 
     async def test_what_is_no_file(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe.py")
@@ -233,6 +246,20 @@ class TestObjects:
         assert "permissions violation" in text.lower()
         assert "$js.api.stream.msg.get.obj_functions" in text.lower()
         assert status == 403
+
+    async def test_a_server_that_does_not_answer_is_waited_for_so_long(
+        self, connection: Connection, store: ObjectStore, nats_server: EmbeddedServer
+    ) -> None:
+        await store.put("greet_latest", SOURCE.encode())
+        request = parse_start_request('{"uri": "nats://functions/greet"}')
+        artifacts = Artifacts(folders=lambda: (), timeout=0.1)
+        nats_server.signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(Refusal, match=r"did not arrive within 0\.1 s") as refused:
+                await artifacts.fetch(request, connection, limit=LIMIT)
+        finally:
+            nats_server.signal(signal.SIGCONT)
+        assert status_of(refused.value.problems) == 503
 
     async def test_a_server_without_jetstream_says_so(self) -> None:
         async with (
