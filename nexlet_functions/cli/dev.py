@@ -27,7 +27,7 @@ from nexlet_functions.cli.output import Output, problem_record, styled
 if TYPE_CHECKING:
     from nexlet_models.events import WorkloadTriggeredEvent
 
-    from nexlet_functions.cli.watching import Watch
+    from nexlet_functions.cli.watching import LogRecord, Watch
     from nexlet_functions.control import ControlClient
     from nexlet_functions.natsio import Connection
     from nexlet_functions.nexfile import FunctionFolder
@@ -115,7 +115,7 @@ def dev(
     )
     from nexlet_functions.cli.running import run_until_signalled
 
-    fine = run_until_signalled(session.run(), on_signal=session.say_goodbye)
+    fine = run_until_signalled(session.run, on_signal=session.say_goodbye)
     if fine is None and once:
         raise typer.Exit(Exit.INTERRUPTED)
     if fine is False:
@@ -167,13 +167,18 @@ class _Session:
         self._port = port
         self._once = once
         self._url = ""
+        self._width = max(len(path.resolve().name) for path in functions)
 
     def say_goodbye(self) -> None:
         if not self._output.json:
             self._output.record("stopping", styled(("stopping ...", "dim")))
 
-    async def run(self) -> bool:
-        """Everything; whether all functions were deployed and all samples did what is expected of them."""
+    async def run(self, asked: asyncio.Event) -> bool:
+        """Everything; whether all functions were deployed and all samples did what is expected of them.
+
+        Args:
+            asked: set when it is to end.
+        """
         from nexlet_functions.cli.watching import Watch
         from nexlet_functions.control import ControlClient
         from nexlet_functions.natsio import Connection, Credentials
@@ -183,6 +188,7 @@ class _Session:
             connection = await Connection.open(Credentials(servers=(self._url,), name="nexfn dev"))
             stack.push_async_callback(connection.close)
             watch = Watch(connection, self._output)
+            watch.width = self._width
             await watch.start()
             control = ControlClient(connection.client, self._namespace, nodes=1)
             deployed, refused = await self._deploy_all(control, watch)
@@ -193,7 +199,7 @@ class _Session:
                 return fine
             self._ready(deployed)
             watch.live = True
-            await asyncio.Event().wait()  # until a signal cancels it
+            await asked.wait()
         return fine
 
     async def _start_equipment(self, stack: AsyncExitStack) -> None:
@@ -267,12 +273,10 @@ class _Session:
                 took = time.perf_counter() - began
                 watch.names[workload_id] = function.name
                 deployed.append(_Deployed(function, workload_id))
-                listens = ", ".join(deployed[-1].subjects)
+                listens = f"  {function.name:<{self._width}}  {', '.join(deployed[-1].subjects)}"
                 self._output.record(
                     "deployed",
-                    styled(
-                        ("deployed", "green"), f"  {function.name:<10}{listens}", (f"  {took * 1000:.0f} ms", "dim")
-                    ),
+                    styled(("deployed", "green"), listens, (f"  {took * 1000:.0f} ms", "dim")),
                     name=function.name,
                     workload_id=workload_id,
                     namespace=self._namespace,
@@ -386,14 +390,14 @@ class _Session:
         self._output.record(
             "sample",
             [
-                styled(("invoked", "bold"), f"   {name:<10}{subject}  {_payload_text(event.payload)}"),
+                styled(("invoked", "bold"), f"   {name:<{self._width}}  {subject}  {_payload_text(event.payload)}"),
                 styled(
                     (f"{'':10}NOT as expected", "bold red") if differences else (f"{'':10}as expected", "green"),
                     f"  {outcome or 'no outcome'}  {shown}",
                     (f"  {took * 1000:.1f} ms", "dim"),
                 ),
                 *(styled((f"{'':10}{line}", "red")) for line in differences),
-                *(styled((f"{'':10}log  {line}", "dim")) for record in lines for line in record.text.splitlines()),
+                *(styled((f"{'':10}{line}", "dim")) for record in lines for line in _log_lines(record)),
             ],
             name=name,
             workload_id=deployed.workload_id,
@@ -476,6 +480,13 @@ class _Session:
             refused=refused,
             failed=failed,
         )
+
+
+def _log_lines(record: LogRecord) -> list[str]:
+    from nexlet_functions.cli.watching import readable
+
+    word, _, (first, *rest) = readable(record)
+    return [f"{word}  {first}", *(f"{'':{len(word)}}  {line}" for line in rest)]
 
 
 def _payload_text(payload: bytes) -> str:

@@ -34,7 +34,11 @@ def set_up_logging(*, level: str = "info", form: str = "auto") -> None:
     rendered: list[Any] = (
         [structlog.processors.ExceptionRenderer(), _without_controls, _console()]
         if text
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=str)]
+        # Without the values of local variables, which structlog shows by default: credentials are among them.
+        else [
+            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
+            structlog.processors.JSONRenderer(default=str),
+        ]
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,

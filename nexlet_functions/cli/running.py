@@ -22,12 +22,16 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return factory
 
 
-def run_until_signalled(work: Coroutine[Any, Any, bool], *, on_signal: Callable[[], None]) -> bool | None:
+def run_until_signalled(
+    work: Callable[[asyncio.Event], Coroutine[Any, Any, bool]], *, on_signal: Callable[[], None]
+) -> bool | None:
     """Run `work` to its end, or cancel it at the first SIGINT, SIGTERM or SIGHUP and wait for its cleaning up.
 
     Further signals change nothing: cleaning up that is interrupted leaves things behind.
 
     Args:
+        work: is given an event that is set at the first signal. It waits for that where it has nothing else to do: a
+            cancellation alone may be lost in a library that is just busy with one of its own.
         on_signal: called at the first signal.
 
     Returns:
@@ -36,24 +40,24 @@ def run_until_signalled(work: Coroutine[Any, Any, bool], *, on_signal: Callable[
 
     async def main() -> bool | None:
         loop = asyncio.get_running_loop()
-        task = asyncio.ensure_future(work)
-        signalled = False
+        asked = asyncio.Event()
+        task = asyncio.ensure_future(work(asked))
 
         def stop() -> None:
-            nonlocal signalled
-            if not signalled:
-                signalled = True
+            if not asked.is_set():
+                asked.set()
                 on_signal()
                 task.cancel()
 
         for number in STOPPING:
             loop.add_signal_handler(number, stop)
         try:
-            return await task
+            fine = await task
         except asyncio.CancelledError:
-            if not signalled:
+            if not asked.is_set():
                 raise
             return None
+        return None if asked.is_set() else fine
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(main())

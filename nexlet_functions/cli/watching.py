@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json as json_
 from collections import deque
-from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from nexlet_functions.natsio import Connection
 
-__all__ = ["LogRecord", "Watch"]
+__all__ = ["LogRecord", "Watch", "readable"]
 
 _LEVEL_STYLES: Final = {"warning": "yellow", "error": "red", "critical": "bold red"}
 _KEPT_LINES: Final = 200
@@ -50,6 +49,7 @@ class Watch:
 
     Attributes:
         names: workload id to the name that is shown for it.
+        width: of the column of names.
         live: whether what comes is shown.
     """
 
@@ -59,6 +59,7 @@ class Watch:
         self._waiting: dict[tuple[str, str], deque[asyncio.Future[WorkloadTriggeredEvent]]] = {}
         self._lines: dict[str, deque[LogRecord]] = {}
         self.names: dict[str, str] = {}
+        self.width = 0
         self.live = False
 
     async def start(self) -> None:
@@ -110,14 +111,12 @@ class Watch:
         if not self.live:
             return
         ok = event.outcome == "ok"
+        said = [event.subject or "", f"{event.duration:.1f} ms"]
+        if not ok:
+            said[1:1] = [event.outcome or "", event.error or ""]
         self._output.record(
             "invocation",
-            self._line(
-                event.outcome or "?",
-                "green" if ok else "red",
-                event.id,
-                f"{event.subject}  {event.duration:.1f} ms{f'  {event.error}' if event.error else ''}",
-            ),
+            self._line("ok" if ok else "failed", "green" if ok else "red", event.id, "  ".join(filter(None, said))),
             workload_id=event.id,
             name=self.names.get(event.id),
             **event.model_dump(exclude={"id"}, exclude_none=True),
@@ -127,14 +126,11 @@ class Watch:
         if not self.live:
             self._lines.setdefault(record.workload_id, deque(maxlen=_KEPT_LINES)).append(record)
             return
-        level = _level(record)
-        first, *rest = record.text.splitlines() or [""]
+        word, style, (first, *rest) = readable(record)
+        indent = " " * len(self._line("", "", record.workload_id).plain)
         self._output.record(
             "log",
-            [
-                self._line("log", _LEVEL_STYLES.get(level, "cyan"), record.workload_id, first),
-                *(f"{'':26}{line}" for line in rest),
-            ],
+            [self._line(word, style, record.workload_id, first), *(f"{indent}{line}" for line in rest)],
             workload_id=record.workload_id,
             name=self.names.get(record.workload_id),
             stream=record.stream,
@@ -144,14 +140,22 @@ class Watch:
     def _line(self, word: str, style: str, workload_id: str, rest: str = "") -> Text:
         time = datetime.now().astimezone().strftime("%H:%M:%S")
         name = self.names.get(workload_id, workload_id)
-        return styled((f"{time}  ", "dim"), (f"{word:<8}", style), f"{name:<10}", rest)
+        return styled((f"{time}  ", "dim"), (f"{word:<9}", style), f"{name:<{self.width}}  ", rest)
 
 
-def _level(record: LogRecord) -> str:
-    fallback = "error" if record.stream == "stderr" else "info"
+def readable(record: LogRecord) -> tuple[str, str, list[str]]:
+    """A log record for people: a word for its kind, the word's style, and lines.
+
+    A line of `context.log` is shown as its message and its fields; anything else as it came.
+    """
     try:
         entry = json_.loads(record.text)
     except ValueError:
-        return fallback
-    level = entry.get("level") if isinstance(entry, Mapping) else None
-    return level if isinstance(level, str) else fallback
+        entry = None
+    if not isinstance(entry, dict) or not isinstance(entry.get("level"), str) or "message" not in entry:
+        return record.stream, "red" if record.stream == "stderr" else "cyan", record.text.splitlines() or [""]
+    level = entry.pop("level")
+    message = str(entry.pop("message"))
+    entry.pop("invocation_id", None)
+    fields = (f"{name}={value if isinstance(value, str) else json_.dumps(value)}" for name, value in entry.items())
+    return level, _LEVEL_STYLES.get(level, "cyan"), ["  ".join([message, *fields])]

@@ -86,7 +86,8 @@ async def test_text_is_for_people() -> None:
     assert ended.code == 0, ended.err
     assert ended.out.startswith("nexlet-functions dev: development equipment\n")
     assert "NATS      nats://127.0.0.1:" in ended.out
-    assert "invoked   orders    orders.price" in ended.out
+    assert "invoked   orders  orders.price" in ended.out
+    assert "          info  priced  items=2  net=23.25" in ended.out
     assert '"total": "27.67"' in ended.out
     assert ended.out.endswith("1 deployed, 0 refused, 0 not as expected\n")
 
