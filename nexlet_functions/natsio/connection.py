@@ -101,16 +101,20 @@ class Reply:
 class Connection:
     """One supervised connection. Make it with `open`, or `start` one and look at `connected`."""
 
-    def __init__(self, credentials: Credentials, *, name: str = "", options: Options | None = None) -> None:
+    def __init__(
+        self, credentials: Credentials, *, name: str = "", options: Options | None = None, passing: bool = False
+    ) -> None:
         """Nothing runs yet.
 
         Args:
             name: shown on the server, where the credentials have none.
+            passing: made for a moment only, so that its coming and going is no news for the log.
         """
         self.credentials = credentials
         self.name = credentials.name or name or "nexlet-functions"
         self._options = options or Options()
         self._log = _log.bind(connection=self.name, servers=", ".join(credentials.addresses))
+        self._passing = passing
         self._state = ConnectionState.DISCONNECTED
         self._life: Life | None = None
         self._up = asyncio.Event()
@@ -131,17 +135,24 @@ class Connection:
 
     @classmethod
     async def open(
-        cls, credentials: Credentials, *, name: str = "", options: Options | None = None, timeout: float = 10.0
+        cls,
+        credentials: Credentials,
+        *,
+        name: str = "",
+        options: Options | None = None,
+        timeout: float = 10.0,
+        passing: bool = False,
     ) -> Self:
         """A connected connection.
 
         Args:
             timeout: seconds to wait for it.
+            passing: see the constructor.
 
         Raises:
             ConnectFailed: not within that time, or the server turned the credentials down. Nothing is left running.
         """
-        connection = cls(credentials, name=name, options=options)
+        connection = cls(credentials, name=name, options=options, passing=passing)
         connection.start()
         try:
             await connection.wait_connected(timeout)
@@ -422,6 +433,7 @@ class Connection:
             except Exception as error:  # noqa: BLE001  # a bug, ours or nats-py's: the next client may do better
                 self._log.error("a connection is given up", exc_info=error)
             finally:
+                self._learn_servers(life)
                 self._life = None
                 self._outgoing.attach(None)
                 self._up.clear()
@@ -436,12 +448,12 @@ class Connection:
         """From the moment a client is connected until it is lost."""
         async with asyncio.timeout(self._options.flush_timeout):
             await self._subscriptions.renew(life, self._subscriptions.all())
-        self._learn(life)
+        self._max_payload = life.client.max_payload
         self._failure = None
         self._life = life
         self._connects += 1
         self._up.set()
-        self._log.info(
+        (self._log.debug if self._passing else self._log.info)(
             "connected" if self._connects == 1 else "connected again",
             subscriptions=len(self._subscriptions),
             fast=life.wire.fast,
@@ -458,9 +470,8 @@ class Connection:
                 async with asyncio.timeout(self._options.flush_timeout):
                     await self._subscriptions.renew(life, self._subscriptions.refused())
 
-    def _learn(self, life: Life) -> None:
-        """What the server tells of itself and of others."""
-        self._max_payload = life.client.max_payload
+    def _learn_servers(self, life: Life) -> None:
+        """Other servers that this one told us of, to go to when it is gone."""
         known = {_netloc(url) for url in self._pool}
         for found in life.client.discovered_servers:
             if found.netloc not in known:

@@ -67,6 +67,7 @@ class Life:
         self.lost = asyncio.Event()
         self.reason = ""
         self._released = asyncio.Event()
+        self._complained = asyncio.Event()
         self._on_error = on_error
 
     @classmethod
@@ -93,34 +94,43 @@ class Life:
         life = cls(Client(), on_error)
         arguments = credentials.connect_options()
         # A server that another one told us of by its address has a certificate for the name we know.
-        known = urlsplit(credentials.servers[0]).hostname
+        first = credentials.servers[0]
+        known = urlsplit(first if "://" in first else f"nats://{first}").hostname
         if "tls" in arguments and server not in credentials.servers and known:
             arguments["tls_hostname"] = known
+        connecting = asyncio.ensure_future(
+            life.client.connect(
+                [server],
+                name=name,
+                error_cb=life._error,
+                disconnected_cb=life._disconnected,
+                closed_cb=life._closed,
+                connect_timeout=options.connect_timeout,  # type: ignore[arg-type]  # a float does
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                ping_interval=options.ping_interval,  # type: ignore[arg-type]  # a float does
+                max_outstanding_pings=options.max_outstanding_pings,
+                pending_size=options.max_outgoing,
+                **arguments,
+            )
+        )
+        failed_once = asyncio.ensure_future(life._complained.wait())
         try:
-            # Twice the time: nats-py tries a server twice before it says that there is none.
-            async with asyncio.timeout(2 * options.connect_timeout + 1):
-                await life.client.connect(
-                    [server],
-                    name=name,
-                    error_cb=life._error,
-                    disconnected_cb=life._disconnected,
-                    closed_cb=life._closed,
-                    connect_timeout=options.connect_timeout,  # type: ignore[arg-type]  # a float does
-                    max_reconnect_attempts=1,
-                    reconnect_time_wait=0,
-                    ping_interval=options.ping_interval,  # type: ignore[arg-type]  # a float does
-                    max_outstanding_pings=options.max_outstanding_pings,
-                    pending_size=options.max_outgoing,
-                    **arguments,
-                )
-        except (OSError, TimeoutError, nats.errors.Error) as error:
+            async with asyncio.timeout(options.connect_timeout + 1):
+                await asyncio.wait((connecting, failed_once), return_when=asyncio.FIRST_COMPLETED)
+            if not connecting.done():
+                # It would try once more, and after a TLS handshake that failed wait for ever for a socket to close.
+                raise nats.errors.Error(life.reason)
+            connecting.result()
+        except BaseException as error:
+            await _end(connecting, failed_once)
             await life._close_client()
+            if not isinstance(error, OSError | TimeoutError | nats.errors.Error):
+                raise
             reason = life.reason or _text(error)
             refused = any(word in reason.lower() for word in ("authorization", "authentication"))
             raise ConnectFailed(credentials.addresses, reason, refused=refused) from None
-        except BaseException:
-            await life._close_client()
-            raise
+        await _end(failed_once)
         life.reason = ""
         life.wire = PublicWire(life.client, failed) if options.public_only else _best_wire(life.client, failed)
         return life
@@ -147,9 +157,7 @@ class Life:
                     raise ConnectionLost(doing) from None
             raise ConnectionLost(doing)
         finally:
-            for one in (task, lost):
-                one.cancel()
-            await asyncio.gather(task, lost, return_exceptions=True)
+            await _end(task, lost)
 
     async def close(self) -> None:
         """End it. What was handed to the wire and not yet flushed may be lost."""
@@ -170,6 +178,7 @@ class Life:
         text = _text(error)
         if "permissions violation" not in text:
             self.reason = text
+        self._complained.set()
         self._on_error(text)
 
     async def _disconnected(self) -> None:
@@ -184,6 +193,12 @@ class Life:
         if not self.reason and self.client.last_error is not None:
             self.reason = _text(self.client.last_error)
         self.lost.set()
+
+
+async def _end(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _best_wire(client: Client, failed: Callable[[BaseException], None]) -> Wire:

@@ -138,11 +138,14 @@ class Feeds:
 
     def _place(self, feed: _Feed, chosen: tuple[Connection, str, str] | None = None) -> None:
         """Move a feed to where it belongs now."""
-        before = feed.connection
-        feed.quiet()
-        feed.connection, feed.prefix, feed.by = chosen or self._choose(feed.namespace)
-        self._taken(feed)
-        task = asyncio.create_task(self._connections.release(before))
+        connection, prefix, by = chosen or self._choose(feed.namespace)
+        # One hold more than needed: of the connection it leaves, or of the one it stays with.
+        leaving = feed.connection
+        if (connection, prefix) != (feed.connection, feed.prefix):
+            feed.quiet()
+            feed.connection, feed.prefix, feed.by = connection, prefix, by
+            self._taken(feed)
+        task = asyncio.create_task(self._connections.release(leaving))
         self._releasing.add(task)
         task.add_done_callback(self._releasing.discard)
 

@@ -204,7 +204,7 @@ async def register(
         RegistrationFailed: no connection with these credentials, no answer, or a refusal.
     """
     try:
-        connection = await Connection.open(credentials, name="nexlet-registration", options=options)
+        connection = await Connection.open(credentials, name="nexlet-registration", options=options, passing=True)
     except NatsioError as error:
         turned_down = isinstance(error, ConnectFailed) and error.refused
         text = unusable("the registration", credentials, error)

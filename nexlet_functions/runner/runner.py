@@ -589,7 +589,7 @@ class Runner:
             # Best effort, as all last words: the credentials may be void, which is why we say it.
             with contextlib.suppress(NatsioError):
                 connection = await Connection.open(
-                    Credentials.from_connection_data(data), options=self._settings.connection, timeout=3.0
+                    Credentials.from_connection_data(data), options=self._settings.connection, timeout=3.0, passing=True
                 )
                 connection.publish(subject, word)
                 await connection.close()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from nexlet_functions.natsio.errors import (
     SubscriptionRefused,
 )
 from nexlet_functions.natsio.protocol import decode_headers, encode_headers, encode_publish
+from tests.support.jwt import Operator
 from tests.support.polling import eventually
 from tests.support.settle import settle
 from tests.support.sinks import KeepingSink
@@ -41,6 +44,7 @@ USERS = """authorization {{ users = [
       subscribe: {{ allow: [{allowed}, "_INBOX.>"] }} }} }}
   {{ user: other, password: pw }}
 ] }}"""
+TLS = Path(__file__).parent / "tls"
 NEXLET = {"user": "nexlet", "password": SecretStr("pw")}
 
 
@@ -515,6 +519,87 @@ async def test_nkey(options: Options, tmp_path: Path) -> None:
         ):
             connection = await Connection.open(credentials, options=options)
             await connection.close()
+
+
+async def test_jwt_from_memory_and_from_a_creds_file(options: Options, tmp_path: Path) -> None:
+    operator = Operator()
+    jwt, seed = operator.user("nexlet", publish=["mine.>"], subscribe=["mine.>", "_INBOX.>"])
+    file = tmp_path / "nexlet.creds"
+    file.write_text(
+        f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n"
+        f"-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+    )
+    async with EmbeddedServer(config=operator.config, jetstream=False) as server:
+        for credentials in (
+            Credentials((server.url,), jwt=SecretStr(jwt), nkey_seed=SecretStr(seed)),
+            Credentials((server.url,), creds_file=file),
+        ):
+            connection = await Connection.open(credentials, options=options)
+            assert credentials.may_publish("mine.a") is True
+            assert credentials.may_publish("theirs.a") is False
+            sink = KeepingSink()
+            await connection.subscribe("mine.*", sink=sink)
+            connection.publish("mine.a", b"x")
+            await sink.count(1)
+            with pytest.raises(SubscriptionRefused):
+                await connection.subscribe("theirs.a", sink=sink)
+            await connection.close()
+
+
+@pytest.mark.parametrize("first", [False, True])
+async def test_tls_with_a_client_certificate(options: Options, first: bool) -> None:
+    config = (
+        f'tls {{ cert_file: "{TLS}/server.pem", key_file: "{TLS}/server.key", ca_file: "{TLS}/ca.pem", verify: true, '
+        f"handshake_first: {str(first).lower()} }}"
+    )
+    async with EmbeddedServer(config=config, jetstream=False) as server:
+        ours = Credentials(
+            (server.url,),
+            tls_cert=TLS / "client.pem",
+            tls_key=TLS / "client.key",
+            tls_ca=TLS / "ca.pem",
+            tls_first=first,
+        )
+        connection = await Connection.open(ours, options=options)
+        sink = KeepingSink()
+        await connection.subscribe("a", sink=sink)
+        assert connection.publish("a", b"x" * 500_000)
+        assert (await sink.count(1))[0].payload == b"x" * 500_000
+        await server.restart()
+        await eventually(lambda: connection.stats().connects == 2)
+        await connection.flush()
+        await connection.close()
+        with pytest.raises(ConnectFailed, match=r"(?i)certificate"):
+            await Connection.open(replace(ours, tls_ca=None), options=options, timeout=1)
+        with pytest.raises(ConnectFailed):
+            await Connection.open(replace(ours, tls_cert=None, tls_key=None), options=options, timeout=1)
+
+
+async def test_servers_we_are_told_of_take_over(options: Options) -> None:
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        ports = one.getsockname()[1], two.getsockname()[1]
+    cluster = "authorization {{ user: u, password: p }}\ncluster {{ name: c, listen: 127.0.0.1:{}, routes: [ {} ] }}"
+    async with (
+        EmbeddedServer(config=cluster.format(ports[0], ""), jetstream=False) as first,
+        EmbeddedServer(
+            config=cluster.format(ports[1], f"nats-route://127.0.0.1:{ports[0]}"), jetstream=False
+        ) as second,
+    ):
+        # Known by the first one's address alone, the user part in it.
+        told = first.url.replace("nats://", "nats://u:p@")
+        connection = await Connection.open(Credentials((told,)), options=options)
+        await eventually(lambda: connection.client.discovered_servers)
+        sink = KeepingSink()
+        await connection.subscribe("a", sink=sink)
+        await first.kill()
+        await eventually(lambda: connection.stats().connects == 2)
+        assert connection.client.connected_url is not None
+        assert connection.client.connected_url.port == int(second.url.rpartition(":")[2])
+        connection.publish("a", b"x")
+        await sink.count(1)
+        await connection.close()
 
 
 # --- choosing the path ----------------------------------------------------------------------------------------------

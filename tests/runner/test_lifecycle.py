@@ -331,6 +331,28 @@ async def test_a_node_that_is_gone_is_replaced_by_another(nats_server: EmbeddedS
             assert second.registrations == registrations
 
 
+async def test_an_agent_that_is_locked_out_registers_anew(start: Start) -> None:
+    """The node's credentials for us are revoked while we run: a new registration brings new ones."""
+    users = "authorization {{ users = [ {{ user: node, password: pw }}, {{ user: {0}, password: pw }} ] }}"
+    named = {"nats_user_password": SecretStr("pw")}
+    async with (
+        EmbeddedServer(config=users.format("first")) as server,
+        ScriptedNode.on(server.url, user="node", password="pw") as node,
+    ):
+        node.registration_creds = lambda agent: connection_data(server.url, nats_user_name="node", **named)
+        node.creds = lambda agent: connection_data(server.url, nats_user_name="first", **named)
+        mine = Credentials((server.url,), user="node", password=SecretStr("pw"))
+        async with start(credentials=mine, settings=settings(probe_interval=0.4)) as running:
+            former = await node.registered()
+            node.creds = lambda agent: connection_data(server.url, nats_user_name="second", **named)
+            server.reconfigure(users.format("second"))
+            newer = await node.registered(2)
+            assert newer != former
+            assert running.runner.agent_id == newer
+            assert (await node.start("w1", start_request(server.url))).json == {"id": "w1", "name": "fn"}
+            await eventually(lambda: node.states(former)[-1] == "stopping")
+
+
 async def test_a_server_that_restarts_changes_nothing(nats_server: EmbeddedServer, running: Running) -> None:
     agent_id = running.runner.agent_id
     await running.agent.start_workload("w1", start_request(nats_server.url, run=TRIGGERS), existing=False)

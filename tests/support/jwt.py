@@ -42,16 +42,27 @@ class Operator:
             _Key(nkeys.PREFIX_BYTE_ACCOUNT),
         )
         no_limits = dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1)
+        self._signing = _Key(nkeys.PREFIX_BYTE_ACCOUNT)
         limits = {"type": "account", "limits": no_limits | {"wildcards": True}}
         jwts = {
-            key.public: operator.sign(key.public, name, limits)
-            for key, name in ((system, "SYS"), (self._account, "NEX"))
+            system.public: operator.sign(system.public, "SYS", limits),
+            self.account: operator.sign(self.account, "NEX", limits | {"signing_keys": [self._signing.public]}),
         }
         preload = "\n".join(f"  {public}: {jwt}" for public, jwt in jwts.items())
         self.config = (
             f"operator: {operator.sign(operator.public, 'OP', {'type': 'operator'})}\n"
             f"system_account: {system.public}\nresolver: MEMORY\nresolver_preload: {{\n{preload}\n}}"
         )
+
+    @property
+    def account(self) -> str:
+        """The public key of the account, which a node is given with its signing key."""
+        return self._account.public
+
+    @property
+    def signing_seed(self) -> str:
+        """The seed with which a node may mint users of the account."""
+        return self._signing.seed
 
     def user(
         self, name: str, *, publish: list[str] | None = None, subscribe: list[str] | None = None, responses: int = 0
