@@ -18,6 +18,7 @@ from nexlet_sandboxes.zygote import Zygote
 
 from nexlet_functions.functions.agent import FunctionAgent
 from nexlet_functions.functions.keys import CurveKey
+from nexlet_functions.functions.permissions import notices
 from nexlet_functions.runner.registration import LocalRegistration, local_registration
 from nexlet_functions.runner.runner import Runner, RunnerSettings
 from nexlet_functions.runner.secrets import FolderSecrets
@@ -98,6 +99,8 @@ class Nexlet:
             profile=current.default_profile,
             layers=list(PROFILES[current.default_profile].layers),
         )
+        for notice in notices(current):
+            _log.warning(notice)
         return nexlet
 
     async def wait_registered(self) -> None:
