@@ -17,7 +17,7 @@ import operator
 import string
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, MutableSequence, MutableSet
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -73,7 +73,7 @@ _REFUSED: dict[int, str] = {
 }
 _EVALUATES = frozenset({"__import__", "breakpoint", "compile", "eval", "exec", "input", "open"})
 """Builtins that matter also where trusted code uses them for an author; `id` or `dir` in its hands do not."""
-_MUTABLE = (list, dict, set, bytearray, collections.deque)
+_MUTABLE = (MutableSequence, MutableMapping, MutableSet)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,8 @@ def reach(path: str, value: object) -> Iterator[Finding]:
         finding = _judge(at, here)
         if finding is not None:
             yield finding
-            continue
+            if finding.kind != "shared":
+                continue
         for used in _uses(here):
             yield Finding(at, "uses", f"uses {used}")
         if depth < _DEPTH and not isinstance(here, _ATOMS):
@@ -203,9 +204,11 @@ def _uses(value: object) -> list[str]:
         if not isinstance(function, types.FunctionType) or function.__code__ in looked:
             continue
         looked.add(function.__code__)
-        for chain in _globals_named(function.__code__):
-            target: object = function.__globals__.get(chain[0], getattr(builtins, chain[0], None))
-            dotted = chain[0]
+        found.update((f"import {name}", None) for name in _imported(function.__code__) if _suspicious(name))
+        enclosed = _enclosed(function)
+        for chain in _names(function.__code__):
+            target = enclosed.get(chain[0], function.__globals__.get(chain[0], getattr(builtins, chain[0], None)))
+            dotted = ""
             if isinstance(target, types.ModuleType):
                 dotted = target.__name__
                 for name in chain[1:]:
@@ -226,13 +229,22 @@ def _outside(dotted: str, target: object) -> str:
         return ""
     if id(target) in _REFUSED:
         return _REFUSED[id(target)] if _REFUSED[id(target)] in _EVALUATES else ""
-    if any(dotted == name or dotted.startswith(f"{name}.") for name in _OUTSIDE):
+    if _is_outside(dotted):
         return dotted
     home = getattr(target, "__module__", None)
     if isinstance(target, types.FunctionType | types.BuiltinFunctionType | type) and home in _OUTSIDE:
         named = f"{home}.{target.__name__}"
         return "" if named in _HARMLESS else named
     return ""
+
+
+def _suspicious(imported: str) -> bool:
+    # What is done with `sys` and `weakref` where they are imported late is bookkeeping; handing them on shows elsewhere.
+    return _is_outside(imported) and imported not in ("sys", "weakref")
+
+
+def _is_outside(dotted: str) -> bool:
+    return any(dotted == name or dotted.startswith(f"{name}.") for name in _OUTSIDE)
 
 
 def _functions(value: object) -> Iterator[types.FunctionType]:
@@ -250,9 +262,30 @@ def _functions(value: object) -> Iterator[types.FunctionType]:
                 yield plain
 
 
+def _enclosed(function: types.FunctionType) -> Mapping[str, object]:
+    """What a function has from the functions around it, by name."""
+    found: dict[str, object] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+    return found
+
+
 @functools.cache
-def _globals_named(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
-    """The global names that code reads, each with the attributes that it reads of it at once: ("os", "urandom")."""
+def _imported(code: types.CodeType) -> tuple[str, ...]:
+    """The modules that code imports while it runs."""
+    here = [str(step.argval) for step in dis.get_instructions(code) if step.opname == "IMPORT_NAME"]
+    inner = [
+        name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in _imported(constant)
+    ]
+    return (*here, *inner)
+
+
+@functools.cache
+def _names(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
+    """The names from outside that code reads, each with the attributes it reads of it at once: ("os", "urandom")."""
     return tuple(dict.fromkeys(tuple(chain) for chain in _chains(code)))
 
 
@@ -267,7 +300,7 @@ def _chains(code: types.CodeType) -> Iterator[list[str]]:
         if chain:
             yield chain
             chain = []
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"):
             chain = [str(instruction.argval)]
     if chain:
         yield chain
