@@ -143,6 +143,8 @@ class Link:
                 "limits": {
                     "load_timeout_ns": int(limits.load_timeout * 1e9),
                     "max_reply": limits.max_reply,
+                    # A single worker runs its calls in order: there is nobody to hand them back for.
+                    "hand_back": limits.max_workers > 1,
                     "log_rate": limits.log_rate,
                     "max_log_line": limits.max_log_line,
                 },

@@ -1,8 +1,8 @@
 """The language as a table: each construct with an example, whether it is accepted, why, and what to write instead.
 
-The table is the specification, the test and the documentation in one. Every example is compiled by the tests; those that
-are accepted are run, with the assertions in them; those that are refused have to be refused at compile time, or, where
-only running tells, by the exception that the row names. `docs/language.md` is what
+The table is the specification, the test and the documentation in one. Every example is compiled by the tests; those
+that are accepted are run, with the assertions in them; those that are refused have to be refused at compile time, or,
+where only running tells, by the exception that the row names. `docs/language.md` is what
 `python -m nexlet_sandboxes.language.constructs` prints.
 """
 
@@ -514,8 +514,8 @@ CONSTRUCTS: Final[tuple[Construct, ...]] = (
         _ATTRIBUTES,
         "the same by another spelling",
         """
-        kind = "text".__class__
-        """.replace("__class__", "\uff3f\uff3fclass\uff3f\uff3f"),
+        frame = (n for n in [1]).GI_frame
+        """.replace("GI", "\uff47\u2071"),
         "Python folds look-alikes of letters into one name, and so does the policy.",
         "plain letters",
     ),
@@ -657,9 +657,9 @@ def _lines() -> Iterator[str]:
     yield "<!-- Made by `python -m nexlet_sandboxes.language.constructs`; a test keeps it true. -->"
     yield ""
     yield from textwrap.wrap(
-        "A function is ordinary Python, of the version that the nexlet runs on, less what could lead out of the sandbox. "
-        "What is refused is refused when it is deployed, all of it at once, with line, column and what to write instead; "
-        "`nexfn check` says the same beforehand. Every example on this page is run by a test.",
+        "A function is ordinary Python, of the version that the nexlet runs on, less what could lead out of the "
+        "sandbox. What is refused is refused when it is deployed, all of it at once, with line, column and what to "
+        "write instead; `nexfn check` says the same beforehand. Every example on this page is run by a test.",
         100,
     )
     section = ""

@@ -145,7 +145,7 @@ def _summary(error: BaseException) -> str:
 def _text(error: BaseException) -> str:
     args = _args_of(error)
     kind = type(error)
-    if all(type(item) in _SCALARS for item in args) and sum(len(x) for x in args if type(x) in (str, bytes)) <= 4096:
+    if all(_is_small(item) for item in args[:10]) and len(args) <= 10:
         own = getattr(kind, "_own_", None) is True
         # The text of Python's own exceptions is made of their arguments, and no more.
         if not own and kind.__str__ in _SAFE_STR and kind not in _MUTABLE:
@@ -156,6 +156,18 @@ def _text(error: BaseException) -> str:
         return args[0] if type(args[0]) is str else _show(args[0], 3)
     return _show(args, 3)
 
+
+def _is_small(value: object) -> bool:
+    """Whether a value's own text is short and made by nobody's code."""
+    if isinstance(value, (str, bytes)):
+        return type(value) in _SCALARS and len(value) <= MAX_SUMMARY
+    if isinstance(value, int):
+        return type(value) in _SCALARS and value.bit_length() < MAX_BITS
+    return type(value) in _SCALARS
+
+
+MAX_BITS: Final = 1024
+"""A longer number is told by its length."""
 
 _SCALARS: Final = frozenset({str, bytes, int, float, bool, type(None)})
 _SAFE_STR: Final = frozenset(
@@ -174,7 +186,7 @@ def _show(value: object, depth: int) -> str:
         return repr(whole if len(whole) <= MAX_SUMMARY else whole[:MAX_SUMMARY])
     if kind is int:
         number: int = value  # type: ignore[assignment]
-        return repr(number) if number.bit_length() < 1024 else f"<int of {number.bit_length()} bits>"
+        return repr(number) if number.bit_length() < MAX_BITS else f"<int of {number.bit_length()} bits>"
     if kind in _SCALARS:
         return repr(value)
     if depth and (kind is list or kind is tuple or kind is dict):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import builtins as python
+import inspect
 import re
 import secrets
 import string
@@ -67,8 +68,9 @@ class Own:
     __module__ = "builtins"
 
     def __repr__(self) -> str:
-        # Enum calls the method it finds on a mixed-in class with a member's value.
-        return f"<{class_name(self)} object>" if isinstance(self, Own) else repr(self)
+        if not isinstance(self, Own):
+            return repr(self)  # Enum calls the method it finds on a mixed-in class with a member's value
+        return _ADDRESS.sub("", super().__repr__())
 
 
 def class_name(value: object) -> str:
@@ -283,6 +285,14 @@ def _untraced(values: Iterable[object]) -> tuple[object, ...]:
     return tuple(None if isinstance(value, types.TracebackType) else value for value in values)
 
 
+def _refuse_fields(made: type) -> None:
+    # Trusted code reads fields by name (dataclasses.asdict, patterns); of a str, these would be the real methods.
+    if issubclass(made, str):
+        for kind in made.__mro__:
+            for name in _FORMATS.intersection(inspect.get_annotations(kind)):
+                raise TypeError(f"a class that is a str cannot have a field {name!r}; choose another name")
+
+
 class OwnClasses:
     """Which classes are the author's.
 
@@ -310,6 +320,7 @@ class OwnClasses:
             bases = tuple(Own if base is object else base for base in bases)
         made = python.__build_class__(body, name, *bases, **keywords)
         if isinstance(made, type):
+            _refuse_fields(made)
             type.__setattr__(made, "_own_", True)
             if self.loading:
                 self.known.add(made)

@@ -50,6 +50,8 @@ SLOW_NS: Final = 2_000_000
 """After a call this long (nanoseconds), what was read along with it goes back: it was sent ahead in the belief that
 calls are quick, and another worker may be free. About what the nexlet takes to start one."""
 
+NEVER_NS: Final = 1 << 62
+
 RECEIVE: Final = 256 * 1024
 PEAK_EVERY_NS: Final = 50_000
 """A call shorter than this cannot have touched enough memory to be worth asking the kernel for the peak."""
@@ -76,6 +78,7 @@ class Worker:
         self._deadline = 0
         self._peak_kib = 0
         self._max_reply = 0
+        self._slow_ns = 0
         self._output: Output | None = None
         self.memory_exceeded = False
         authoring: Mapping[str, object] = {"Reply": Reply, "Reject": Reject, "Event": Event, "Context": Context}
@@ -121,6 +124,7 @@ class Worker:
         limits = said.pop("limits")
         self._deadline = time.monotonic_ns() + limits["load_timeout_ns"]
         self._max_reply = limits["max_reply"]
+        self._slow_ns = SLOW_NS if limits["hand_back"] else NEVER_NS
         self._output = Output(self._later, rate=limits["log_rate"], max_line=limits["max_log_line"])
         said["patterns"] = tuple(said["patterns"])
         said["modules"] = {name: tuple(names) for name, names in said["modules"].items()}
@@ -167,7 +171,7 @@ class Worker:
         header_size, invoke_size = HEADER.size, INVOKE.size
         prefix, patterns, max_reply = program.run_prefix, program.patterns, self._max_reply
         result_kind, extra = int(Kind.RESULT), RESULT_EXTRA
-        ok = int(Ending.OK)
+        ok, slow_ns = int(Ending.OK), self._slow_ns
         cpu_before = cpu_ns()
         while True:
             data = receive(RECEIVE)
@@ -243,7 +247,7 @@ class Worker:
                 after = now_ns()
                 cpu_after = cpu_ns()
                 if after - began > PEAK_EVERY_NS:
-                    slow = after - began > SLOW_NS
+                    slow = after - began > slow_ns
                     self._peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
                 out.append(
                     pack(

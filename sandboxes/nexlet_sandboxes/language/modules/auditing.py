@@ -239,7 +239,7 @@ def _outside(dotted: str, target: object) -> str:
 
 
 def _suspicious(imported: str) -> bool:
-    # What is done with `sys` and `weakref` where they are imported late is bookkeeping; handing them on shows elsewhere.
+    # Imported late, `sys` and `weakref` serve bookkeeping; that a module is handed on shows elsewhere.
     return _is_outside(imported) and imported not in ("sys", "weakref")
 
 
