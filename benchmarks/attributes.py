@@ -128,7 +128,7 @@ class _Host:
 
 
 def measure(source: str, rounds: int = 40) -> tuple[float, float]:
-    """Seconds for one call, as plain Python and under the policy: medians, taken in turn so that both see the same noise."""
+    """Seconds for one call, plain and under the policy: medians, taken in turn so that both see the same noise."""
     plain_globals: dict[str, Any] = {"__name__": "function"}
     exec(compile(source, "function.py", "exec", dont_inherit=True), plain_globals)
     plain: Callable[[object, object], Any] = plain_globals["handler"]

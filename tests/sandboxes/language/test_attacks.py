@@ -20,30 +20,14 @@ from nexlet_sandboxes.language import load, preload
 from nexlet_sandboxes.outcomes import LoadRefused
 from nexlet_sandboxes.program import Program
 
+from tests.support.language import Host
+
 CORPUS = json.loads(Path(__file__).parents[1].joinpath("attacks.json").read_text())["attacks"]
 STAGES = ("compile", "runtime", "contained")
 ROWS = [
     row for row in CORPUS if row["layer"] == "language" and (set(STAGES) & {row["expected"], *row.get("also_ok", ())})
 ]
 WITHIN_S = 10.0
-
-
-class Host:
-    """A host that keeps nothing."""
-
-    builtins: Mapping[str, object] = {}
-    modules: Mapping[str, Mapping[str, object]] = {}
-    memory_exceeded = False
-
-    def write(self, stream: str, text: str) -> None:
-        """Nowhere."""
-
-    def log(self, level: str, message: str, fields: dict[str, object]) -> None:
-        """Nowhere."""
-
-    def remaining(self) -> float:
-        """A second, for ever."""
-        return 1.0
 
 
 def nested_fstring(depth: int) -> str:
@@ -79,15 +63,14 @@ def source_of(row: Mapping[str, Any]) -> str:
 def outcome(source: str) -> tuple[str, str]:
     """The stage at which a source is stopped, and the result of one that is not."""
     try:
-        loaded = load(Program(source=source, handler="main"), Host())
+        loaded = load(Program(source=source, handler="main"), Host(remaining=0.01))
     except LoadRefused as refused:
         early = all(problem.code != "load-raised" for problem in refused.problems)
         return ("compile" if early else "runtime"), "; ".join(problem.message for problem in refused.problems)[:4000]
     try:
         result = loaded.handler()
     except BaseException as error:  # whatever it raises, it was stopped
-        assert len(loaded.explain(error)) <= 8192
-        return "runtime", loaded.summary(error)
+        return "runtime", f"{loaded.summary(error)}\n{loaded.explain(error)}"
     try:
         return "contained", json.dumps(result)
     except (TypeError, ValueError, RecursionError) as error:
