@@ -150,9 +150,13 @@ class Zygote:
         try:
             async with asyncio.timeout(_START_TIMEOUT):
                 await self._ready
-        except TimeoutError:
+        except BaseException as error:
+            # Cancelled, too: nobody but us knows of the process.
             self._drop()
-            raise ZygoteError(f"the zygote was not ready within {_START_TIMEOUT:.0f} seconds") from None
+            self._process.wait()  # it was killed: a matter of milliseconds
+            if isinstance(error, TimeoutError):
+                raise ZygoteError(f"the zygote was not ready within {_START_TIMEOUT:.0f} seconds") from None
+            raise
 
     async def spawn(self, profile: str, memory: int) -> WorkerProcess:
         """A new worker process, locked as `profile` says and waiting for what to load.
