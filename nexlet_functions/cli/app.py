@@ -103,6 +103,8 @@ def _fail(failure: CommandFailed, json: bool | None) -> None:
 
 def _expected(error: Exception) -> CommandFailed | None:
     """What a person made wrong, as a failure with its exit code; None for anything else, which is a fault of ours."""
+    from nexlet_sandboxes.outcomes import SandboxError
+
     from nexlet_functions.errors import NexletFunctionsError, SettingsRefused
     from nexlet_functions.nexfile import FunctionRefused
 
@@ -113,6 +115,8 @@ def _expected(error: Exception) -> CommandFailed | None:
             return CommandRefused("settings", error.problems, exit=Exit.USAGE, code=error.code)
         case NexletFunctionsError():
             return CommandFailed(_EXITS.get(error.code, Exit.USAGE), error.code, str(error))
+        case SandboxError():
+            return CommandFailed(Exit.FAILED, error.code, str(error))
     return None
 
 
