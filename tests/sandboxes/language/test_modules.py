@@ -257,6 +257,25 @@ def test_reseeding_gives_a_forked_process_its_own_numbers() -> None:
     assert random.getstate() != state
 
 
+def test_workers_forked_from_one_process_have_different_numbers() -> None:
+    """In a process of its own, as the zygote is: here nothing is forked beside running threads."""
+    script = """
+import os
+from nexlet_sandboxes.language.modules import preload
+from nexlet_sandboxes.language.modules.safe.randomness import generator
+preload()
+preload()
+for _ in range(3):
+    if os.fork() == 0:
+        print(generator.random(), flush=True)
+        os._exit(0)
+    os.wait()
+print(generator.random())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert len(set(done.stdout.split())) == 4
+
+
 def test_the_numbers_of_a_function_are_not_those_of_the_process() -> None:
     import random as real
 

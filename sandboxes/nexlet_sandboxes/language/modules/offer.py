@@ -67,7 +67,7 @@ def proxy(name: str, host: Host) -> ModuleProxy | None:
 
 
 def preload() -> None:
-    """Imports every allowed module and reads the time zones: a worker forked afterwards needs no file for it."""
+    """Makes ready for workers to be forked: no module needs a file then, and each worker has its own random numbers."""
     for name, row in ALLOWED.items():
         if row.hosted is None:
             proxy(name, _NOBODY)
@@ -77,10 +77,11 @@ def preload() -> None:
     # Both read or import something the first time they are called, and then never again.
     time.localtime()
     datetime.datetime.strptime("2000", "%Y").replace(tzinfo=datetime.UTC)
+    randomness.reseed_after_fork()
 
 
 def reseed() -> None:
-    """Gives this process random numbers of its own. To be called first thing after a fork."""
+    """Gives this process random numbers of its own. After `os.fork` this happens by itself, once `preload` has run."""
     randomness.reseed()
 
 

@@ -11,6 +11,8 @@ import builtins
 import types
 from collections.abc import Callable, Mapping
 
+from nexlet_sandboxes.language.names import MAIN_MODULE
+
 __all__ = ["is_own_class", "is_own_function", "plain_text"]
 
 
@@ -25,9 +27,13 @@ def is_own_function(value: object) -> bool:
 def is_own_class(value: object) -> bool:
     """Whether `value` is a class made by the author's source.
 
-    The policy's class statement marks each class it makes; a subclass of a marked one is marked itself.
+    A class names the module of the code that made it, from the first line of its body on. No author can write
+    `__module__` or `__name__`, and nobody else's module has the name of an author's.
     """
-    return isinstance(value, type) and _dictionary_of(value).get("_own_") is True
+    if not isinstance(value, type) or not value.__flags__ & _HEAP_TYPE:
+        return False
+    module = _dictionary_of(value).get("__module__")
+    return type(module) is str and (module == MAIN_MODULE or module.startswith(MAIN_MODULE + "."))
 
 
 def plain_text(value: object, what: str) -> str:
@@ -44,4 +50,5 @@ def plain_text(value: object, what: str) -> str:
 
 
 _builtins_of: Callable[[types.FunctionType], Mapping[str, object]] = types.FunctionType.__dict__["__builtins__"].__get__
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made while running, by a class statement or its like
 _dictionary_of: Callable[[type], Mapping[str, object]] = type.__dict__["__dict__"].__get__

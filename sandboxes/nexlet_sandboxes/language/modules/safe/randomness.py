@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 
-__all__ = ["METHODS", "generator", "reseed"]
+__all__ = ["METHODS", "generator", "reseed", "reseed_after_fork"]
 
 generator = random.Random()  # noqa: S311 - `random` is what the author asked for; `secrets` is there as well
 
@@ -36,6 +37,17 @@ METHODS = (
 )
 
 
+_registered = False
+
+
 def reseed() -> None:
-    """Seeds the generator anew. To be called in each forked process: a fork copies the state, numbers included."""
+    """Seeds the generator anew."""
     generator.seed()
+
+
+def reseed_after_fork() -> None:
+    """Has every process forked from here on seed the generator anew: a fork copies the state, numbers included."""
+    global _registered
+    if not _registered:
+        _registered = True
+        os.register_at_fork(after_in_child=reseed)
