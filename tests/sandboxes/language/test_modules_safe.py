@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import datetime
 import math
 import time
+import zoneinfo
+from pathlib import Path
 from typing import Any
 
 import pytest
 from nexlet_sandboxes.language.modules import Sealed
+from nexlet_sandboxes.language.modules.safe import zones
 from nexlet_sandboxes.language.modules.safe.timing import sleeper
 from nexlet_sandboxes.outcomes import LoadRefused
 
@@ -581,6 +586,47 @@ except Sly as error:
                 before="import logging",
             )
         ) == (True, "<Logger a (INFO)>", "a", 0, True, "root", "WARNING", 40, "Level 7")
+
+
+class TestZones:
+    @pytest.fixture
+    def bare(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A machine of which nothing has been read yet."""
+        monkeypatch.setattr(zones, "_files", {})
+        monkeypatch.setattr(zones, "_made", {})
+        monkeypatch.setattr(zones, "_loaded", False)
+
+    def test_a_machine_without_a_database_has_utc(self, bare: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(zones, "_roots", list)
+        assert zones.available_timezones() == {"UTC"}
+        utc = zones.ZoneInfo("UTC")
+        then = datetime.datetime(2026, 7, 1, tzinfo=utc)
+        assert (then.utcoffset(), then.tzname()) == (datetime.timedelta(0), "UTC")
+        with pytest.raises(zoneinfo.ZoneInfoNotFoundError, match="No time zone found with key Europe/Vienna"):
+            zones.ZoneInfo("Europe/Vienna")
+
+    def test_what_is_no_zone_is_passed_over(self, bare: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        real = next(Path(root) / "UTC" for root in zones._roots() if (Path(root) / "UTC").is_file()).read_bytes()
+        for name in ("Etc/Real", "posix/Etc/Real", "right/Etc/Real", "posixrules"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(real)
+        (tmp_path / "zone.tab").write_text("# a table")
+        monkeypatch.setattr(zones, "_roots", lambda: [tmp_path / "absent", tmp_path])
+        assert zones.available_timezones() == {"Etc/Real", "UTC"}
+
+    def test_a_zone_is_one_object_until_it_is_let_go(self) -> None:
+        zone = zones.ZoneInfo("UTC")
+        assert zones.ZoneInfo("UTC") is zone
+        assert zones.ZoneInfo.no_cache("UTC") is not zone
+        zones.ZoneInfo.clear_cache(only_keys=["UTC", "Nowhere"])
+        assert zones.ZoneInfo("UTC") is not zone
+
+    def test_a_subclass_makes_its_own(self) -> None:
+        class Mine(zones.ZoneInfo):
+            pass
+
+        assert isinstance(Mine("UTC"), Mine)
+        assert copy.deepcopy(Mine("UTC")).key == "UTC"
 
 
 class TestMemory:
