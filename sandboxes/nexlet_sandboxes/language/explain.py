@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from nexlet_sandboxes.language.diagnostics import Source
+from nexlet_sandboxes.language.modules.own import is_own_class
 
 __all__ = ["MAX_FRAMES", "MAX_SUMMARY", "MAX_TEXT", "Explainer"]
 
@@ -146,7 +147,7 @@ def _text(error: BaseException) -> str:
     args = _args_of(error)
     kind = type(error)
     if all(_is_small(item) for item in args[:10]) and len(args) <= 10:
-        own = getattr(kind, "_own_", None) is True
+        own = is_own_class(kind)
         # The text of Python's own exceptions is made of their arguments, and no more.
         if not own and kind.__str__ in _SAFE_STR and kind not in _MUTABLE:
             return str(error)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NoReturn
 
 from nexlet_sandboxes.language.host import Host
+from nexlet_sandboxes.language.modules.own import is_own_class
 from nexlet_sandboxes.language.names import GUARDED_ATTRIBUTES, REFUSED_ATTRIBUTES, is_private
 
 __all__ = ["Importer", "Own", "OwnClasses", "builtins", "class_name"]
@@ -79,11 +80,6 @@ def class_name(value: object) -> str:
 
 
 _TYPE_NAME: Final[Callable[[type], str]] = type.__dict__["__name__"].__get__
-
-
-def _is_own(value: object) -> bool:
-    """Whether `value` is an instance of one of the author's classes."""
-    return getattr(type(value), "_own_", None) is True
 
 
 # Attributes.
@@ -162,7 +158,7 @@ def _delattr(value: object, name: str, /) -> None:
 
 def _write(value: object) -> Any:
     """`value`, whose attribute is about to be written, if it is an instance of an own class."""
-    if getattr(type(value), "_own_", None) is True:
+    if is_own_class(type(value)):
         return value
     if isinstance(value, type):
         raise TypeError(
@@ -175,18 +171,19 @@ def _write(value: object) -> Any:
 
 def _item(value: object) -> Any:
     """`value`, whose item is about to be written, if it is a container or an instance of an own class."""
-    if type(value) in WRITABLE or _is_own(value):
+    if type(value) in WRITABLE or is_own_class(type(value)):
         return value
     raise TypeError(f"items of a {class_name(value)} cannot be written")
 
 
-def _matched(value: object, count: int) -> Any:
+def _matched(value: object) -> Any:
     """`value`, a class that stands in a pattern with positional parts, if those mean harmless attributes."""
-    for name in getattr(value, "__match_args__", ()) if isinstance(value, type) else ():
-        if type(name) is not str or _refused(name) or name in GUARDED_ATTRIBUTES:
-            raise TypeError(
-                f"attribute {name!r} is not available in a pattern; name the others: {class_name(value)}(x=x)"
-            )
+    if isinstance(value, type):
+        for name in getattr(value, "__match_args__", ()):
+            if type(name) is not str or _refused(name) or name in GUARDED_ATTRIBUTES:
+                raise TypeError(
+                    f"attribute {name!r} is not available in a pattern; name the others: {_TYPE_NAME(value)}(x=x)"
+                )
     return value
 
 
@@ -294,10 +291,10 @@ def _refuse_fields(made: type) -> None:
 
 
 class OwnClasses:
-    """Which classes are the author's.
+    """Makes the author's classes, and remembers most of them.
 
-    Each carries a mark; those that are made while the program loads are in a set besides, which rewritten code looks
-    into without a call. What a function makes while it runs is not in it: the set would keep it for ever.
+    Those that are made while the program loads are in a set, which rewritten code looks into without a call. What a
+    function makes while it runs is not in it, since the set would keep it for ever: `is_own_class` knows it.
 
     Attributes:
         known: the set.
@@ -321,7 +318,6 @@ class OwnClasses:
         made = python.__build_class__(body, name, *bases, **keywords)
         if isinstance(made, type):
             _refuse_fields(made)
-            type.__setattr__(made, "_own_", True)
             if self.loading:
                 self.known.add(made)
         return made

@@ -20,7 +20,7 @@ from nexlet_sandboxes.language.diagnostics import Source, nearest
 from nexlet_sandboxes.language.explain import Explainer
 from nexlet_sandboxes.language.host import HOST_MODULES, Host
 from nexlet_sandboxes.language.imports import Importable, stem
-from nexlet_sandboxes.language.names import is_private
+from nexlet_sandboxes.language.names import MAIN_MODULE, is_private
 from nexlet_sandboxes.language.parsing import parse, syntax_problem
 from nexlet_sandboxes.language.policy import Policy
 from nexlet_sandboxes.outcomes import LoadRefused
@@ -68,15 +68,18 @@ def check(program: Program) -> list[Problem]:
     return _Build(program, HOST_MODULES).compile(handler=True)
 
 
-def load(program: Program, host: Host) -> Loaded:
+def load(program: Program, host: Host, *, handler: bool = False) -> Loaded:
     """Compile a program and run its module once.
+
+    Args:
+        handler: whether to refuse a handler that cannot be called with an event and a context, as `check` does.
 
     Raises:
         LoadRefused: with every problem of the sources, or the one exception that the module raised.
         MemoryError: it took more than there is.
     """
     build = _Build(program, {name: frozenset(values) for name, values in host.modules.items()})
-    problems = build.compile(handler=False)
+    problems = build.compile(handler=handler)
     if problems:
         raise LoadRefused(problems)
     running = _Running(program, host, build)
@@ -170,7 +173,7 @@ class _Running:
         program, explainer = self._program, self._explainer
         name = stem(program.filename)
         try:
-            module = self._run(name, self._build.main, "function")
+            module = self._run(name, self._build.main, MAIN_MODULE)
         except MemoryError:
             raise
         except BaseException as error:  # noqa: BLE001  # SystemExit and its like are the author's faults, too
@@ -241,7 +244,7 @@ class _Running:
     def _helper(self, name: str, fromlist: tuple[str, ...] | None) -> types.ModuleType:
         module = self._modules.get(name)
         if module is None:
-            module = self._run(name, self._files[name], f"function.{name}")
+            module = self._run(name, self._files[name], f"{MAIN_MODULE}.{name}")
         for wanted in fromlist or ():
             if is_private(wanted) or wanted not in module.__dict__:
                 raise ImportError(f"cannot import name {wanted!r} from {name!r}")
@@ -268,7 +271,7 @@ class HelperModule(types.ModuleType):
 
     def __repr__(self) -> str:
         name = self.__dict__.get("__name__", "")
-        return f"<module {str(name).removeprefix('function.')!r}>"
+        return f"<module {str(name).removeprefix(MAIN_MODULE + '.')!r}>"
 
 
 class _Future:

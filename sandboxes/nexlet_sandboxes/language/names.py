@@ -14,6 +14,7 @@ from typing import Final
 __all__ = [
     "ALWAYS_REFUSED",
     "GUARDED_ATTRIBUTES",
+    "MAIN_MODULE",
     "REFUSED_ATTRIBUTES",
     "REFUSED_BUILTINS",
     "RESERVED_NAMES",
@@ -57,6 +58,10 @@ REFUSED_ATTRIBUTES: Final = ALWAYS_REFUSED | {
 GUARDED_ATTRIBUTES: Final = frozenset({"format", "format_map", "obj", "register"})
 """Read through a guard: `str.format` walks attributes by name, `AttributeError.obj` hands back what trusted code failed
 on, and `register` of an abstract class writes to a class that everybody shares."""
+
+MAIN_MODULE: Final = "function"
+"""`__name__` of a function's main module, whatever its file is called; a helper's is `function.prices`. It is in no
+`sys.modules`, and tells an author's classes from everybody else's."""
 
 RESERVED_NAMES: Final = frozenset({"super"})
 """May be used and not bound: `super().__init__()` is taken for what it says."""

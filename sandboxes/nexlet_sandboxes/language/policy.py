@@ -336,7 +336,7 @@ class Policy(RestrictingNodeTransformer):
             noticed = ast.ExceptHandler(
                 ast.Name("_memory_error_", ast.Load()), None, [ast.Expr(_call("_exceeded_")), ast.Raise()]
             )
-            inner = node.body
+            inner: list[ast.stmt] = node.body
             if node.handlers:
                 inner = [_at(node, ast.Try(node.body, node.handlers, node.orelse, []))]
                 node.orelse = []
@@ -478,7 +478,7 @@ class Policy(RestrictingNodeTransformer):
                 if isinstance(pattern, ast.MatchClass) and pattern.patterns:
                     name = self._temporary_name()
                     looked_up = self._visit_value(pattern.cls)
-                    value = _call("_matched_", looked_up, ast.Constant(len(pattern.patterns)))
+                    value = _call("_matched_", looked_up)
                     hoisted.append(_at(node, ast.Assign([ast.Name(name, ast.Store())], value)))
                     pattern.cls = _at(pattern, _Hoisted(name, ast.Load()))
         return [*hoisted, self.node_contents_visit(node)]

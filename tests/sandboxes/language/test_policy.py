@@ -530,6 +530,18 @@ def test_what_a_host_adds_is_there() -> None:
     assert call(handler("return double(2)"), host=Host(builtins={"double": lambda n: n * 2})) == 4
 
 
+def test_members_of_an_enumeration_write_to_themselves_while_it_is_made() -> None:
+    source = "from enum import Enum\nclass E(Enum):\n    A = 1, 2\n    def __init__(self, x, y):\n        self.y = y\n"
+    assert call(handler("return E.A.y", source)) == 2
+
+
+def test_a_protocol_asks_for_what_it_says_and_no_more() -> None:
+    source = (
+        "from typing import Protocol, runtime_checkable\n@runtime_checkable\nclass P(Protocol):\n    upper: object\n"
+    )
+    assert call(handler("return [isinstance('x', P), isinstance(1, P)]", source)) == [True, False]
+
+
 def test_an_enumeration_with_a_plain_mixin_shows_its_values() -> None:
     source = "from enum import Enum\nclass Mixin:\n    def two(self): return 2\nclass E(Mixin, Enum):\n    A = 1\n"
     assert call(handler("return [repr(E.A), E.A.two()]", source)) == ["<E.A: 1>", 2]
