@@ -82,8 +82,9 @@ def load(program: Program, host: Host, *, handler: bool = False) -> Loaded:
     problems = build.compile(handler=handler)
     if problems:
         raise LoadRefused(problems)
-    running = _Running(program, host, build)
-    return running.start()
+    # A worker is forked with the generators of the process before it, and so are all others.
+    modules.reseed()
+    return _Running(program, host, build).start()
 
 
 class _File:

@@ -222,6 +222,14 @@ def test_a_package_gives_nothing_but_the_module_that_is_allowed() -> None:
     assert "no attribute 'settings'" in problem.message
 
 
+def test_each_program_has_random_numbers_of_its_own() -> None:
+    source = "import random\n\ndef handler(event, context):\n    random.seed(event)\n    return random.random()\n"
+    seeded = call(source, 1)
+    unseeded = "import random\nx = random.random()\ndef handler(event, context):\n    return x\n"
+    assert seeded == call(source, 1)
+    assert len({call(unseeded) for _ in range(3)}) == 3
+
+
 # Helper files.
 
 
