@@ -30,6 +30,8 @@ from nexlet_models.workloads import (
     WorkloadLifecycle,
     WorkloadSummary,
 )
+from nexlet_sandboxes.checking import check
+from nexlet_sandboxes.outcomes import SandboxError
 from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.zygote import Zygote
 
@@ -39,7 +41,7 @@ from nexlet_functions.functions.function import Function, Means
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.permissions import Policy, Usage
 from nexlet_functions.functions.refusals import Refusal, refused
-from nexlet_functions.functions.requests import limits_of, made_name, read_request, triggers_of
+from nexlet_functions.functions.requests import inline_program, limits_of, made_name, read_request, triggers_of
 from nexlet_functions.runner.agent import Refused, WorkloadNotFound
 from nexlet_functions.runner.services import Services
 from nexlet_functions.settings import SettingsHolder
@@ -178,7 +180,13 @@ class FunctionAgent:
         """See `Agent.start_workload`. The same id with the same request is the same start."""
         function = self._functions.get(workload_id)
         if function is None:
-            function = self._admit(workload_id, request, existing=existing)
+            try:
+                function = self._admit(workload_id, request, existing=existing)
+            except Refusal as refusal:
+                asked = request.request
+                problems = [*refusal.problems, *await self._source_problems(asked)]
+                self._tell_refusal(workload_id, asked, problems, existing=existing)
+                raise refused(asked.name or made_name(workload_id), problems) from None
         elif function.asked != request.request:
             raise refused(
                 request.request.name,
@@ -201,27 +209,27 @@ class FunctionAgent:
         return StartWorkloadResponse(id=workload_id, name=function.name)
 
     def _admit(self, workload_id: str, request: AgentStartWorkloadRequest, *, existing: bool) -> Function:
-        """Put a function into the register and begin to start it. Nothing waits here: what is granted is counted."""
+        """Put a function into the register and begin to start it. Nothing waits here: what is granted is counted.
+
+        Raises:
+            Refusal: with everything that is wrong with the request.
+        """
         asked = request.request
         name = asked.name or made_name(workload_id)
         settings = self._settings.current
-        try:
-            if self._state is not AgentState.RUNNING:
-                raise Refusal(
-                    Problem(
-                        "this nexlet is going away and takes no new functions",
-                        advice="deploy again: another nexlet takes it",
-                        code="draining",
-                    )
+        if self._state is not AgentState.RUNNING:
+            raise Refusal(
+                Problem(
+                    "this nexlet is going away and takes no new functions",
+                    advice="deploy again: another nexlet takes it",
+                    code="draining",
                 )
-            start = read_request(workload_id, asked, settings.register_type)
-            limits = limits_of(start, settings.rules(asked.namespace).ceilings)
-            problems = self._policy.check(asked.namespace, start, limits, self._usage(asked.namespace))
-            if problems:
-                raise Refusal(*problems)
-        except Refusal as refusal:
-            self._tell_refusal(workload_id, asked, refusal.problems, existing=existing)
-            raise refused(name, refusal.problems) from None
+            )
+        start = read_request(workload_id, asked, settings.register_type)
+        limits = limits_of(start, settings.rules(asked.namespace).ceilings)
+        problems = self._policy.check(asked.namespace, start, limits, self._usage(asked.namespace))
+        if problems:
+            raise Refusal(*problems)
         function = Function(
             workload_id,
             asked,
@@ -247,6 +255,20 @@ class FunctionAgent:
         self._starting[workload_id] = starting
         starting.add_done_callback(lambda task: self._started(function, task))
         return function
+
+    async def _source_problems(self, asked: StartWorkloadRequest) -> Sequence[Problem]:
+        """What is wrong with the inline source of a request that is refused anyway: its author mends it all in one go.
+
+        The source is looked at in a throw-away worker, and not run.
+        """
+        program = inline_program(asked.run_request)
+        if program is None or self._state is not AgentState.RUNNING:
+            return ()
+        try:
+            return await check(self._means.zygote, program)
+        except SandboxError as error:
+            _log.warning("a source could not be checked", namespace=asked.namespace, error=str(error))
+            return ()
 
     def _started(self, function: Function, task: asyncio.Task[None]) -> None:
         """Before anyone who waits for the start goes on: it is in the register only if it runs."""

@@ -6,6 +6,7 @@ said in it is taken literally, and refused elsewhere (`permissions`) where it is
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 
@@ -14,13 +15,13 @@ from nexlet_models.sizes import format_size
 from nexlet_models.start_request import StartRequest, StartRequestRefused, parse_start_request
 from nexlet_models.subjects import valid_subject, valid_token
 from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
-from nexlet_sandboxes.program import Limits
+from nexlet_sandboxes.program import Limits, Program
 
 from nexlet_functions.functions.dispatch import Trigger
 from nexlet_functions.functions.refusals import Refusal
 from nexlet_functions.rules import Ceilings
 
-__all__ = ["HEADER_ROOM", "fit_reply", "limits_of", "made_name", "read_request", "triggers_of"]
+__all__ = ["HEADER_ROOM", "fit_reply", "inline_program", "limits_of", "made_name", "read_request", "triggers_of"]
 
 HEADER_ROOM = 4096
 """Bytes of a message that are kept for a reply's headers, which count towards the server's `max_payload`."""
@@ -74,6 +75,23 @@ def read_request(workload_id: str, request: StartWorkloadRequest, register_type:
     if problems:
         raise Refusal(*problems)
     return start
+
+
+def inline_program(run_request: str) -> Program | None:
+    """The inline source of a start request, however much else is wrong with it; None where there is none."""
+    try:
+        said = json.loads(run_request)
+    except ValueError:
+        return None
+    if not isinstance(said, dict) or not isinstance(said.get("source"), str):
+        return None
+    files, handler = said.get("files"), said.get("handler")
+    known = files if isinstance(files, dict) else {}
+    return Program(
+        source=said["source"],
+        files={name: text for name, text in known.items() if isinstance(text, str)},
+        handler=handler if isinstance(handler, str) and handler.isidentifier() else "handler",
+    )
 
 
 def made_name(workload_id: str) -> str:

@@ -120,8 +120,11 @@ class Link:
 
     # Loading.
 
-    async def load(self, program: Program, limits: Limits, prefix: str) -> None:
+    async def load(self, program: Program, limits: Limits, prefix: str, *, check_only: bool = False) -> None:
         """Have the worker compile and load `program`.
+
+        Args:
+            check_only: only look at the sources; nothing of them is run, and the worker ends.
 
         Raises:
             LoadRefused: it was refused, raised, or did not end within `load_timeout`.
@@ -141,6 +144,7 @@ class Link:
                 "modules": dict(program.modules),
                 "run_prefix": prefix,
                 "limits": {
+                    "check_only": check_only,
                     "load_timeout_ns": int(limits.load_timeout * 1e9),
                     "max_reply": limits.max_reply,
                     # A single worker runs its calls in order: there is nobody to hand them back for.

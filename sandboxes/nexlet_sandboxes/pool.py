@@ -20,10 +20,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+from nexlet_models.problems import Problem
+
 from nexlet_sandboxes.calls import Call, Result, Sink
 from nexlet_sandboxes.link import Link, LinkEnd
 from nexlet_sandboxes.lograte import LogRate
-from nexlet_sandboxes.outcomes import CODES, Outcome, SandboxError
+from nexlet_sandboxes.outcomes import CODES, LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.profiles import DEFAULT, PROFILES
 from nexlet_sandboxes.program import Limits, Program
 from nexlet_sandboxes.zygote import Zygote
@@ -120,6 +122,23 @@ class Pool:
             await self.close()
             raise
         self._replace()
+
+    async def check(self) -> tuple[Problem, ...]:
+        """Everything that is wrong with the sources, looked at in a worker of its own. Nothing of them is run.
+
+        Raises:
+            SandboxError: no worker could be made, or it ended without a word.
+        """
+        self._loop = asyncio.get_running_loop()
+        link = Link(await self.zygote.spawn(self.profile, self.limits.memory), self)
+        try:
+            await link.load(self.program, self.limits, self.prefix, check_only=True)
+        except LoadRefused as refused:
+            return refused.problems
+        finally:
+            link.close()
+            await link.gone()
+        return ()
 
     async def drain(self, grace: float) -> None:
         """Take no more calls, finish what is here within `grace` seconds, then close.

@@ -140,7 +140,9 @@ class Zygote:
                 [sys.executable, "-I", "-m", "nexlet_sandboxes.zygote_process"],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                env={},
+                # Without TZ libc looks for /etc/localtime, which a locked worker may not: local time would depend on
+                # when it was first asked for. Functions live in UTC.
+                env={"TZ": "UTC"},
                 start_new_session=True,
             )
         ours.setblocking(False)

@@ -322,7 +322,8 @@ class TestRefusing:
         with structlog.testing.capture_logs() as logs:
             refused = await bench.refusal(source="import os\n", environment={"A": "hunter2"})
             # An author may quote what they like: they read it, the operator's log does not.
-            quoted = await bench.refusal("W3", source="raise ValueError('from-the-author')\n")
+            source = "def handler(event, context):\n    pass\nraise ValueError('from-the-author')\n"
+            quoted = await bench.refusal("W3", source=source)
             await bench.start("W2", environment={"A": "hunter2"})
         assert "from-the-author" in quoted.text
         assert "from-the-author" not in f"{logs}"
@@ -483,6 +484,23 @@ class TestTelling:
         assert 0 < parse_duration(summary.runtime) < 10
         assert summary.metadata is not None
         assert (summary.metadata["invocations"], summary.metadata["outcome_ok"]) == ("1", "1")
+
+
+class TestRefusalsTogether:
+    async def test_a_request_and_its_source_are_refused_in_one_go(self, bench: AgentBench) -> None:
+        with pytest.raises(Refused) as refused:
+            await bench.start(source="import os\ndef handle(event):\n    pass\n", limits={"timeout": "-1s"}, nosuch=1)
+        text = refused.value.text
+        for part in ("limits.timeout", "unknown key 'nosuch'", "import of 'os'", "no handler named 'handler'"):
+            assert part in text
+        assert refused.value.status == 400
+        assert workers_of(bench.zygote) == []
+
+    async def test_a_refused_request_does_not_have_its_source_run(self, bench: AgentBench) -> None:
+        source = "raise ValueError('this ran')\ndef handler(event, context):\n    pass\n"
+        with pytest.raises(Refused) as refused:
+            await bench.start(source=source, nosuch=1)
+        assert "this ran" not in refused.value.text
 
 
 class TestHealth:

@@ -201,6 +201,30 @@ async def test_a_rejection_answers_with_its_code_and_text(sandbox: Sandbox) -> N
         assert result.traceback == ""
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "def __init__(self):\n        pass",
+        "def __init__(self):\n        self.code = 'x'",
+        "@property\n    def code(self):\n        raise SystemExit(1)",
+    ],
+)
+async def test_a_rejection_of_the_authors_own_making_cannot_end_the_worker(sandbox: Sandbox, body: str) -> None:
+    source = f"""
+class Mine(Reject):
+    {body}
+def handler(event, context):
+    if event.data == b"well":
+        return "well"
+    raise Mine()
+"""
+    async with open_pool(sandbox, source, limits()) as pool:
+        result, after = await run(pool, b"", b"well")
+        assert result.outcome is Outcome.ERROR
+        assert after.body == b"well"
+        assert pool.stats().cold_starts == 1
+
+
 async def test_an_error_gives_one_line_to_the_caller_and_the_authors_frames_to_the_log(sandbox: Sandbox) -> None:
     async with open_pool(sandbox, MIXED, limits()) as pool:
         (result,) = await run(pool, b"raise")
@@ -578,7 +602,7 @@ async def test_a_worker_has_nothing_of_ours(sandbox: Sandbox) -> None:
     async with open_pool(sandbox, ECHO, limits(), environment={"SECRET": "in the frame alone"}) as pool:
         await run(pool, b"x")
         process = Path(f"/proc/{pool._links[0].process.pid}")
-        assert (process / "environ").read_bytes() == b""
+        assert (process / "environ").read_bytes() == b"TZ=UTC\x00"
         descriptors = {int(name): os.readlink(process / "fd" / name) for name in os.listdir(process / "fd")}
         assert {number for number, target in descriptors.items() if target != "/dev/null"} == {
             number for number, target in descriptors.items() if target.startswith("socket:")
@@ -592,5 +616,4 @@ async def test_a_worker_has_nothing_of_ours(sandbox: Sandbox) -> None:
         assert status["Threads"] == "1"
         session = int((process / "stat").read_text().rsplit(")", 1)[1].split()[3])
         assert session == pool._links[0].process.pid
-        zygote_environ = Path(f"/proc/{sandbox.zygote.pid}/environ").read_bytes()
-        assert zygote_environ == b""
+        assert Path(f"/proc/{sandbox.zygote.pid}/environ").read_bytes() == b"TZ=UTC\x00"

@@ -42,6 +42,7 @@ class Around:
 
 def _environment(around: Around) -> None:
     os.environ.clear()
+    os.environ["TZ"] = "UTC"  # see `zygote`: without it libc goes and looks for the machine's own
 
 
 def _descriptors(around: Around) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import NoReturn
 
 import orjson
 
@@ -16,7 +17,16 @@ __all__ = ["Context", "Log", "Metrics"]
 Emit = Callable[[str, str, dict[str, object]], None]
 
 
-class Log:
+class Uncopyable:
+    """A base for objects that a function uses and does not own: what stands behind them is not to be copied."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} cannot be copied")
+
+
+class Log(Uncopyable):
     """`context.log.info("charged", order=17)`: a line of JSON on the workload's log feed.
 
     debug and info go to the stdout feed, warning, error and critical to stderr.
@@ -48,7 +58,7 @@ class Log:
         self._emit("critical", str(message), fields)
 
 
-class Metrics:
+class Metrics(Uncopyable):
     """`context.metrics.count("orders", 1, currency="EUR")`: figures on the workload's metrics feed."""
 
     __slots__ = ("_emit",)
@@ -79,7 +89,7 @@ class Metrics:
         self._emit(orjson.dumps(entry))
 
 
-class Context:
+class Context(Uncopyable):
     """What a function knows of itself and of the time it has.
 
     Attributes:

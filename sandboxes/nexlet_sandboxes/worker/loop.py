@@ -31,7 +31,7 @@ from nexlet_sandboxes.frames import (
     Stream,
     frame,
 )
-from nexlet_sandboxes.language import Loaded, load
+from nexlet_sandboxes.language import Loaded, check, load
 from nexlet_sandboxes.outcomes import LoadRefused
 from nexlet_sandboxes.program import Program
 from nexlet_sandboxes.worker.context import Context, Log, Metrics
@@ -139,13 +139,20 @@ class Worker:
             remaining=self.remaining,
         )
         try:
-            loaded = load(program, self)
+            if limits["check_only"]:
+                problems = check(program)
+                if problems:
+                    raise LoadRefused(problems)
+                self._later(frame(Kind.READY))
+                self._flush()
+                return None
+            loaded = load(program, self, handler=True)
         except LoadRefused as refused:
             self._output.end()
-            problems = [
+            said_of_it = [
                 {name: getattr(problem, name) for name in problem.__dataclass_fields__} for problem in refused.problems
             ]
-            self._later(frame(Kind.REFUSED, orjson.dumps(problems)))
+            self._later(frame(Kind.REFUSED, orjson.dumps(said_of_it)))
             self._flush()
             return None
         except MemoryError:
@@ -230,7 +237,7 @@ class Worker:
                             f"the reply is {len(first) + len(second)} bytes, more than the {max_reply} allowed"
                         )
                 except Reject as reject:
-                    ending, code, first, second = Ending.REJECT, reject.code, b"", _bounded(reject.text)
+                    ending, code, first, second = _rejected(reject)
                 except MemoryError:
                     ending, first, second = Ending.MEMORY, b"", b""
                 except (Unserialisable, HeaderRefused) as refused:
@@ -304,6 +311,17 @@ class Worker:
     def _on_timer(self, number: int, stack: object) -> None:
         self._armed = False
         self._flush()
+
+
+def _rejected(reject: Reject) -> tuple[Ending, int, bytes, bytes]:
+    """What a rejection answers. A class of the author's may derive from `Reject` and have neither code nor text."""
+    try:
+        code, text = reject.code, reject.text
+        if type(code) is int and 400 <= code <= 599 and isinstance(text, str):
+            return Ending.REJECT, code, b"", _bounded(text)
+    except BaseException as error:  # noqa: BLE001  # a property of the author's, whatever it raises
+        return Ending.ERROR, 0, b"a Reject whose code or text cannot be read", _bounded(type(error).__name__)
+    return Ending.ERROR, 0, b"a Reject without code and text: call super().__init__(code, text)", b""
 
 
 def _bounded(text: str, limit: int = 4096) -> bytes:
