@@ -16,12 +16,12 @@ from pathlib import Path
 
 import nats
 from nats.aio.client import Client
-from nexlet_models import subjects
-from nexlet_models.connection import NatsConnectionData
-from nexlet_models.workloads import AgentStartWorkloadRequest, StartWorkloadRequest, StartWorkloadResponse
 
 from nexlet_functions.control import ControlClient
 from nexlet_functions.devnode.server import EmbeddedServer
+from nexlet_models import subjects
+from nexlet_models.connection import NatsConnectionData
+from nexlet_models.workloads import AgentStartWorkloadRequest, StartWorkloadRequest, StartWorkloadResponse
 
 __all__ = ["FLOORS", "Bench", "environment", "open_bench"]
 

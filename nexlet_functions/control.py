@@ -19,6 +19,9 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.nuid import NUID
+
+from nexlet_functions.errors import NexletFunctionsError
+from nexlet_functions.functions.keys import CurveKey
 from nexlet_models import subjects
 from nexlet_models.control import (
     AuctionRequest,
@@ -41,9 +44,6 @@ from nexlet_models.workloads import (
     StopWorkloadResponse,
     WorkloadSummary,
 )
-
-from nexlet_functions.errors import NexletFunctionsError
-from nexlet_functions.functions.keys import CurveKey
 
 __all__ = ["ControlClient", "ControlRefused", "NoAnswer", "NoBid", "gather"]
 

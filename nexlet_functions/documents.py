@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
-from nexlet_models.problems import Problem, render
 from yaml.composer import ComposerError
 from yaml.reader import ReaderError
 
 from nexlet_functions.errors import NexletFunctionsError
+from nexlet_models.problems import Problem, render
 
 __all__ = ["MAX_SIZE", "Document", "DocumentRefused", "Place", "path_of", "read_document", "write_document"]
 

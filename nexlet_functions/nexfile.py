@@ -17,12 +17,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nexlet_functions.documents import Document, DocumentRefused, path_of, read_document, write_document
+from nexlet_functions.errors import NexletFunctionsError
 from nexlet_models.problems import Problem, render
 from nexlet_models.start_request import StartRequest, StartRequestRefused, parse_start_request
 from nexlet_models.subjects import valid_subject, valid_token
-
-from nexlet_functions.documents import Document, DocumentRefused, path_of, read_document, write_document
-from nexlet_functions.errors import NexletFunctionsError
 
 __all__ = ["NEXFILE", "FunctionFolder", "FunctionRefused", "find_functions", "read_function"]
 

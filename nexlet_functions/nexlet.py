@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Self
 
 import structlog
-from nexlet_sandboxes.profiles import PROFILES
-from nexlet_sandboxes.zygote import Zygote
 
 from nexlet_functions.functions.agent import FunctionAgent
 from nexlet_functions.functions.keys import CurveKey
@@ -24,6 +22,8 @@ from nexlet_functions.runner.runner import Runner, RunnerSettings
 from nexlet_functions.runner.secrets import FolderSecrets
 from nexlet_functions.runner.services import Services
 from nexlet_functions.settings import SettingsHolder, state_directory
+from nexlet_sandboxes.profiles import PROFILES
+from nexlet_sandboxes.zygote import Zygote
 
 __all__ = ["Nexlet"]
 

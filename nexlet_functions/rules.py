@@ -11,14 +11,14 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from nexlet_models.durations import parse_duration
-from nexlet_models.sizes import parse_size
-from nexlet_models.subjects import valid_subject
-from nexlet_sandboxes.profiles import PROFILES
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from nexlet_functions.natsio.credentials import Credentials
 from nexlet_functions.natsio.errors import CredentialsInvalid
+from nexlet_models.durations import parse_duration
+from nexlet_models.sizes import parse_size
+from nexlet_models.subjects import valid_subject
+from nexlet_sandboxes.profiles import PROFILES
 
 __all__ = [
     "Ceilings",

@@ -21,9 +21,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from nexlet_models.problems import Problem
-from nexlet_models.subjects import valid_token
-from nexlet_sandboxes.profiles import DEFAULT as DEFAULT_PROFILE
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -40,6 +37,9 @@ from nexlet_functions.rules import (
     ReadableFile,
     read_secret,
 )
+from nexlet_models.problems import Problem
+from nexlet_models.subjects import valid_token
+from nexlet_sandboxes.profiles import DEFAULT as DEFAULT_PROFILE
 
 __all__ = [
     "RELOADABLE",

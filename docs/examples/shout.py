@@ -5,12 +5,11 @@ import json
 import signal
 import sys
 
-from nexlet_models.workloads import AgentStartWorkloadRequest
-
 from nexlet_functions.natsio import Credentials
 from nexlet_functions.runner import Runner, Services
 from nexlet_functions.runner.serving import ServedTriggers, TriggerMessage, serve_triggers
 from nexlet_functions.runner.simple import SimpleAgent
+from nexlet_models.workloads import AgentStartWorkloadRequest
 
 
 async def shout(message: TriggerMessage) -> bytes:

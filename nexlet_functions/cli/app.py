@@ -103,10 +103,9 @@ def _fail(failure: CommandFailed, json: bool | None) -> None:
 
 def _expected(error: Exception) -> CommandFailed | None:
     """What a person made wrong, as a failure with its exit code; None for anything else, which is a fault of ours."""
-    from nexlet_sandboxes.outcomes import SandboxError
-
     from nexlet_functions.errors import NexletFunctionsError, SettingsRefused
     from nexlet_functions.nexfile import FunctionRefused
+    from nexlet_sandboxes.outcomes import SandboxError
 
     match error:
         case FunctionRefused():

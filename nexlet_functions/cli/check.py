@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from nexlet_models.problems import Problem, render
 
 from nexlet_functions.cli.exits import Exit
 from nexlet_functions.cli.options import Folders, Json
 from nexlet_functions.cli.output import Output, problem_record, styled
+from nexlet_models.problems import Problem, render
 
 if TYPE_CHECKING:
-    from nexlet_sandboxes.zygote import Zygote
-
     from nexlet_functions.nexfile import FunctionFolder
+    from nexlet_sandboxes.zygote import Zygote
 
 __all__ = ["check"]
 
@@ -85,9 +84,8 @@ async def _check(folders: Sequence[Path], output: Output, *, load: bool) -> int:
 
 def _static(function: FunctionFolder) -> list[Problem]:
     """What the policy says of the sources, which are not run for it."""
-    from nexlet_sandboxes.language import check as check_program
-
     from nexlet_functions.testing.function import program_of
+    from nexlet_sandboxes.language import check as check_program
 
     if function.start.source is None:
         return []  # an artifact elsewhere: the nexlet that fetches it checks it
@@ -104,11 +102,10 @@ async def _zygote(stack: AsyncExitStack) -> Zygote:
 
 async def _trial_load(zygote: Zygote, function: FunctionFolder) -> Sequence[Problem]:
     """What goes wrong when the module runs once, under the function's own limits."""
+    from nexlet_functions.testing.function import RecordingSink, limits_of, program_of
     from nexlet_sandboxes.outcomes import LoadRefused
     from nexlet_sandboxes.pool import Pool
     from nexlet_sandboxes.profiles import DEFAULT
-
-    from nexlet_functions.testing.function import RecordingSink, limits_of, program_of
 
     # No environment: only the handler can read it, and its secrets are not here.
     program = program_of(function, environment={})

@@ -25,13 +25,12 @@ from nexlet_functions.cli.options import Json
 from nexlet_functions.cli.output import Output, problem_record, styled
 
 if TYPE_CHECKING:
-    from nexlet_models.events import WorkloadTriggeredEvent
-
     from nexlet_functions.cli.watching import LogRecord, Watch
     from nexlet_functions.control import ControlClient
     from nexlet_functions.natsio import Connection
     from nexlet_functions.nexfile import FunctionFolder
     from nexlet_functions.testing.events import SampleEvent
+    from nexlet_models.events import WorkloadTriggeredEvent
 
 __all__ = ["dev"]
 
@@ -97,9 +96,8 @@ def dev(
     Deploys every function found, sends each its first sample event, shows what came back, and then stays to show
     invocations and logs until Ctrl-C. Development equipment: nothing here is protected.
     """
-    from nexlet_models.subjects import valid_token
-
     from nexlet_functions.nexfile import find_functions
+    from nexlet_models.subjects import valid_token
 
     set_up_logging(level=log_level)
     if (reason := valid_token(namespace)) is not None:

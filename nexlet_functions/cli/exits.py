@@ -5,9 +5,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 
-from nexlet_models.problems import Problem, render
-
 from nexlet_functions.errors import NexletFunctionsError
+from nexlet_models.problems import Problem, render
 
 __all__ = ["CommandFailed", "CommandRefused", "Exit"]
 

@@ -71,9 +71,8 @@ def invoke(
 
     Ends with 0 for an answer, 1 for an error as the answer, 3 where nobody listens, 4 where nobody answers in time.
     """
-    from nexlet_models.subjects import valid_subject
-
     from nexlet_functions.settings import Settings
+    from nexlet_models.subjects import valid_subject
 
     set_up_logging(level="error")
     reason = valid_subject(subject, wildcards=False)

@@ -14,9 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nexlet_models.problems import Problem
-
 from nexlet_functions.cli.exits import CommandFailed, CommandRefused
+from nexlet_models.problems import Problem
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,11 +11,10 @@ from collections import deque
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from nexlet_functions.cli.output import Output, styled
 from nexlet_models import subjects
 from nexlet_models.errors import MalformedMessage
 from nexlet_models.events import EventName, WorkloadStoppedEvent, WorkloadTriggeredEvent
-
-from nexlet_functions.cli.output import Output, styled
 
 if TYPE_CHECKING:
     from rich.text import Text

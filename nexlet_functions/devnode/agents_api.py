@@ -9,6 +9,10 @@ import jsonschema_rs
 import structlog
 from nats.aio.msg import Msg
 from nats.micro.request import Request
+
+from nexlet_functions.devnode.answers import Refusal, read
+from nexlet_functions.devnode.context import Context
+from nexlet_functions.devnode.registrations import AlreadyRegistered, Registration
 from nexlet_models.errors import MalformedMessage
 from nexlet_models.registration import (
     AgentHeartbeat,
@@ -18,10 +22,6 @@ from nexlet_models.registration import (
     RegisterRemoteAgentResponse,
 )
 from nexlet_models.workloads import AgentStartWorkloadRequest
-
-from nexlet_functions.devnode.answers import Refusal, read
-from nexlet_functions.devnode.context import Context
-from nexlet_functions.devnode.registrations import AlreadyRegistered, Registration
 
 __all__ = ["AgentsApi"]
 

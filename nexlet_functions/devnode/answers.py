@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from nats.aio.msg import Msg
 from nats.micro.request import Request
+
 from nexlet_models import subjects
 from nexlet_models.base import ListMessage, MapMessage, Message
 from nexlet_models.errors import MalformedMessage

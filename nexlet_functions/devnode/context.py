@@ -9,14 +9,14 @@ from datetime import datetime
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.nuid import NUID
-from nexlet_models.base import Message
-from nexlet_models.control import NodeState
 
 from nexlet_functions.control import gather
 from nexlet_functions.devnode import state as stored
 from nexlet_functions.devnode.clock import Clock
 from nexlet_functions.devnode.minter import Minter
 from nexlet_functions.devnode.registrations import Bids, Registrations
+from nexlet_models.base import Message
+from nexlet_models.control import NodeState
 
 __all__ = ["Context"]
 

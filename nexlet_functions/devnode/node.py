@@ -26,13 +26,6 @@ from nats.aio.client import Client
 from nats.micro import add_service
 from nats.micro.request import Request
 from nats.micro.service import Service
-from nexlet_models import subjects
-from nexlet_models.base import timestamp
-from nexlet_models.control import ErrorBody, NodeHeartbeat, NodeState
-from nexlet_models.durations import format_duration, parse_duration
-from nexlet_models.errors import InvalidDuration
-from nexlet_models.events import Event, NodeLameduckSetEvent, NodeStartedEvent, NodeStoppedEvent
-from nexlet_models.registration import LameduckRequest, LameduckResponse
 
 from nexlet_functions.control import CODE_HEADER, ERROR_HEADER
 from nexlet_functions.devnode import state as stored
@@ -46,6 +39,13 @@ from nexlet_functions.devnode.registrations import CHECK_EVERY, Bids, Registrati
 from nexlet_functions.devnode.workloads_api import WorkloadsApi
 from nexlet_functions.natsio.credentials import DEFAULT_URL, Credentials
 from nexlet_functions.natsio.errors import ConnectFailed
+from nexlet_models import subjects
+from nexlet_models.base import timestamp
+from nexlet_models.control import ErrorBody, NodeHeartbeat, NodeState
+from nexlet_models.durations import format_duration, parse_duration
+from nexlet_models.errors import InvalidDuration
+from nexlet_models.events import Event, NodeLameduckSetEvent, NodeStartedEvent, NodeStoppedEvent
+from nexlet_models.registration import LameduckRequest, LameduckResponse
 
 __all__ = ["HEARTBEAT_EVERY", "DevNode"]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from nats.micro.request import Request
-from nexlet_models.base import timestamp
-from nexlet_models.control import NodeInfoResponse, NodePingRequest, NodePingResponse, PlacementTags
-from nexlet_models.durations import format_duration
 
 from nexlet_functions.devnode.answers import Refusal, read
 from nexlet_functions.devnode.context import Context
+from nexlet_models.base import timestamp
+from nexlet_models.control import NodeInfoResponse, NodePingRequest, NodePingResponse, PlacementTags
+from nexlet_models.durations import format_duration
 
 __all__ = ["VERSION", "NodeApi"]
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import jsonschema_rs
+
+from nexlet_functions.devnode.clock import Clock
 from nexlet_models.base import timestamp
 from nexlet_models.control import BID_LIFETIME, AgentHealth, NodeAgentSummary
 from nexlet_models.registration import AgentHeartbeat, AgentState, AgentSummary, RegisterAgentRequest
-
-from nexlet_functions.devnode.clock import Clock
 
 __all__ = ["CHECK_EVERY", "AlreadyRegistered", "Bids", "Registration", "Registrations"]
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 import nkeys
-from nexlet_models.workloads import StartWorkloadRequest
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from nexlet_functions.errors import KeyUnusable, NexletFunctionsError
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.private_files import private_folder, replace_private
+from nexlet_models.workloads import StartWorkloadRequest
 
 __all__ = ["Identity", "NodeState", "StateUnusable"]
 

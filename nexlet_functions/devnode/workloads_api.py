@@ -11,6 +11,11 @@ import nats.errors
 import structlog
 from nats.aio.msg import Msg
 from nats.micro.request import Request
+
+from nexlet_functions.control import ERROR_HEADER
+from nexlet_functions.devnode.answers import Refusal, Relayed, namespace_and_id, read, same_namespace
+from nexlet_functions.devnode.context import Context
+from nexlet_functions.devnode.state import StateUnusable
 from nexlet_models import subjects
 from nexlet_models.control import AuctionRequest, AuctionResponse, CloneWorkloadRequest
 from nexlet_models.errors import MalformedMessage
@@ -23,11 +28,6 @@ from nexlet_models.workloads import (
     StopWorkloadResponse,
     WorkloadSummary,
 )
-
-from nexlet_functions.control import ERROR_HEADER
-from nexlet_functions.devnode.answers import Refusal, Relayed, namespace_and_id, read, same_namespace
-from nexlet_functions.devnode.context import Context
-from nexlet_functions.devnode.state import StateUnusable
 
 __all__ = ["WorkloadsApi"]
 

@@ -17,6 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+
+from nexlet_functions.functions.artifacts import Artifacts, Pins
+from nexlet_functions.functions.environment import open_environment, seal_environment
+from nexlet_functions.functions.function import Function, Means
+from nexlet_functions.functions.keys import CurveKey
+from nexlet_functions.functions.permissions import Policy, Usage
+from nexlet_functions.functions.refusals import Refusal, refused
+from nexlet_functions.functions.requests import inline_program, limits_of, made_name, read_request, triggers_of
+from nexlet_functions.runner.agent import Refused, WorkloadNotFound
+from nexlet_functions.runner.services import Services
+from nexlet_functions.settings import SettingsHolder
 from nexlet_models.base import timestamp
 from nexlet_models.events import WorkloadFailure
 from nexlet_models.problems import Problem
@@ -34,17 +45,6 @@ from nexlet_sandboxes.checking import check
 from nexlet_sandboxes.outcomes import SandboxError
 from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.zygote import Zygote
-
-from nexlet_functions.functions.artifacts import Artifacts, Pins
-from nexlet_functions.functions.environment import open_environment, seal_environment
-from nexlet_functions.functions.function import Function, Means
-from nexlet_functions.functions.keys import CurveKey
-from nexlet_functions.functions.permissions import Policy, Usage
-from nexlet_functions.functions.refusals import Refusal, refused
-from nexlet_functions.functions.requests import inline_program, limits_of, made_name, read_request, triggers_of
-from nexlet_functions.runner.agent import Refused, WorkloadNotFound
-from nexlet_functions.runner.services import Services
-from nexlet_functions.settings import SettingsHolder
 
 __all__ = ["FunctionAgent"]
 

@@ -29,15 +29,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import orjson
-from nexlet_models.problems import Problem
-from nexlet_models.sizes import format_size
-from nexlet_models.start_request import StartRequest
-from nexlet_models.subjects import valid_token
 
 from nexlet_functions.functions.private_files import private_folder, replace_private
 from nexlet_functions.functions.refusals import Refusal
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.errors import NatsioError, NoResponders, PublishRefused
+from nexlet_models.problems import Problem
+from nexlet_models.sizes import format_size
+from nexlet_models.start_request import StartRequest
+from nexlet_models.subjects import valid_token
 
 __all__ = ["Artifact", "Artifacts", "Pins", "digest_of", "object_of"]
 

@@ -19,15 +19,15 @@ from dataclasses import dataclass
 from typing import Final
 
 import orjson
-from nexlet_models.events import EventName
-from nexlet_sandboxes.calls import Call, Result
-from nexlet_sandboxes.outcomes import Outcome
-from nexlet_sandboxes.pool import Pool
 
 from nexlet_functions.functions.permissions import ReplyRule
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.protocol import clean_header_value
 from nexlet_functions.runner.services import Feed, Services, TriggerSpec, WorkloadLog
+from nexlet_models.events import EventName
+from nexlet_sandboxes.calls import Call, Result
+from nexlet_sandboxes.outcomes import Outcome
+from nexlet_sandboxes.pool import Pool
 
 __all__ = ["DispatchCounts", "Dispatcher", "Trigger"]
 

@@ -16,14 +16,14 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import orjson
-from nexlet_models.problems import Problem
-from nexlet_models.sizes import format_size
-from nexlet_models.start_request import SECRET_PREFIX, SealedEnvironment, StartRequest
 from pydantic import SecretStr
 
 from nexlet_functions.functions.keys import CannotOpen, CurveKey
 from nexlet_functions.functions.refusals import Refusal
 from nexlet_functions.runner.agent import AgentError
+from nexlet_models.problems import Problem
+from nexlet_models.sizes import format_size
+from nexlet_models.start_request import SECRET_PREFIX, SealedEnvironment, StartRequest
 
 __all__ = ["MAX_ENVIRONMENT", "Secrets", "open_environment", "seal_environment"]
 

@@ -15,6 +15,18 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import structlog
+
+from nexlet_functions.functions.artifacts import Artifact, Artifacts, Pins
+from nexlet_functions.functions.dispatch import DispatchCounts, Dispatcher, Trigger
+from nexlet_functions.functions.environment import open_environment
+from nexlet_functions.functions.keys import CurveKey
+from nexlet_functions.functions.permissions import ReplyRule
+from nexlet_functions.functions.refusals import Refusal
+from nexlet_functions.functions.requests import fit_reply
+from nexlet_functions.natsio.connection import Connection
+from nexlet_functions.runner.agent import AgentError
+from nexlet_functions.runner.services import Services, TriggerRefused
+from nexlet_functions.settings import Settings
 from nexlet_models.base import timestamp
 from nexlet_models.connection import NatsConnectionData
 from nexlet_models.durations import format_duration
@@ -29,18 +41,6 @@ from nexlet_sandboxes.pool import Pool, PoolStats
 from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.program import Limits, Program
 from nexlet_sandboxes.zygote import Zygote
-
-from nexlet_functions.functions.artifacts import Artifact, Artifacts, Pins
-from nexlet_functions.functions.dispatch import DispatchCounts, Dispatcher, Trigger
-from nexlet_functions.functions.environment import open_environment
-from nexlet_functions.functions.keys import CurveKey
-from nexlet_functions.functions.permissions import ReplyRule
-from nexlet_functions.functions.refusals import Refusal
-from nexlet_functions.functions.requests import fit_reply
-from nexlet_functions.natsio.connection import Connection
-from nexlet_functions.runner.agent import AgentError
-from nexlet_functions.runner.services import Services, TriggerRefused
-from nexlet_functions.settings import Settings
 
 __all__ = ["Function", "Means"]
 

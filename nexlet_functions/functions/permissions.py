@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from nexlet_functions.settings import Settings
 from nexlet_models.durations import format_duration
 from nexlet_models.problems import Problem
 from nexlet_models.sizes import format_size
 from nexlet_models.start_request import StartRequest
 from nexlet_models.subjects import matches
 from nexlet_sandboxes.program import Limits
-
-from nexlet_functions.settings import Settings
 
 __all__ = ["Policy", "ReplyRule", "Usage", "notices", "within"]
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from nexlet_models.problems import Problem, headline, render
-
 from nexlet_functions.runner.agent import Refused
+from nexlet_models.problems import Problem, headline, render
 
 __all__ = ["STATUS", "Refusal", "refused", "status_of"]
 

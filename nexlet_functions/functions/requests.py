@@ -10,16 +10,15 @@ import json
 import os
 from dataclasses import replace
 
+from nexlet_functions.functions.dispatch import Trigger
+from nexlet_functions.functions.refusals import Refusal
+from nexlet_functions.rules import Ceilings
 from nexlet_models.problems import Problem
 from nexlet_models.sizes import format_size
 from nexlet_models.start_request import StartRequest, StartRequestRefused, parse_start_request
 from nexlet_models.subjects import valid_subject, valid_token
 from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
 from nexlet_sandboxes.program import Limits, Program
-
-from nexlet_functions.functions.dispatch import Trigger
-from nexlet_functions.functions.refusals import Refusal
-from nexlet_functions.rules import Ceilings
 
 __all__ = ["HEADER_ROOM", "fit_reply", "inline_program", "limits_of", "made_name", "read_request", "triggers_of"]
 

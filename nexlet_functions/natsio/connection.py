@@ -21,7 +21,6 @@ from typing import Any, Self
 import nats.errors
 import structlog
 from nats.aio.client import Client
-from nexlet_models.subjects import valid_subject
 
 from nexlet_functions.natsio import complaints
 from nexlet_functions.natsio.complaints import Violation
@@ -41,6 +40,7 @@ from nexlet_functions.natsio.outgoing import Outgoing
 from nexlet_functions.natsio.protocol import encode_publish
 from nexlet_functions.natsio.sinks import BatchSink, MessageSink
 from nexlet_functions.natsio.subscriptions import Subscription, Subscriptions
+from nexlet_models.subjects import valid_subject
 
 __all__ = ["Connection", "ConnectionState", "ConnectionStats", "Reply"]
 

@@ -19,11 +19,11 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import nkeys
-from nexlet_models.connection import NatsConnectionData, redact_url
-from nexlet_models.subjects import matches
 from pydantic import SecretStr
 
 from nexlet_functions.natsio.errors import CredentialsInvalid
+from nexlet_models.connection import NatsConnectionData, redact_url
+from nexlet_models.subjects import matches
 
 __all__ = ["DEFAULT_URL", "Credentials"]
 

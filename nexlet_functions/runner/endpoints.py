@@ -12,6 +12,11 @@ from typing import Protocol, TypeVar
 
 import orjson
 import structlog
+
+from nexlet_functions.natsio.connection import Connection
+from nexlet_functions.natsio.protocol import clean_header_value
+from nexlet_functions.runner.agent import Agent, AgentError, EventListener, IngressAgent, WorkloadNotFound
+from nexlet_functions.runner.micro import Answer, Endpoint, Failure, Request, new_id
 from nexlet_models import subjects
 from nexlet_models.control import CloneWorkloadRequest
 from nexlet_models.durations import parse_duration
@@ -28,11 +33,6 @@ from nexlet_models.workloads import (
     StopWorkloadRequest,
     StopWorkloadResponse,
 )
-
-from nexlet_functions.natsio.connection import Connection
-from nexlet_functions.natsio.protocol import clean_header_value
-from nexlet_functions.runner.agent import Agent, AgentError, EventListener, IngressAgent, WorkloadNotFound
-from nexlet_functions.runner.micro import Answer, Endpoint, Failure, Request, new_id
 
 __all__ = ["Desk", "Endpoints"]
 

@@ -14,8 +14,6 @@ import asyncio
 from collections.abc import Callable
 
 import structlog
-from nexlet_models import subjects
-from nexlet_models.base import Message
 
 from nexlet_functions.natsio.complaints import Violation
 from nexlet_functions.natsio.connection import Connection
@@ -23,6 +21,8 @@ from nexlet_functions.natsio.connections import Connections
 from nexlet_functions.natsio.credentials import Credentials
 from nexlet_functions.natsio.protocol import encode_headers
 from nexlet_functions.runner.credentials import CredentialsOf
+from nexlet_models import subjects
+from nexlet_models.base import Message
 
 __all__ = ["Feeds"]
 

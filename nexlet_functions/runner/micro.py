@@ -23,11 +23,11 @@ from typing import Any
 
 import orjson
 import structlog
-from nexlet_models.base import timestamp
 
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.protocol import encode_headers
 from nexlet_functions.natsio.subscriptions import Subscription
+from nexlet_models.base import timestamp
 
 __all__ = ["Answer", "Endpoint", "Failure", "MicroService", "Request", "error_headers", "new_id"]
 

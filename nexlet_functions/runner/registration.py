@@ -15,6 +15,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pydantic import SecretStr
+
+from nexlet_functions.errors import NexletFunctionsError
+from nexlet_functions.natsio.connection import Connection, Reply
+from nexlet_functions.natsio.credentials import Credentials, split_servers
+from nexlet_functions.natsio.errors import ConnectFailed, NatsioError, NoResponders, PublishRefused
+from nexlet_functions.natsio.life import Options
+from nexlet_functions.runner.credentials import unusable
 from nexlet_models import subjects
 from nexlet_models.connection import NatsConnectionData
 from nexlet_models.control import ErrorBody
@@ -26,14 +34,6 @@ from nexlet_models.registration import (
     RegisterRemoteAgentResponse,
 )
 from nexlet_models.workloads import AgentStartWorkloadRequest
-from pydantic import SecretStr
-
-from nexlet_functions.errors import NexletFunctionsError
-from nexlet_functions.natsio.connection import Connection, Reply
-from nexlet_functions.natsio.credentials import Credentials, split_servers
-from nexlet_functions.natsio.errors import ConnectFailed, NatsioError, NoResponders, PublishRefused
-from nexlet_functions.natsio.life import Options
-from nexlet_functions.runner.credentials import unusable
 
 __all__ = [
     "LocalRegistration",

@@ -25,11 +25,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
-from nexlet_models import subjects
-from nexlet_models.base import Message
-from nexlet_models.connection import NatsConnectionData
-from nexlet_models.registration import AgentHeartbeat, AgentState, AgentSummary, RegisterAgentRequest
-from nexlet_models.workloads import AgentStartWorkloadRequest
 from pydantic import SecretStr
 
 from nexlet_functions.natsio.connection import Connection, ConnectionState
@@ -58,6 +53,11 @@ from nexlet_functions.runner.services import Feed, Registered, Services, Trigger
 from nexlet_functions.runner.state import KeptRegistration, State
 from nexlet_functions.runner.triggers import Triggers
 from nexlet_functions.runner.watch import NodeWatch, Standing
+from nexlet_models import subjects
+from nexlet_models.base import Message
+from nexlet_models.connection import NatsConnectionData
+from nexlet_models.registration import AgentHeartbeat, AgentState, AgentSummary, RegisterAgentRequest
+from nexlet_models.workloads import AgentStartWorkloadRequest
 
 __all__ = ["Phase", "Runner", "RunnerSettings"]
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from nexlet_models.base import Message
-from nexlet_models.connection import NatsConnectionData
 from pydantic import SecretStr
 
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.sinks import BatchSink, MessageSink
 from nexlet_functions.runner.agent import AgentError
+from nexlet_models.base import Message
+from nexlet_models.connection import NatsConnectionData
 
 __all__ = ["Feed", "Registered", "Services", "TriggerRefused", "TriggerSpec", "WorkloadLog"]
 

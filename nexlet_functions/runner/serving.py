@@ -12,14 +12,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nexlet_models.connection import NatsConnectionData
-from nexlet_models.events import EventName, WorkloadTriggeredEvent
-
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.protocol import clean_header_value, decode_headers, encode_headers
 from nexlet_functions.runner.agent import AgentError
 from nexlet_functions.runner.micro import error_headers, new_id
 from nexlet_functions.runner.services import Services, TriggerSpec
+from nexlet_models.connection import NatsConnectionData
+from nexlet_models.events import EventName, WorkloadTriggeredEvent
 
 __all__ = ["ServedTriggers", "TriggerMessage", "serve_triggers"]
 

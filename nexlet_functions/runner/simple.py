@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
+
+from nexlet_functions.runner.agent import AgentError, WorkloadNotFound
+from nexlet_functions.runner.services import Services
 from nexlet_models import subjects
 from nexlet_models.base import timestamp
 from nexlet_models.durations import format_duration
@@ -26,9 +29,6 @@ from nexlet_models.workloads import (
     WorkloadState,
     WorkloadSummary,
 )
-
-from nexlet_functions.runner.agent import AgentError, WorkloadNotFound
-from nexlet_functions.runner.services import Services
 
 __all__ = ["SimpleAgent", "Stoppable"]
 

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 import structlog
+
+from nexlet_functions.errors import NexletFunctionsError
 from nexlet_models.base import Message
 from nexlet_models.connection import NatsConnectionData
 from nexlet_models.errors import MalformedMessage
 from nexlet_models.workloads import AgentStartWorkloadRequest
-
-from nexlet_functions.errors import NexletFunctionsError
 
 __all__ = ["KeptRegistration", "KeptWorkload", "State", "StateUnusable"]
 

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
-from nexlet_models.connection import NatsConnectionData
 
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.connections import Connections
@@ -21,6 +20,7 @@ from nexlet_functions.natsio.subscriptions import Subscription
 from nexlet_functions.runner.agent import AgentError
 from nexlet_functions.runner.credentials import CredentialsOf, unusable
 from nexlet_functions.runner.services import Registered, TriggerRefused, TriggerSpec
+from nexlet_models.connection import NatsConnectionData
 
 __all__ = ["Triggers"]
 

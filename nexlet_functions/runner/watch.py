@@ -16,13 +16,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 import structlog
-from nexlet_models import subjects
-from nexlet_models.control import NodeHeartbeat
-from nexlet_models.errors import MalformedMessage
 
 from nexlet_functions.natsio.connection import Connection, ConnectionState
 from nexlet_functions.natsio.errors import NatsioError, SubscriptionRefused
 from nexlet_functions.natsio.subscriptions import Subscription
+from nexlet_models import subjects
+from nexlet_models.control import NodeHeartbeat
+from nexlet_models.errors import MalformedMessage
 
 __all__ = ["NodeWatch", "Standing", "Watched"]
 

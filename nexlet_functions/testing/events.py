@@ -24,11 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nexlet_models.problems import Problem, render
-from nexlet_sandboxes.outcomes import Outcome
-
 from nexlet_functions.documents import Document, DocumentRefused, read_document
 from nexlet_functions.errors import NexletFunctionsError
+from nexlet_models.problems import Problem, render
+from nexlet_sandboxes.outcomes import Outcome
 
 __all__ = ["EventRefused", "SampleEvent", "sample_events"]
 

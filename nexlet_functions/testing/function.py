@@ -14,6 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
+from nexlet_functions.functions import requests
+from nexlet_functions.nexfile import FunctionFolder, FunctionRefused, read_function
+from nexlet_functions.rules import Ceilings
+from nexlet_functions.testing.events import SampleEvent
 from nexlet_models.problems import Problem
 from nexlet_models.start_request import SECRET_PREFIX, StartRequest
 from nexlet_models.subjects import matches
@@ -24,12 +30,6 @@ from nexlet_sandboxes.profiles import DEFAULT
 from nexlet_sandboxes.program import Limits, Program
 from nexlet_sandboxes.worker.event import parse_headers
 from nexlet_sandboxes.zygote import Zygote
-from pydantic import SecretStr
-
-from nexlet_functions.functions import requests
-from nexlet_functions.nexfile import FunctionFolder, FunctionRefused, read_function
-from nexlet_functions.rules import Ceilings
-from nexlet_functions.testing.events import SampleEvent
 
 __all__ = ["AsyncFunction", "Function", "Invocation", "LogLine", "load_function"]
 

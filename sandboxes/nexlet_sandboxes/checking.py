@@ -6,7 +6,6 @@ Compiling can loop or eat memory like running can, so it is never done in the pr
 from __future__ import annotations
 
 from nexlet_models.problems import Problem
-
 from nexlet_sandboxes.calls import Call, Result
 from nexlet_sandboxes.pool import Pool
 from nexlet_sandboxes.profiles import DEFAULT

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
-from nexlet_models.problems import Problem
 
+from nexlet_models.problems import Problem
 from nexlet_sandboxes.calls import Call, Result
 from nexlet_sandboxes.frames import HEADER, INVOKE, INVOKE_EXTRA, RESULT, Ending, FrameError, Kind, Splitter, frame
 from nexlet_sandboxes.outcomes import LoadRefused, Outcome, SandboxError

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from nexlet_models.problems import Problem
-
 from nexlet_sandboxes.calls import Call, Result, Sink
 from nexlet_sandboxes.link import Link, LinkEnd
 from nexlet_sandboxes.lograte import LogRate

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nexlet_models.problems import Problem
 
 from nexlet_functions.documents import MAX_SIZE, DocumentRefused, read_document, write_document
+from nexlet_models.problems import Problem
 
 _TEXT = st.text(st.characters(codec="utf-8"), max_size=40) | st.text("ab \n\t#:-|'\"\\", max_size=40)
 _KEY = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)

@@ -13,14 +13,14 @@ from typing import Any
 import nats
 import pytest
 from nats.aio.client import Client
-from nexlet_models import subjects
-from nexlet_models.registration import RegisterRemoteAgentResponse
-from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
 
 from nexlet_functions.control import ControlClient
 from nexlet_functions.devnode.node import DevNode
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.nexfile import read_function
+from nexlet_models import subjects
+from nexlet_models.registration import RegisterRemoteAgentResponse
+from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
 from tests.support.cli import PROGRAM, environment, nexfn
 from tests.support.polling import eventually
 from tests.support.processes import descendants, none_left

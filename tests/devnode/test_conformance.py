@@ -10,13 +10,13 @@ import nats.errors
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+
+from nexlet_functions.control import ControlClient, ControlRefused, NoAnswer, NoBid
+from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_models import subjects
 from nexlet_models.control import AgentHealth, AuctionResponse
 from nexlet_models.registration import AgentHeartbeat, RegisterAgentRequest
 from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
-
-from nexlet_functions.control import ControlClient, ControlRefused, NoAnswer, NoBid
-from nexlet_functions.devnode.server import EmbeddedServer
 from tests.support.nodes import Node
 from tests.support.scripted_agent import Answer, Asked, ScriptedAgent
 from tests.support.settle import settle

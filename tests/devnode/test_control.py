@@ -11,6 +11,9 @@ import nats
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+
+from nexlet_functions.control import ControlClient, ControlRefused, NoAnswer, NoBid, gather
+from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_models import subjects
 from nexlet_models.control import AuctionResponse
 from nexlet_models.errors import MalformedMessage
@@ -20,9 +23,6 @@ from nexlet_models.workloads import (
     StopWorkloadResponse,
     WorkloadLifecycle,
 )
-
-from nexlet_functions.control import ControlClient, ControlRefused, NoAnswer, NoBid, gather
-from nexlet_functions.devnode.server import EmbeddedServer
 from tests.support.settle import settle
 
 Serve = Callable[[str, Callable[[Msg], Awaitable[None]]], Awaitable[None]]

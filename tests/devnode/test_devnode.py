@@ -11,10 +11,6 @@ from pathlib import Path
 import nats.errors
 import pytest
 from nats.aio.client import Client
-from nexlet_models import subjects
-from nexlet_models.connection import NatsConnectionData
-from nexlet_models.control import BID_LIFETIME, NodeHeartbeat
-from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
 from pydantic import SecretStr
 
 from nexlet_functions.control import ControlClient, ControlRefused, NoAnswer
@@ -24,6 +20,10 @@ from nexlet_functions.devnode.registrations import CHECK_EVERY
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.natsio.credentials import Credentials
 from nexlet_functions.natsio.errors import ConnectFailed
+from nexlet_models import subjects
+from nexlet_models.connection import NatsConnectionData
+from nexlet_models.control import BID_LIFETIME, NodeHeartbeat
+from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
 from tests.support.clock import ManualClock
 from tests.support.scripted_agent import Answer, ScriptedAgent
 from tests.support.settle import settle

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from nexlet_models.workloads import WorkloadLifecycle
 
 from nexlet_functions.devnode.node import HEARTBEAT_EVERY, DevNode
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.devnode.state import NodeState
+from nexlet_models.workloads import WorkloadLifecycle
 from tests.support.clock import ManualClock
 from tests.support.frames import scenarios
 from tests.support.nodes import Node

@@ -21,14 +21,14 @@ from typing import Any
 import nats
 import pytest
 import yaml
-from nexlet_models.subjects import valid_subject
-from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
-from nexlet_sandboxes.profiles import PROFILES
 
 from nexlet_functions.control import ControlClient, NoBid
 from nexlet_functions.devnode.node import DevNode
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.settings import Settings
+from nexlet_models.subjects import valid_subject
+from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
+from nexlet_sandboxes.profiles import PROFILES
 from tests.support.documents import Command, Equivalent, Walk, blocks
 
 ROOT = Path(__file__).parents[2]

@@ -15,15 +15,15 @@ from typing import Any
 import nats
 import pytest
 import structlog.testing
-from nexlet_models.durations import parse_duration
-from nexlet_models.registration import AgentState
-from nexlet_models.start_request import open_schema, parse_start_request
-from nexlet_models.workloads import WorkloadState
 
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.functions.artifacts import digest_of
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.runner.agent import Agent, ClosingAgent, DescribedAgent, Refused, WorkloadNotFound
+from nexlet_models.durations import parse_duration
+from nexlet_models.registration import AgentState
+from nexlet_models.start_request import open_schema, parse_start_request
+from nexlet_models.workloads import WorkloadState
 from tests.support.agent import GREET, AgentBench, agent_bench, request, workers_of
 from tests.support.polling import eventually
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import nats
 import pytest
 from nats.js.object_store import ObjectStore
-from nexlet_models.start_request import parse_start_request
 
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.functions.artifacts import Artifact, Artifacts, Pins, _open_beneath, digest_of, object_of
 from nexlet_functions.functions.refusals import Refusal, status_of
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.credentials import Credentials
+from nexlet_models.start_request import parse_start_request
 
 SOURCE = "def handler(event, context):\n    return 'ä'\n"
 LIMIT = 300_000

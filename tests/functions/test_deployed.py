@@ -16,8 +16,6 @@ import nats.errors
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
-from nexlet_sandboxes.zygote import Zygote
 
 from nexlet_functions.control import ControlClient, ControlRefused, NoBid
 from nexlet_functions.devnode.node import DevNode
@@ -27,6 +25,8 @@ from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.natsio import Credentials
 from nexlet_functions.runner.runner import Phase, Runner, RunnerSettings
 from nexlet_functions.settings import Settings, SettingsHolder
+from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
+from nexlet_sandboxes.zygote import Zygote
 from tests.support.agent import GREET, workers_of
 from tests.support.polling import eventually
 

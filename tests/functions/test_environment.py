@@ -7,13 +7,13 @@ import json
 from typing import Any
 
 import pytest
-from nexlet_models.start_request import SealedEnvironment, StartRequest, parse_start_request
 from pydantic import SecretStr
 
 from nexlet_functions.functions.environment import MAX_ENVIRONMENT, open_environment, seal_environment
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.refusals import Refusal
 from nexlet_functions.runner.secrets import SecretNotFound
+from nexlet_models.start_request import SealedEnvironment, StartRequest, parse_start_request
 
 KEY, SENDER = CurveKey.generate(), CurveKey.generate()
 

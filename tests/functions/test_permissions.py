@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nexlet_models.problems import Problem
-from nexlet_models.start_request import StartRequest, parse_start_request
-from nexlet_models.subjects import matches
 
 from nexlet_functions.functions.permissions import Policy, ReplyRule, Usage, notices, within
 from nexlet_functions.functions.refusals import Refusal, refused, status_of
 from nexlet_functions.functions.requests import fit_reply, limits_of, triggers_of
 from nexlet_functions.rules import Ceilings
 from nexlet_functions.settings import Settings
+from nexlet_models.problems import Problem
+from nexlet_models.start_request import StartRequest, parse_start_request
+from nexlet_models.subjects import matches
 
 MIB = 1024 * 1024
 

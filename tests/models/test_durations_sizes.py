@@ -5,6 +5,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nexlet_models.durations import format_duration, parse_duration
 from nexlet_models.errors import InvalidDuration, InvalidSize
 from nexlet_models.sizes import format_size, parse_size

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from nexlet_models import control, events, registration, subjects, workloads
-from nexlet_models.base import Message, timestamp
 from pydantic import BaseModel
 
+from nexlet_models import control, events, registration, subjects, workloads
+from nexlet_models.base import Message, timestamp
 from tests.support.frames import Frame, frames
 
 # Pattern of the subject: the message that goes there, and the one that comes back.

@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr, ValidationError
+
 from nexlet_models import control, events, registration, workloads
 from nexlet_models.base import Message, parse_timestamp, timestamp
 from nexlet_models.connection import NatsConnectionData, redact_url
 from nexlet_models.errors import MalformedMessage
-from pydantic import SecretStr, ValidationError
 
 SEED = "SUAPRIVATEPRIVATEPRIVATE"
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nexlet_models.problems import Problem, headline, render
 
 IMPORT = Problem(

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import yaml
+
 from nexlet_models.reference import markdown
 from nexlet_models.start_request import parse_start_request, schema
 

@@ -10,6 +10,7 @@ import jsonschema_rs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nexlet_models import start_request
 from nexlet_models.durations import parse_duration
 from nexlet_models.problems import Problem, render

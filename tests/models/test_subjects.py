@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nexlet_models import subjects
 from nexlet_models.errors import InvalidToken, ModelError
 from nexlet_models.subjects import matches, overlaps, tokens, valid_subject, valid_token, valid_trigger

@@ -10,11 +10,11 @@ from typing import Any
 
 import nkeys
 import pytest
-from nexlet_models.connection import NatsConnectionData
 from pydantic import SecretStr
 
 from nexlet_functions.natsio.credentials import DEFAULT_URL, Credentials
 from nexlet_functions.natsio.errors import CredentialsInvalid
+from nexlet_models.connection import NatsConnectionData
 
 SEED = nkeys.encode_seed(bytes(range(32)), nkeys.PREFIX_BYTE_USER).decode()
 PUBLIC = nkeys.from_seed(bytearray(SEED.encode())).public_key.decode()

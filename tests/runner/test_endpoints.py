@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import nats.errors
 import pytest
-from nexlet_models import subjects
-from nexlet_models.registration import AgentSummary, LameduckResponse
-from nexlet_models.workloads import StartWorkloadRequest, StartWorkloadResponse, StopWorkloadResponse, WorkloadSummary
 
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.runner import RunnerSettings
+from nexlet_models import subjects
+from nexlet_models.registration import AgentSummary, LameduckResponse
+from nexlet_models.workloads import StartWorkloadRequest, StartWorkloadResponse, StopWorkloadResponse, WorkloadSummary
 from tests.support.echo_agent import EchoAgent
 from tests.support.frames import FRAMES
 from tests.support.polling import eventually

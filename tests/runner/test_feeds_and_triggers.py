@@ -12,7 +12,6 @@ import nats.errors
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nexlet_models.events import WorkloadStartedEvent
 from pydantic import SecretStr
 
 from nexlet_functions.devnode.server import EmbeddedServer
@@ -22,6 +21,7 @@ from nexlet_functions.runner.feeds import Feeds
 from nexlet_functions.runner.services import TriggerRefused, TriggerSpec
 from nexlet_functions.runner.serving import TriggerMessage, serve_triggers
 from nexlet_functions.runner.triggers import Triggers
+from nexlet_models.events import WorkloadStartedEvent
 from tests.support.jwt import Operator
 from tests.support.polling import eventually
 from tests.support.running import Running, Start

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 from nats.aio.client import RawCredentials
-from nexlet_models import subjects
-from nexlet_models.registration import RegisterAgentRequest
 from pydantic import SecretStr
 
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.natsio import Credentials
 from nexlet_functions.runner import LocalRegistration, Phase, RegistrationFailed, Runner, RunnerSettings
 from nexlet_functions.runner.state import StateUnusable
+from nexlet_models import subjects
+from nexlet_models.registration import RegisterAgentRequest
 from tests.support.echo_agent import EchoAgent
 from tests.support.jwt import Operator
 from tests.support.polling import eventually

@@ -10,12 +10,12 @@ from typing import Any
 
 import nats.errors
 import pytest
-from nexlet_models.workloads import AgentStartWorkloadRequest, WorkloadState
 
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.runner import Refused, Services
 from nexlet_functions.runner.agent import AgentError
 from nexlet_functions.runner.simple import SimpleAgent
+from nexlet_models.workloads import AgentStartWorkloadRequest, WorkloadState
 from tests.support.polling import eventually
 from tests.support.running import Start
 from tests.support.scripted_node import ScriptedNode, start_request

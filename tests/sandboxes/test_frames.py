@@ -7,6 +7,7 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nexlet_sandboxes.frames import HEADER, FrameError, Kind, Splitter, frame
 
 Frames = list[tuple[int, int, int, int, bytes]]

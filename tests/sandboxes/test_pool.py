@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+
 from nexlet_models.problems import Problem
 from nexlet_sandboxes.calls import Call
 from nexlet_sandboxes.kernel.identity import FIRST_ID
@@ -19,7 +20,6 @@ from nexlet_sandboxes.pool import Pool
 from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.program import Program
 from nexlet_sandboxes.zygote import Zygote
-
 from tests.support.polling import eventually
 from tests.support.pools import MIB, KeepingSink, Sandbox, call, limits, open_pool, run
 

@@ -14,6 +14,13 @@ import nats.errors
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+
+from nexlet_functions.devnode.server import EmbeddedServer
+from nexlet_functions.functions.agent import FunctionAgent
+from nexlet_functions.functions.keys import CurveKey
+from nexlet_functions.natsio import Connection, Credentials
+from nexlet_functions.runner.agent import Refused
+from nexlet_functions.settings import Settings, SettingsHolder
 from nexlet_models.connection import NatsConnectionData
 from nexlet_models.workloads import (
     AgentStartWorkloadRequest,
@@ -23,13 +30,6 @@ from nexlet_models.workloads import (
     WorkloadSummary,
 )
 from nexlet_sandboxes.zygote import Zygote
-
-from nexlet_functions.devnode.server import EmbeddedServer
-from nexlet_functions.functions.agent import FunctionAgent
-from nexlet_functions.functions.keys import CurveKey
-from nexlet_functions.natsio import Connection, Credentials
-from nexlet_functions.runner.agent import Refused
-from nexlet_functions.settings import Settings, SettingsHolder
 from tests.support.polling import eventually
 from tests.support.services import LiveServices
 

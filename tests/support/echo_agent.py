@@ -6,6 +6,8 @@ import asyncio
 import json
 from collections.abc import Sequence
 
+from nexlet_functions.runner.agent import Refused, WorkloadNotFound
+from nexlet_functions.runner.services import Services, TriggerSpec
 from nexlet_models.base import timestamp
 from nexlet_models.registration import AgentHeartbeat, AgentSummary, RegisterAgentRequest
 from nexlet_models.workloads import (
@@ -16,9 +18,6 @@ from nexlet_models.workloads import (
     WorkloadState,
     WorkloadSummary,
 )
-
-from nexlet_functions.runner.agent import Refused, WorkloadNotFound
-from nexlet_functions.runner.services import Services, TriggerSpec
 from tests.support.sinks import KeepingSink
 
 __all__ = ["EchoAgent"]

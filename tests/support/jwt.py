@@ -13,8 +13,9 @@ import os
 from typing import Any
 
 import nkeys
-from nexlet_models.connection import NatsConnectionData
 from pydantic import SecretStr
+
+from nexlet_models.connection import NatsConnectionData
 
 __all__ = ["Operator"]
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import nats
 from nats.aio.client import Client
-from nexlet_models import subjects
 
 from nexlet_functions.devnode.node import DevNode
 from nexlet_functions.devnode.state import Identity
+from nexlet_models import subjects
 
 __all__ = ["NO_NEX", "Node", "RealNode", "StandIn", "find_nex"]
 

@@ -15,8 +15,8 @@ import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nexlet_models import subjects
 
+from nexlet_models import subjects
 from tests.support.frames import Frame, scenarios
 from tests.support.scripted_agent import VERBS, Answer, Asked, ScriptedAgent
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+
 from nexlet_models import subjects
 from nexlet_models.base import parse_timestamp, timestamp
 from nexlet_models.control import CloneWorkloadRequest, NodeAgentSummary, NodeInfoResponse
@@ -37,7 +38,6 @@ from nexlet_models.workloads import (
     WorkloadState,
     WorkloadSummary,
 )
-
 from tests.support.settle import settle
 
 __all__ = ["Asked", "ScriptedAgent"]

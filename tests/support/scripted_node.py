@@ -12,6 +12,7 @@ from typing import Any
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+
 from nexlet_models import subjects
 from nexlet_models.connection import NatsConnectionData
 from nexlet_models.registration import (
@@ -21,7 +22,6 @@ from nexlet_models.registration import (
     RegisterRemoteAgentResponse,
 )
 from nexlet_models.workloads import AgentStartWorkloadRequest, StartWorkloadRequest, WorkloadLifecycle
-
 from tests.support.polling import eventually
 
 __all__ = ["NODE", "Answer", "ScriptedNode", "connection_data", "start_request"]

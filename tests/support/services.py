@@ -7,9 +7,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nexlet_models import subjects
-from nexlet_models.base import Message
-from nexlet_models.connection import NatsConnectionData
 from pydantic import SecretStr
 
 from nexlet_functions.natsio import Connection, Connections, Credentials, MessageSink, NatsioError, Subscription
@@ -18,6 +15,9 @@ from nexlet_functions.natsio.sinks import BatchSink
 from nexlet_functions.runner.agent import AgentError
 from nexlet_functions.runner.secrets import SecretNotFound
 from nexlet_functions.runner.services import Registered, TriggerRefused, TriggerSpec
+from nexlet_models import subjects
+from nexlet_models.base import Message
+from nexlet_models.connection import NatsConnectionData
 
 __all__ = ["LiveServices"]
 

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-from nexlet_sandboxes.outcomes import Outcome
 
 from nexlet_functions.nexfile import FunctionRefused
 from nexlet_functions.testing import EventRefused, SampleEvent, load_function, sample_events
+from nexlet_sandboxes.outcomes import Outcome
 from tests.support.processes import descendants, none_left
 
 NEXFILE = """\

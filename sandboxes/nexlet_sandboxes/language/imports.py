@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from nexlet_models.problems import Problem
-
 from nexlet_sandboxes.language import modules
 from nexlet_sandboxes.language.diagnostics import Source, nearest
 from nexlet_sandboxes.language.names import is_private, quoted

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from nexlet_models.problems import Problem
-
 from nexlet_sandboxes.language import guards, modules
 from nexlet_sandboxes.language.diagnostics import Source, nearest
 from nexlet_sandboxes.language.explain import Explainer

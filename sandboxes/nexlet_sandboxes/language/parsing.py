@@ -12,7 +12,6 @@ import warnings
 from typing import Final
 
 from nexlet_models.problems import Problem
-
 from nexlet_sandboxes.language.diagnostics import Source
 
 __all__ = ["MAX_DEPTH", "MAX_NODES", "MAX_SOURCE", "MAX_TOKENS", "parse", "syntax_problem"]

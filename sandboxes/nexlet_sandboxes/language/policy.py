@@ -18,9 +18,9 @@ import ast
 import builtins
 from typing import Any, Final, TypeVar, cast
 
-from nexlet_models.problems import Problem
 from RestrictedPython.transformer import RestrictingNodeTransformer
 
+from nexlet_models.problems import Problem
 from nexlet_sandboxes.language.diagnostics import Source
 from nexlet_sandboxes.language.names import (
     GUARDED_ATTRIBUTES,

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from nexlet_sandboxes.language import load, preload
 from nexlet_sandboxes.outcomes import LoadRefused
 from nexlet_sandboxes.program import Program
-
 from tests.support.language import Host
 
 CORPUS = json.loads(Path(__file__).parents[1].joinpath("attacks.json").read_text())["attacks"]

@@ -6,11 +6,11 @@ import builtins
 from pathlib import Path
 
 import pytest
+
 from nexlet_sandboxes.language import check, load
 from nexlet_sandboxes.language.constructs import CONSTRUCTS, Construct, document
 from nexlet_sandboxes.outcomes import LoadRefused
 from nexlet_sandboxes.program import Program
-
 from tests.support.language import HANDLER, Host
 
 PAGE = Path(__file__).parents[3] / "docs" / "language.md"

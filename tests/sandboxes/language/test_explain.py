@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nexlet_sandboxes.language import Loaded, load
 from nexlet_sandboxes.language.explain import MAX_SUMMARY, MAX_TEXT, Explainer
 from nexlet_sandboxes.program import Program
-
 from tests.support.language import Host
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 
 import pytest
+
 from nexlet_models.problems import render
 from nexlet_sandboxes.language import check, load
 from nexlet_sandboxes.language import modules as allowed
 from nexlet_sandboxes.outcomes import LoadRefused
 from nexlet_sandboxes.program import Program
-
 from tests.support.language import HANDLER, Host, call, problems_of, refusal
 
 # The handler.

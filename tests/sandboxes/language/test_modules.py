@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from nexlet_sandboxes.language import modules
 from nexlet_sandboxes.language.modules.document import page
 from nexlet_sandboxes.language.names import attribute_refusal
-
 from tests.support.authored import RecordingHost, run
 
 PROMISED = [

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from nexlet_sandboxes.language import modules
 from nexlet_sandboxes.language.modules import auditing
 from nexlet_sandboxes.language.modules.auditing import reach
 from nexlet_sandboxes.program import Program
-
 from tests.support.authored import RecordingHost, run
 
 ALL = sorted(modules.ALLOWED)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from nexlet_sandboxes.language.modules import Sealed
 from nexlet_sandboxes.language.modules.safe import zones
 from nexlet_sandboxes.language.modules.safe.timing import sleeper
 from nexlet_sandboxes.outcomes import LoadRefused
-
 from tests.support.authored import RecordingHost, run
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nexlet_sandboxes.language.names import (
     ALWAYS_REFUSED,
     REFUSED_ATTRIBUTES,
@@ -15,7 +16,6 @@ from nexlet_sandboxes.language.names import (
     SPECIAL_METHODS,
     is_private,
 )
-
 from tests.support.language import Host, call, problems_of, refusal
 
 CLASS = "class C:\n    pass\n"
