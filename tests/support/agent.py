@@ -19,6 +19,7 @@ from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.functions.agent import FunctionAgent
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.natsio import Connection, Credentials
+from nexlet_functions.natsio.life import Options
 from nexlet_functions.runner.agent import Refused
 from nexlet_functions.settings import Settings, SettingsHolder
 from nexlet_models.connection import NatsConnectionData
@@ -138,20 +139,22 @@ async def agent_bench(
     url: str = "",
     state_folder: Path | None = None,
     key: CurveKey | None = None,
+    options: Options | None = None,
     **flags: Any,
 ) -> AsyncIterator[AgentBench]:
     """An agent over `server`, ended at the end.
 
     Args:
         url: of an administrator, where the server wants to know who connects.
+        options: of the connections: which of the two ways to use nats-py.
         flags: settings.
     """
     url = url or server.url
     holder = SettingsHolder(Settings.read({"grace": "5s", **flags}))
     key = key or CurveKey.generate()
     client = await nats.connect(url)
-    connection = await Connection.open(Credentials(servers=(url,)))
-    services = LiveServices(connection, state_folder=state_folder)
+    connection = await Connection.open(Credentials(servers=(url,)), options=options)
+    services = LiveServices(connection, state_folder=state_folder, options=options)
     zygote = await Zygote.start()
     agent = FunctionAgent(services=services, zygote=zygote, settings=holder, key=key, version="1.2.3")
     bench = AgentBench(url, agent, services, zygote, holder, key, client)

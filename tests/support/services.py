@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from nexlet_functions.natsio import Connection, Connections, Credentials, MessageSink, NatsioError, Subscription
 from nexlet_functions.natsio.errors import SubscriptionRefused
+from nexlet_functions.natsio.life import Options
 from nexlet_functions.natsio.sinks import BatchSink
 from nexlet_functions.runner.agent import AgentError
 from nexlet_functions.runner.secrets import SecretNotFound
@@ -49,14 +50,16 @@ class LiveServices:
         connections: those in use.
     """
 
-    def __init__(self, connection: Connection, *, state_folder: Path | None = None) -> None:
+    def __init__(
+        self, connection: Connection, *, state_folder: Path | None = None, options: Options | None = None
+    ) -> None:
         self.agent_id = "AGENT"
         self.node_id = "NODE"
         self.nexus = "nexus"
         self.state_folder = state_folder
         self.heartbeats = 0
         self.secrets: dict[tuple[str, str], str] = {}
-        self.connections = Connections(name="tests")
+        self.connections = Connections(name="tests", options=options)
         self.fail_with: Exception | None = None
         self._connection = connection
         self._feeds: dict[str, LiveFeed] = {}
