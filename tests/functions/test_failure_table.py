@@ -276,9 +276,12 @@ async def test_the_server_takes_less_than_before(options: Options) -> None:
         await settle(bench.client)
         await start(bench)
         assert len((await bench.ask("table", b"large 500000")).data) == 500_000
+        # A running server does not tell its clients; those who come (again) are told.
         server.reconfigure(config.format(100_000))
+        await server.restart()
         connection = bench.services._triggers["W1"][0]
         await eventually(lambda: connection.max_payload == 100_000, what="the new limit is known")
+        await eventually(lambda: bench.client.is_connected, what="the client is back, too")
         is_error(await bench.ask("table", b"large 500000"), 500, "the server takes 100000")
         assert (await bench.ask("table", b"return on")).data == b"on"
 
