@@ -20,7 +20,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import orjson
 
@@ -98,7 +98,13 @@ class WorkerProcess:
 
 
 class Zygote:
-    """A zygote process and the workers it made."""
+    """A zygote process and the workers it made.
+
+    Attributes:
+        arguments: what the interpreter is executed with.
+    """
+
+    arguments: ClassVar[tuple[str, ...]] = ("-I", "-m", "nexlet_sandboxes.zygote_process")
 
     def __init__(self, *, on_restart: Callable[[str], None] | None = None) -> None:
         self._on_restart = on_restart
@@ -137,7 +143,7 @@ class Zygote:
         with theirs:
             # Not asyncio's: its child watcher would reap what `_lost` waits for, and starting takes a millisecond.
             self._process = subprocess.Popen(  # noqa: ASYNC220
-                [sys.executable, "-I", "-m", "nexlet_sandboxes.zygote_process"],
+                [sys.executable, *self.arguments],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 # Without TZ libc looks for /etc/localtime, which a locked worker may not: local time would depend on
