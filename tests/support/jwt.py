@@ -22,9 +22,9 @@ __all__ = ["Operator"]
 
 class _Key:
     def __init__(self, prefix: int) -> None:
-        self.seed = nkeys.encode_seed(os.urandom(32), prefix).decode()
+        self.seed: str = nkeys.encode_seed(os.urandom(32), prefix).decode()
         self._pair = nkeys.from_seed(bytearray(self.seed.encode()))
-        self.public = self._pair.public_key.decode()
+        self.public: str = self._pair.public_key.decode()
 
     def sign(self, subject: str, name: str, nats: dict[str, Any]) -> str:
         claims = {"iat": 1_700_000_000, "iss": self.public, "sub": subject, "name": name, "nats": nats | {"version": 2}}
