@@ -130,30 +130,39 @@ class Link:
             LoadRefused: it was refused, raised, or did not end within `load_timeout`.
             SandboxError: the worker ended without a word.
         """
-        body = orjson.dumps(
-            {
-                "source": program.source,
-                "filename": program.filename,
-                "files": dict(program.files),
-                "handler": program.handler,
-                "environment": dict(program.environment),
-                "workload_id": program.workload_id,
-                "name": program.name,
-                "namespace": program.namespace,
-                "patterns": program.patterns or ("",),
-                "modules": dict(program.modules),
-                "run_prefix": prefix,
-                "limits": {
-                    "check_only": check_only,
-                    "load_timeout_ns": int(limits.load_timeout * 1e9),
-                    "max_reply": limits.max_reply,
-                    # A single worker runs its calls in order: there is nobody to hand them back for.
-                    "hand_back": limits.max_workers > 1,
-                    "log_rate": limits.log_rate,
-                    "max_log_line": limits.max_log_line,
-                },
-            }
-        )
+        said = {
+            "source": program.source,
+            "filename": program.filename,
+            "files": dict(program.files),
+            "handler": program.handler,
+            "environment": dict(program.environment),
+            "workload_id": program.workload_id,
+            "name": program.name,
+            "namespace": program.namespace,
+            "patterns": program.patterns or ("",),
+            "modules": dict(program.modules),
+            "run_prefix": prefix,
+            "limits": {
+                "check_only": check_only,
+                "load_timeout_ns": int(limits.load_timeout * 1e9),
+                "max_reply": limits.max_reply,
+                # A single worker runs its calls in order: there is nobody to hand them back for.
+                "hand_back": limits.max_workers > 1,
+                "log_rate": limits.log_rate,
+                "max_log_line": limits.max_log_line,
+            },
+        }
+        try:
+            body = orjson.dumps(said)
+        except TypeError:
+            # All of it is text, numbers and mappings: what JSON cannot say of those is half of a surrogate pair.
+            problem = Problem(
+                message="the sources or the environment hold a lone surrogate, which is no character",
+                place=program.filename,
+                advice="save them as UTF-8",
+                code="syntax-error",
+            )
+            raise LoadRefused([problem]) from None
         self._loading = self._loop.create_future()
         self._out.append(frame(Kind.LOAD, body))
         self.flush()
