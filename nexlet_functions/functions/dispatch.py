@@ -21,6 +21,7 @@ from typing import Final
 import orjson
 
 from nexlet_functions.functions.permissions import ReplyRule
+from nexlet_functions.functions.triggers import Trigger
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.protocol import clean_header_value
 from nexlet_functions.runner.services import Feed, Services, TriggerSpec, WorkloadLog
@@ -29,22 +30,13 @@ from nexlet_sandboxes.calls import Call, Result
 from nexlet_sandboxes.outcomes import Outcome
 from nexlet_sandboxes.pool import Pool
 
-__all__ = ["DispatchCounts", "Dispatcher", "Trigger"]
+__all__ = ["DispatchCounts", "Dispatcher"]
 
 _TOLD: Final = frozenset({Outcome.ERROR, Outcome.TIMEOUT, Outcome.MEMORY, Outcome.CRASH})
 """Outcomes that get a line in the function's log. Refusals of a full queue do not: they would drown it."""
 
 _SUBJECTS_KEPT: Final = 512
 """Subjects whose JSON form is remembered; a wildcard trigger may see any number of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trigger:
-    """One trigger of a function: where it listens, in which queue group, and whether it answers."""
-
-    subject: str
-    queue_group: str = ""
-    reply: bool = True
 
 
 @dataclass(slots=True)
@@ -123,7 +115,6 @@ class Dispatcher:
         self._on_change = on_change
         self._on_death = on_death
         self._pool: Pool | None = None
-        self._prefix = b""
         self._connection: Connection | None = None
         self._feed: Feed = services.feed(namespace)
         self._feed_prefix = ""
@@ -133,11 +124,11 @@ class Dispatcher:
         self._events: list[bytes] = []
         identity = f"workload_id: {clean_header_value(workload_id)}\r\nnamespace: {clean_header_value(namespace)}\r\n"
         self._headers = b"NATS/1.0\r\n" + identity.encode()
-        self._ok_block = self._headers + b"\r\n"
-        self._event_head = (
-            b'{"id":' + orjson.dumps(workload_id) + b',"namespace":' + orjson.dumps(namespace) + b',"duration":'
-        )
-        self._subjects: dict[bytes, bytes] = {}
+        ok_block = self._headers + b"\r\n"
+        self._ok_size = len(ok_block)
+        self._ok_reply = b"HPUB %%b %d %%d\r\n%b%%b\r\n" % (self._ok_size, ok_block.replace(b"%", b"%%"))
+        self._event_body = b""
+        self._ok_tails: dict[bytes, bytes] = {}
         self.counts = DispatchCounts({outcome.value: 0 for outcome in Outcome})
         self._outcomes = self.counts.outcomes
 
@@ -149,7 +140,14 @@ class Dispatcher:
     def bind(self, pool: Pool) -> None:
         """Say which pool runs the calls. Once, before `specs`."""
         self._pool = pool
-        self._prefix = pool.prefix.encode()
+        identity = b'{"id":%b,"namespace":%b,"invocation_id":"%b' % (
+            orjson.dumps(self.workload_id),
+            orjson.dumps(self.namespace),
+            pool.prefix.encode(),
+        )
+        self._event_body = identity.replace(b"%", b"%%") + (
+            b'%x","duration":%.3f,"queue_ms":%.3f,"cpu_ms":%.3f,"peak_memory_bytes":%d,"attempt":%d%b'
+        )
 
     def specs(self) -> list[TriggerSpec]:
         """What to subscribe to, each with its own entrance."""
@@ -221,9 +219,13 @@ class Dispatcher:
 
     def _reply(self, call: Call, result: Result) -> None:
         body = result.body
+        assert self._connection is not None
         if result.outcome is Outcome.OK:
-            block = self._headers + result.headers + b"\r\n" if result.headers else self._ok_block
-            assert self._connection is not None
+            if not result.headers and len(body) + self._ok_size <= self._connection.max_payload:
+                # Nearly every answer: one template, in which only the subject, a length and the body are open.
+                self._replies.append(self._ok_reply % (call.reply, self._ok_size + len(body), body))
+                return
+            block = self._headers + result.headers + b"\r\n"
             if len(block) + len(body) > self._connection.max_payload:
                 # The limit was lowered since the function was started; its own `max_reply` said yes.
                 result.outcome, result.code, result.headers = Outcome.ERROR, 500, b""
@@ -253,31 +255,33 @@ class Dispatcher:
         if feed_prefix is not self._feed_prefix:
             self._feed_prefix = feed_prefix
             self._event_subject = f"{feed_prefix}.events.{EventName.WORKLOAD_TRIGGERED.value}".encode()
-        error = b',"error":' + orjson.dumps(result.error) if result.error else b""
-        body = (
-            b'%b%.3f,"invocation_id":"%b%x","subject":%b,"outcome":"%b"%b,"queue_ms":%.3f,"cpu_ms":%.3f,'
-            b'"peak_memory_bytes":%d,"attempt":%d}'
-        ) % (
-            self._event_head,
-            result.run_ns / 1e6,
-            self._prefix,
+        if result.outcome is Outcome.OK:
+            tail = self._ok_tails.get(call.subject) or self._ok_tail(call.subject)
+        else:
+            error = b',"error":' + orjson.dumps(result.error) if result.error else b""
+            tail = b'%b,"outcome":"%b"%b}' % (self._subject_json(call.subject), result.outcome.encode(), error)
+        body = self._event_body % (
             call.id,
-            self._subjects.get(call.subject) or self._subject_json(call.subject),
-            result.outcome.encode(),
-            error,
+            result.run_ns / 1e6,
             result.queue_ns / 1e6,
             result.cpu_ns / 1e6,
             result.peak_memory_bytes,
             call.attempt,
+            tail,
         )
         self._events.append(b"PUB %b %d\r\n%b\r\n" % (self._event_subject, len(body), body))
 
-    def _subject_json(self, subject: bytes) -> bytes:
-        encoded = orjson.dumps(subject.decode("utf-8", "replace"))
-        if len(self._subjects) >= _SUBJECTS_KEPT:
-            self._subjects.clear()
-        self._subjects[subject] = encoded
-        return encoded
+    def _ok_tail(self, subject: bytes) -> bytes:
+        """The end of the event of an invocation that went well; the same for every message of a subject."""
+        tail = self._subject_json(subject) + b',"outcome":"ok"}'
+        if len(self._ok_tails) >= _SUBJECTS_KEPT:
+            self._ok_tails.clear()
+        self._ok_tails[subject] = tail
+        return tail
+
+    @staticmethod
+    def _subject_json(subject: bytes) -> bytes:
+        return b',"subject":' + orjson.dumps(subject.decode("utf-8", "replace"))
 
     # The author's log.
 

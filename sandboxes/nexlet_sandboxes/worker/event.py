@@ -60,25 +60,47 @@ class Event:
     """One message, as the handler sees it.
 
     Attributes:
-        subject: the subject it was published to.
         data: the payload.
-        reply: where an answer goes; "" when nobody waits for one.
         attempt: 1, or more when it is delivered again.
-        invocation_id: unique to this run; also in the event that is published about it.
     """
 
-    __slots__ = ("_headers", "_pattern", "attempt", "data", "invocation_id", "reply", "subject")
+    __slots__ = ("_call", "_headers", "_pattern", "_prefix", "_reply", "_subject", "attempt", "data")
 
     def __init__(
-        self, subject: str, data: bytes, headers: bytes, reply: str, attempt: int, invocation_id: str, pattern: str
+        self,
+        subject: bytes,
+        data: bytes,
+        headers: bytes,
+        reply: bytes,
+        attempt: int,
+        prefix: str,
+        call: int,
+        pattern: str,
     ) -> None:
-        self.subject = subject
+        # Kept as they came: a handler that does not ask does not pay.
+        self._subject = subject
         self.data = data
         self._headers: bytes | dict[str, str] = headers
-        self.reply = reply
+        self._reply = reply
         self.attempt = attempt
-        self.invocation_id = invocation_id
+        self._prefix = prefix
+        self._call = call
         self._pattern = pattern
+
+    @property
+    def subject(self) -> str:
+        """The subject it was published to."""
+        return self._subject.decode("utf-8", "replace")
+
+    @property
+    def reply(self) -> str:
+        """Where an answer goes; "" when nobody waits for one."""
+        return self._reply.decode("utf-8", "replace")
+
+    @property
+    def invocation_id(self) -> str:
+        """Unique to this run; also in the event that is published about it."""
+        return f"{self._prefix}{self._call:x}"
 
     @property
     def text(self) -> str:

@@ -51,10 +51,12 @@ SLOW_NS: Final = 2_000_000
 calls are quick, and another worker may be free. About what the nexlet takes to start one."""
 
 NEVER_NS: Final = 1 << 62
+MAX_U32: Final = (1 << 32) - 1
 
 RECEIVE: Final = 256 * 1024
-PEAK_EVERY_NS: Final = 50_000
-"""A call shorter than this cannot have touched enough memory to be worth asking the kernel for the peak."""
+BRIEF_NS: Final = 50_000
+"""A call shorter than this (nanoseconds) is not worth asking the kernel about: it cannot have touched much memory, and
+its processor time is taken to be the time it took, which is what a call that never waits takes."""
 
 
 class Unserialisable(Exception):
@@ -179,7 +181,8 @@ class Worker:
         prefix, patterns, max_reply = program.run_prefix, program.patterns, self._max_reply
         result_kind, extra = int(Kind.RESULT), RESULT_EXTRA
         ok, slow_ns = int(Ending.OK), self._slow_ns
-        cpu_before = cpu_ns()
+        cpu_before, brief = cpu_ns(), 0
+        output.prefix = prefix
         while True:
             data = receive(RECEIVE)
             if not data:
@@ -210,19 +213,18 @@ class Worker:
                     continue
                 marker[0] = call
                 self._deadline = began + allowed_us * 1000
-                invocation_id = f"{prefix}{call:x}"
                 output.call = call
-                output.invocation_id = invocation_id
                 split_subject = at + subjects
                 split_reply = split_subject + replies
                 split_headers = split_reply + headers
                 event = Event(
-                    str(buffer[at:split_subject], "utf-8", "replace"),
+                    buffer[at:split_subject],
                     buffer[split_headers:end],
                     buffer[split_reply:split_headers],
-                    str(buffer[split_subject:split_reply], "utf-8", "replace") if replies else "",
+                    buffer[split_subject:split_reply],
                     attempt,
-                    invocation_id,
+                    prefix,
+                    call,
                     patterns[pattern],
                 )
                 ending, code, first, second = ok, 0, b"", b""
@@ -252,28 +254,34 @@ class Worker:
                     ending, code, first, second = Ending.MEMORY, 0, b"", b""
                 output.end()
                 after = now_ns()
-                cpu_after = cpu_ns()
-                if after - began > PEAK_EVERY_NS:
-                    slow = after - began > slow_ns
+                ran = cpu = after - began
+                if ran < BRIEF_NS:
+                    brief += ran
+                else:
+                    slow = ran > slow_ns
                     self._peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                    # What was spent since the last look, less what the brief calls in between took.
+                    cpu_now = cpu_ns()
+                    cpu = max(0, min(ran, cpu_now - cpu_before - brief))
+                    cpu_before, brief = cpu_now, 0
+                size = len(first)
                 out.append(
                     pack(
-                        extra + len(first) + len(second),
+                        extra + size + len(second),
                         result_kind,
                         ending,
                         code,
                         call,
-                        min((after - began) // 1000, 0xFFFFFFFF),
-                        min((cpu_after - cpu_before) // 1000, 0xFFFFFFFF),
+                        (ran // 1000) & MAX_U32,
+                        (cpu // 1000) & MAX_U32,
                         self._peak_kib,
-                        len(first),
+                        size,
                     )
                 )
-                if first:
+                if size:
                     out.append(first)
                 if second:
                     out.append(second)
-                cpu_before = cpu_after
                 if ending == Ending.MEMORY:
                     # The heap is in pieces: this process is not fit for another call, and the nexlet replaces it.
                     self._flush()

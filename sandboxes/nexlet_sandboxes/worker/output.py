@@ -26,10 +26,11 @@ class Output:
 
     Attributes:
         call: the invocation they belong to; 0 while the module loads.
+        prefix: what invocation ids begin with.
         level: the lowest level of `context.log` that is passed on.
     """
 
-    __slots__ = ("_max_line", "_partial", "_rate", "_send", "call", "invocation_id", "level")
+    __slots__ = ("_max_line", "_partial", "_rate", "_send", "call", "level", "prefix")
 
     def __init__(self, send: Callable[[bytes], None], *, rate: int, max_line: int) -> None:
         """`rate` in bytes a second, `max_line` in bytes."""
@@ -38,7 +39,7 @@ class Output:
         self._rate = LogRate(rate, time.monotonic_ns())
         self._partial: dict[Stream, str] = {}
         self.call = 0
-        self.invocation_id = ""
+        self.prefix = ""
         self.level = 0
 
     def write(self, stream: Stream, text: str) -> None:
@@ -60,8 +61,8 @@ class Output:
         if number < self.level:
             return
         entry: dict[str, object] = {"level": level, "message": message}
-        if self.invocation_id:
-            entry["invocation_id"] = self.invocation_id
+        if self.call:
+            entry["invocation_id"] = f"{self.prefix}{self.call:x}"
         for name, value in fields.items():
             entry.setdefault(name, value)
         line = orjson.dumps(entry, default=_text, option=orjson.OPT_NON_STR_KEYS)
