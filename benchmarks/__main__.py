@@ -7,10 +7,10 @@ import asyncio
 import json
 import sys
 
-from benchmarks import attributes, deploys, throughput
+from benchmarks import attributes, deploys, throughput, workers
 from benchmarks.bench import environment, open_bench
 
-KINDS = ("throughput", "deploys", "attributes")
+KINDS = ("throughput", "deploys", "workers", "attributes")
 
 
 def main() -> None:
@@ -46,6 +46,11 @@ async def _measure(given: argparse.Namespace, kinds: list[str]) -> None:
                 figures["deploys"] = deployed.as_json()
                 if not given.json:
                     _print_deploys(deployed)
+    if "workers" in kinds:
+        started = await workers.measure()
+        figures["workers"] = started.as_json()
+        if not given.json:
+            _print_workers(started)
     if "attributes" in kinds:
         ratios = {}
         for name, source in attributes.CASES.items():
@@ -86,6 +91,29 @@ def _print_deploys(measured: deploys.Deploys) -> None:
         f"  side by side: {measured.together} in {measured.together_s:.2f} s, "
         f"{measured.answered_at_once} of them answered a request sent with the start's answer"
     )
+
+
+def _print_workers(measured: workers.Workers) -> None:
+    print("\na worker: from the request to the zygote until an empty program is loaded, and memory while it waits")
+    for start in measured.starts:
+        if start.missing:
+            print(f"  {start.profile:9} cannot be had here: {start.missing}")
+            continue
+        median, p99 = workers.PROMISES.get(start.profile, (None, None))
+        promise = ", ".join(
+            f"{name} {limit:g} ms" for name, limit in (("median", median), ("p99", p99)) if limit is not None
+        )
+        print(
+            f"  {start.profile:9} {start.count} times, median {start.median_ms:.2f} ms, p99 {start.p99_ms:.2f} ms"
+            + (f"  (at most {promise})" if promise else "")
+        )
+    if measured.idle_mib is None:
+        print("  memory: the kernel lets only root look at workers")
+    else:
+        print(
+            f"  {measured.idle} idle strict workers: {measured.idle_mib:.2f} MiB each, proportional  "
+            f"(at most 1.5 MiB); the zygote {measured.zygote_mib:.1f} MiB"
+        )
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ class Pool:
         self.program = program
         self.limits = limits
         self.profile = profile
+        self._single_use = PROFILES[profile].single_use
         self.sink = sink
         self.prefix = program.run_prefix or f"{secrets.token_urlsafe(9)}."
         self._timeout_ns = int(limits.timeout * 1e9)
@@ -197,6 +198,8 @@ class Pool:
             for link in self._links:
                 if len(link.fifo) < link.window:
                     self._send(link, call)
+                    if self._single_use:
+                        self._prepare()
                     return
         size = len(call.payload)
         limits = self.limits
@@ -207,7 +210,9 @@ class Pool:
             return
         self._pending.append(call)
         self._pending_bytes += size
-        if not self._links:
+        if self._single_use:
+            self._prepare()
+        elif not self._links:
             self._begin_start()
         if len(self._pending) == 1:
             self._arm_queue_timer()
@@ -268,6 +273,11 @@ class Pool:
     def answered(self, link: Link) -> None:
         """A batch of answers was read from `link`."""
         self._deaths_in_row = 0
+        if self._single_use:
+            self._links.remove(link)
+            link.close()
+            self._track(link)
+            self._replace()
         if self._pending:
             for other in self._links:
                 self._refill(other)
@@ -351,16 +361,28 @@ class Pool:
             self._look_drained()
         for link in self._links:
             self._refill(link)
-        # One is kept where there was one, so that the next call does not pay for the death of the last.
-        wanted = 0 if self._draining else max(self.limits.min_workers, 1)
-        if len(self._links) < wanted or (self._pending and not self._links):
+        if self._single_use:
+            self._prepare()
+        elif len(self._links) < self._kept or (self._pending and not self._links):
             self._begin_start()
         if self._pending:
             self._arm_queue_timer()
 
+    @property
+    def _kept(self) -> int:
+        """So many workers are kept ready: one where there was one, so that no call pays for the end of the last."""
+        return 0 if self._draining else max(self.limits.min_workers, 1)
+
+    def _prepare(self) -> None:
+        """Where each call takes a worker of its own: one for every call that waits, and spares, side by side."""
+        free = sum(not link.fifo for link in self._links) + len(self._starts)
+        room = self.limits.max_workers - len(self._links) - len(self._starts)
+        for _ in range(min(len(self._pending) + self._kept - free, room)):
+            self._begin_start()
+
     def _begin_start(self) -> None:
         """Start a worker in the background, unless one is on its way or the pool must wait before the next try."""
-        if self._starts or self._retry_timer is not None or self._closed:
+        if (self._starts and not self._single_use) or self._retry_timer is not None or self._closed:
             return
         assert self._loop is not None
         if self.unwell:
@@ -451,7 +473,9 @@ class Pool:
         if not pending:
             return
         waited_ns = now - pending[0].received_ns
-        if waited_ns >= GROW_AFTER_NS and len(self._links) < self.limits.max_workers:
+        if self._single_use:
+            self._prepare()
+        elif waited_ns >= GROW_AFTER_NS and len(self._links) < self.limits.max_workers:
             self._begin_start()
         self._arm_queue_timer()
 

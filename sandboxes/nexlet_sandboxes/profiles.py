@@ -21,30 +21,51 @@ class Profile:
         name: as a start request's `sandbox` says it.
         layers: what is applied to the worker before it reads any of the author's source, in order.
         summary: one line for `nexlet-functions doctor` and the workload's metadata.
+        single_use: a worker is given one call and ends with it; the next call has a fresh one.
     """
 
     name: str
     layers: tuple[str, ...]
     summary: str
+    single_use: bool = False
 
 
-_PROCESS: Final = ("environment", "descriptors", "session", "identity", "parent-death", "not-dumpable", "rlimits")
+_NOTHING_OURS: Final = ("environment", "descriptors")
+_LIMITED: Final = ("session", "parent-death", "not-dumpable", "rlimits")
+_KERNEL: Final = ("capabilities", "no-new-privs", "landlock", "seccomp")
 
 PROFILES: Final[dict[str, Profile]] = {
     profile.name: profile
     for profile in (
         Profile(
             name="strict",
-            layers=(*_PROCESS, "no-new-privs", "landlock", "seccomp"),
+            layers=(*_NOTHING_OURS, "identity", *_LIMITED, *_KERNEL),
             summary="no file, no network, no other process, and only the system calls that computing takes",
         ),
         Profile(
+            name="isolated",
+            layers=(*_NOTHING_OURS, "identity", "namespaces", *_LIMITED, "empty-root", *_KERNEL),
+            summary="strict, in namespaces of its own with an empty file system, so that there is nothing to reach for",
+        ),
+        Profile(
+            name="oneshot",
+            layers=(*_NOTHING_OURS, "identity", *_LIMITED, *_KERNEL),
+            summary="strict, and a fresh process for each invocation: nothing is left for the next one",
+            single_use=True,
+        ),
+        Profile(
             name="process",
-            layers=(*_PROCESS, "no-new-privs"),
+            layers=(*_NOTHING_OURS, "identity", *_LIMITED, "capabilities", "no-new-privs"),
             summary="a process of its own with an empty environment, no descriptors, and resource limits",
+        ),
+        Profile(
+            name="unsafe-dev",
+            layers=(*_NOTHING_OURS, "parent-death", "rlimits"),
+            summary="no protection but the language layer: a process with an empty environment and resource limits",
         ),
     )
 }
-"""Every profile this version has; a start request that asks for another one is refused."""
+"""Every profile this version has; a start request that asks for another one is refused. `unsafe-dev` closes descriptors
+and dies with its parent for order's sake, not to protect anyone: it may read and signal what its user may."""
 
 DEFAULT: Final = "strict"

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import traceback
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 import orjson
@@ -24,6 +25,7 @@ from nexlet_sandboxes import language
 from nexlet_sandboxes.frames import Kind, frame
 from nexlet_sandboxes.kernel import process
 from nexlet_sandboxes.kernel.locks import Around, LayerFailed, apply
+from nexlet_sandboxes.kernel.namespaces import GO
 from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.worker.loop import Worker
 
@@ -37,7 +39,8 @@ def main() -> None:
     """Serve until the control socket ends."""
     parent = os.getppid()
     process.die_with_parent(parent)
-    process.not_dumpable()
+    process.dumpable(False)
+    process.adopt_orphans()
     control = socket.socket(fileno=os.dup(0))
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     # The nexlet ends us by closing the socket: a Ctrl-C at its terminal is its own business.
@@ -49,62 +52,146 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     control.send(orjson.dumps({"ready": os.getpid()}))
-    workers: dict[int, int] = {}
-    poll = select.poll()
-    poll.register(control, select.POLLIN)
-    poll.register(wake_read, select.POLLIN)
-    while True:
-        for descriptor, _ in poll.poll():
-            if descriptor == wake_read:
-                os.read(wake_read, 4096)
-                _reap(control, workers)
-                continue
-            data = control.recv(65536)
-            if not data:
-                return
-            _spawn(control, orjson.loads(data), workers)
+    _Nursery(control).serve(wake_read)
 
 
-def _spawn(control: socket.socket, request: dict[str, Any], workers: dict[int, int]) -> None:
-    number = request["spawn"]
-    opened: list[int] = []
-    try:
-        ours, theirs = socket.socketpair()
-        opened += [ours.detach(), theirs.detach()]
-        marker = os.memfd_create("marker", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        opened.append(marker)
-        os.ftruncate(marker, MARKER_SIZE)
-        # A worker that could shrink it would have the nexlet killed by SIGBUS at its next look.
-        fcntl.fcntl(marker, fcntl.F_ADD_SEALS, _SEALS)
-        zygote = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            _become_worker(opened[1], marker, request, zygote)
-        workers[pid] = number
-        opened.append(os.pidfd_open(pid))
-        socket.send_fds(control, [orjson.dumps({"spawned": number, "pid": pid})], [opened[0], opened[3], marker])
-    except OSError as error:
-        control.send(orjson.dumps({"spawned": number, "error": f"{type(error).__name__}: {error}"}))
-    finally:
-        for descriptor in opened:
-            os.close(descriptor)
+@dataclass(frozen=True, slots=True)
+class _Unborn:
+    """A worker whose first process is making namespaces for it.
+
+    Attributes:
+        number: of the worker.
+        leash: our end of the socket over which that process says who the inner one is.
+        sock, marker: descriptors that the nexlet will get.
+    """
+
+    number: int
+    leash: socket.socket
+    sock: int
+    marker: int
 
 
-def _reap(control: socket.socket, workers: dict[int, int]) -> None:
-    while True:
+class _Nursery:
+    """What the zygote does: makes workers, and tells how each one ended."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._workers: dict[int, int] = {}
+        self._unborn: dict[int, _Unborn] = {}
+        self._early: dict[int, int] = {}
+
+    def serve(self, wake: int) -> None:
+        """Serve until the control socket ends; `wake` becomes readable when a child has ended."""
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(wake, select.POLLIN)
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor == wake:
+                    os.read(wake, 4096)
+                    self._reap()
+                    continue
+                data = self._control.recv(65536)
+                if not data:
+                    return
+                self._spawn(orjson.loads(data))
+
+    def _spawn(self, request: dict[str, Any]) -> None:
+        number = request["spawn"]
+        opened: list[int] = []
+        leashed = "namespaces" in PROFILES[request["profile"]].layers
+        leash = child_leash = None
         try:
-            pid, status, usage = os.wait4(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        number = workers.pop(pid, None)
-        if number is not None:
+            ours, theirs = socket.socketpair()
+            opened += [ours.detach(), theirs.detach()]
+            marker = os.memfd_create("marker", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            opened.append(marker)
+            os.ftruncate(marker, MARKER_SIZE)
+            # A worker that could shrink it would have the nexlet killed by SIGBUS at its next look.
+            fcntl.fcntl(marker, fcntl.F_ADD_SEALS, _SEALS)
+            if leashed:
+                leash, child_leash = socket.socketpair()
+            zygote = os.getpid()
+            pid = os.fork()
+            if pid == 0:
+                _become_worker(opened[1], marker, request, zygote, child_leash)
+            if leash is not None:
+                self._unborn[pid] = _Unborn(number, leash, opened.pop(0), opened.pop())
+                return
+            self._workers[pid] = number
+            self._tell_spawned(number, pid, opened[0], marker)
+        except OSError as error:
+            if leash is not None:
+                leash.close()
+            self._tell_refused(number, f"{type(error).__name__}: {error}")
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+            if child_leash is not None:
+                child_leash.close()
+
+    def _tell_spawned(self, number: int, pid: int, sock: int, marker: int) -> None:
+        pidfd = os.pidfd_open(pid)
+        try:
+            socket.send_fds(self._control, [orjson.dumps({"spawned": number, "pid": pid})], [sock, pidfd, marker])
+        finally:
+            os.close(pidfd)
+
+    def _tell_refused(self, number: int, reason: str) -> None:
+        self._control.send(orjson.dumps({"spawned": number, "error": reason}))
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
             code = os.waitstatus_to_exitcode(status)
-            control.send(orjson.dumps({"exited": number, "code": code, "peak_kib": usage.ru_maxrss}))
+            unborn = self._unborn.pop(pid, None)
+            if unborn is not None:
+                self._born(unborn, code)
+                if not self._unborn:
+                    self._early.clear()
+                continue
+            number = self._workers.pop(pid, None)
+            if number is not None:
+                self._control.send(orjson.dumps({"exited": number, "code": code, "peak_kib": usage.ru_maxrss}))
+            elif self._unborn:
+                # An inner process that ended before its first process, which has yet to tell us its number.
+                self._early[pid] = code
+
+    def _born(self, unborn: _Unborn, code: int) -> None:
+        """The first process of a leashed worker has ended: from now on the inner one is our own child."""
+        number = unborn.number
+        try:
+            with unborn.leash as leash:
+                leash.setblocking(False)  # what it had to say it said before it ended
+                try:
+                    said = leash.recv(4096)
+                except BlockingIOError:
+                    said = b""
+                if not said.isdigit():
+                    self._tell_refused(number, said.decode("utf-8", "replace") or f"it ended with code {code}")
+                    return
+                inner = int(said)
+                if inner in self._early:
+                    self._tell_refused(number, f"it ended at once with code {self._early.pop(inner)}")
+                    return
+                self._workers[inner] = number
+                self._tell_spawned(number, inner, unborn.sock, unborn.marker)
+                leash.send(GO)
+        except OSError as error:
+            self._tell_refused(number, f"{type(error).__name__}: {error}")
+        finally:
+            os.close(unborn.sock)
+            os.close(unborn.marker)
 
 
-def _become_worker(descriptor: int, marker: int, request: dict[str, Any], zygote: int) -> NoReturn:
+def _become_worker(
+    descriptor: int, marker: int, request: dict[str, Any], zygote: int, leash: socket.socket | None
+) -> NoReturn:
     code = 1
     try:
         signal.set_wakeup_fd(-1)
@@ -113,10 +200,14 @@ def _become_worker(descriptor: int, marker: int, request: dict[str, Any], zygote
         page = mmap.mmap(marker, MARKER_SIZE)
         sock = socket.socket(fileno=descriptor)
         try:
-            around = Around(parent=zygote, keep=(descriptor,), number=request["spawn"], memory=request["memory"])
+            keep = (descriptor,) if leash is None else (descriptor, leash.fileno())
+            around = Around(zygote, keep, request["spawn"], request["memory"], leash)
             apply(PROFILES[request["profile"]], around)
         except LayerFailed as error:
-            sock.sendall(frame(Kind.FAILED, str(error).encode()))
+            if leash is not None and leash.fileno() >= 0:
+                leash.sendall(str(error).encode()[:4096])
+            else:
+                sock.sendall(frame(Kind.FAILED, str(error).encode()))
             os._exit(1)
         Worker(sock, memoryview(page).cast("Q")).serve()
         code = 0

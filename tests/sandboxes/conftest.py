@@ -23,3 +23,9 @@ async def zygote() -> AsyncIterator[Zygote]:
 def sandbox(zygote: Zygote, request: pytest.FixtureRequest) -> Sandbox:
     """That zygote with every profile: whatever a test says holds in all of them."""
     return Sandbox(zygote, request.param)
+
+
+@pytest.fixture(params=sorted(name for name, profile in PROFILES.items() if not profile.single_use))
+def warm(zygote: Zygote, request: pytest.FixtureRequest) -> Sandbox:
+    """Every profile whose workers are used again, for what is about just that."""
+    return Sandbox(zygote, request.param)

@@ -11,13 +11,15 @@ import ctypes
 import os
 from typing import Final
 
+from nexlet_sandboxes.kernel import libc
+
 __all__ = ["abi_version", "deny_everything"]
 
 _CREATE_RULESET: Final = 444
 _RESTRICT_SELF: Final = 446
 """The same on x86_64 and aarch64: these calls came after the tables were unified."""
 
-_CREATE_RULESET_VERSION: Final = 1
+_ASK_VERSION: Final = 1
 
 _FILES_BY_ABI: Final = ((1, 13), (2, 14), (3, 15), (5, 16))
 """From which ABI version how many rights over files there are: bits 0 to n - 1 (execute ... make_sym; refer; truncate;
@@ -32,14 +34,14 @@ _SCOPE: Final = 0b11
 """abstract unix sockets, signals."""
 
 
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
 def abi_version() -> int:
     """The kernel's Landlock ABI; 0 where it has none, or has it turned off."""
-    version = _libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_CREATE_RULESET_VERSION))
-    return max(0, int(version))
+    try:
+        return libc.syscall(
+            "landlock_create_ruleset", _CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_ASK_VERSION)
+        )
+    except OSError:
+        return 0
 
 
 def deny_everything() -> int:
@@ -53,7 +55,7 @@ def deny_everything() -> int:
     """
     version = abi_version()
     if version == 0:
-        raise OSError(ctypes.get_errno(), "this kernel has no Landlock, or it is not enabled at boot (lsm=landlock)")
+        raise OSError("this kernel has no Landlock, or it is not enabled at boot (lsm=landlock)")
     bits = max(count for since, count in _FILES_BY_ABI if since <= version)
     words = [(1 << bits) - 1]
     if version >= _NET_SINCE:
@@ -61,17 +63,12 @@ def deny_everything() -> int:
     if version >= _SCOPE_SINCE:
         words.append(_SCOPE)
     attributes = (ctypes.c_uint64 * len(words))(*words)
-    libc = _libc()
+    size = ctypes.c_size_t(ctypes.sizeof(attributes))
     ruleset = libc.syscall(
-        _CREATE_RULESET, ctypes.byref(attributes), ctypes.c_size_t(ctypes.sizeof(attributes)), ctypes.c_uint32(0)
+        "landlock_create_ruleset", _CREATE_RULESET, ctypes.byref(attributes), size, ctypes.c_uint32(0)
     )
-    if ruleset < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"landlock_create_ruleset: {os.strerror(number)}")
     try:
-        if libc.syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0)):
-            number = ctypes.get_errno()
-            raise OSError(number, f"landlock_restrict_self: {os.strerror(number)}")
+        libc.syscall("landlock_restrict_self", _RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))
     finally:
         os.close(ruleset)
     return version

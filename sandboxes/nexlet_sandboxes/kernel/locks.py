@@ -9,11 +9,12 @@ it allows none of the calls that the others need.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from nexlet_sandboxes.kernel import identity, landlock, process, rlimits, seccomp
+from nexlet_sandboxes.kernel import capabilities, identity, landlock, namespaces, process, rlimits, seccomp
 from nexlet_sandboxes.profiles import Profile
 
 __all__ = ["LAYERS", "Around", "LayerFailed", "apply"]
@@ -32,12 +33,14 @@ class Around:
         keep: descriptors that stay open.
         number: of the worker, for an identity of its own.
         memory: bytes it may grow by.
+        leash: to the zygote, for a process that gets namespaces of its own; None for any other.
     """
 
     parent: int
     keep: tuple[int, ...]
     number: int
     memory: int
+    leash: socket.socket | None = None
 
 
 def _environment(around: Around) -> None:
@@ -57,12 +60,25 @@ def _identity(around: Around) -> None:
     identity.become_nobody(around.number)
 
 
+def _namespaces(around: Around) -> None:
+    assert around.leash is not None
+    namespaces.enter(around.leash)
+
+
+def _empty_root(around: Around) -> None:
+    namespaces.empty_root()
+
+
+def _capabilities(around: Around) -> None:
+    capabilities.drop_all()
+
+
 def _parent_death(around: Around) -> None:
     process.die_with_parent(around.parent)
 
 
 def _not_dumpable(around: Around) -> None:
-    process.not_dumpable()
+    process.dumpable(False)
 
 
 def _rlimits(around: Around) -> None:
@@ -85,16 +101,19 @@ def _seccomp(around: Around) -> None:
 LAYERS: Final[dict[str, Callable[[Around], None]]] = {
     "environment": _environment,
     "descriptors": _descriptors,
-    "session": _session,
     "identity": _identity,
+    "namespaces": _namespaces,
+    "session": _session,
     "parent-death": _parent_death,
     "not-dumpable": _not_dumpable,
     "rlimits": _rlimits,
+    "empty-root": _empty_root,
+    "capabilities": _capabilities,
     "no-new-privs": _no_new_privs,
     "landlock": _landlock,
     "seccomp": _seccomp,
 }
-"""Every layer by the name that profiles, logs and metadata use."""
+"""Every layer by the name that profiles, logs and metadata use, in the order in which they must be applied."""
 
 
 def apply(profile: Profile, around: Around) -> None:

@@ -6,26 +6,18 @@ decides whether that is permitted.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import sys
 from typing import Final
 
-__all__ = ["die_with_parent", "keep_only", "no_new_privileges", "not_dumpable"]
+from nexlet_sandboxes.kernel import libc
+
+__all__ = ["adopt_orphans", "die_with_parent", "dumpable", "keep_only", "no_new_privileges"]
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
+PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_NO_NEW_PRIVS: Final = 38
-
-
-def _prctl(option: int, argument: int) -> None:
-    if sys.platform != "linux":
-        raise OSError(f"prctl is Linux's; this is {sys.platform}")
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, ctypes.c_ulong(argument), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)):
-        number = ctypes.get_errno()
-        raise OSError(number, f"prctl({option}, {argument}): {os.strerror(number)}")
 
 
 def die_with_parent(parent: int) -> None:
@@ -37,18 +29,39 @@ def die_with_parent(parent: int) -> None:
         OSError: the kernel does not know how.
         SystemExit: the parent was gone before the signal was set.
     """
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if _parent() != parent:
         raise SystemExit("the parent is gone")
 
 
-def not_dumpable() -> None:
-    """No core dumps, no ptrace, and /proc/PID of this process belongs to root.
+def _parent() -> int:
+    """The parent's number as the parent itself knows it.
+
+    In a pid namespace of one's own it has none, and getppid() is 0; the /proc that is still mounted is the outer one.
+    """
+    inner = os.getppid()
+    if inner:
+        return inner
+    with open("/proc/self/status", "rb") as file:  # noqa: PTH123  # called in a fresh fork: as little as can be
+        return next(int(line.split()[1]) for line in file if line.startswith(b"PPid:"))
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends.
 
     Raises:
         OSError: the kernel does not know how.
     """
-    _prctl(PR_SET_DUMPABLE, 0)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def dumpable(allowed: bool) -> None:
+    """Without it: no core dumps, no ptrace, and /proc/PID of this process belongs to root.
+
+    Raises:
+        OSError: the kernel does not know how.
+    """
+    libc.prctl(PR_SET_DUMPABLE, int(allowed))
 
 
 def no_new_privileges() -> None:
@@ -57,7 +70,7 @@ def no_new_privileges() -> None:
     Raises:
         OSError: the kernel does not know how.
     """
-    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
 def keep_only(*descriptors: int) -> None:

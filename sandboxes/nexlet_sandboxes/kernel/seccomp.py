@@ -8,11 +8,11 @@ the kernel's Documentation/userspace-api/seccomp_filter.rst and include/uapi/lin
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 import struct
 from typing import Final
 
+from nexlet_sandboxes.kernel import libc
 from nexlet_sandboxes.kernel.syscalls import ALLOWED, ARCHITECTURES, NO_EXEC, PROBES
 
 __all__ = ["build", "install"]
@@ -89,7 +89,4 @@ def install() -> None:
     filter_bytes = build(platform.machine())
     buffer = ctypes.create_string_buffer(filter_bytes, len(filter_bytes))
     program = _Program(len(filter_bytes) // _INSTRUCTION.size, ctypes.addressof(buffer))
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_MODE_FILTER), ctypes.byref(program), 0, 0):
-        number = ctypes.get_errno()
-        raise OSError(number, f"prctl(PR_SET_SECCOMP): {os.strerror(number)}")
+    libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program))

@@ -1,0 +1,31 @@
+"""No capability is left to a worker: not of root, not those a service manager gave to an ordinary user, and not the
+full set that comes with a user namespace of one's own.
+
+Source: capabilities(7), and the kernel's include/uapi/linux/capability.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Final
+
+from nexlet_sandboxes.kernel import libc
+
+__all__ = ["drop_all"]
+
+_VERSION_3: Final = 0x20080522
+
+
+class _Header(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+def drop_all() -> None:
+    """Give up every effective, permitted and inheritable capability; the ambient ones go with them.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    header = _Header(_VERSION_3, 0)
+    nothing = (ctypes.c_uint32 * 6)()
+    libc.call("capset", ctypes.byref(header), nothing)

@@ -1,0 +1,187 @@
+"""The profiles: the table itself, a worker for each call, namespaces of one's own, a layer that cannot be had."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from nexlet_models._forms import PROFILES as NAMES
+from nexlet_sandboxes.kernel.locks import LAYERS
+from nexlet_sandboxes.outcomes import Outcome
+from nexlet_sandboxes.profiles import DEFAULT, PROFILES
+from nexlet_sandboxes.zygote import Zygote
+from tests.support.polling import eventually
+from tests.support.pools import Sandbox, call, limits, open_pool, run
+
+COUNTING = "seen = []\ndef handler(event, context):\n    seen.append(event.text)\n    return seen\n"
+ECHO = "def handler(event, context):\n    return event.data\n"
+SLEEPY = "import time\ndef handler(event, context):\n    time.sleep(float(event.text))\n    return event.data\n"
+
+NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+
+def test_the_profiles_are_those_a_start_request_may_name() -> None:
+    assert tuple(PROFILES) == NAMES
+    assert DEFAULT == "strict"
+
+
+def test_every_layer_is_known_and_used_once_a_profile() -> None:
+    for profile in PROFILES.values():
+        assert set(profile.layers) <= set(LAYERS), profile.name
+        assert len(set(profile.layers)) == len(profile.layers), profile.name
+    assert {layer for profile in PROFILES.values() for layer in profile.layers} == set(LAYERS)
+
+
+def test_layers_stand_in_an_order_in_which_each_is_still_allowed() -> None:
+    order = list(LAYERS)
+    for profile in PROFILES.values():
+        assert list(profile.layers) == sorted(profile.layers, key=order.index), profile.name
+    # A change of uid clears the parent-death signal; maps cannot be written by a process that is not dumpable; the
+    # file system is left behind once the address space was read from /proc; the filter allows none of the others.
+    for earlier, later in (
+        ("identity", "namespaces"),
+        ("identity", "parent-death"),
+        ("namespaces", "parent-death"),
+        ("namespaces", "not-dumpable"),
+        ("rlimits", "empty-root"),
+        ("parent-death", "empty-root"),
+        ("empty-root", "capabilities"),
+        ("no-new-privs", "landlock"),
+        ("no-new-privs", "seccomp"),
+    ):
+        assert order.index(earlier) < order.index(later)
+    assert order[-1] == "seccomp"
+
+
+def test_what_the_stronger_profiles_add() -> None:
+    strict = set(PROFILES["strict"].layers)
+    assert set(PROFILES["isolated"].layers) - strict == {"namespaces", "empty-root"}
+    assert PROFILES["oneshot"].layers == PROFILES["strict"].layers
+    assert set(PROFILES["process"].layers) == strict - {"landlock", "seccomp"}
+    assert "seccomp" not in PROFILES["unsafe-dev"].layers
+    assert [name for name, profile in PROFILES.items() if profile.single_use] == ["oneshot"]
+
+
+# --- oneshot: a fresh worker for each invocation ---------------------------------------------------------------------
+
+
+async def test_a_single_use_worker_sees_one_call(zygote: Zygote) -> None:
+    async with open_pool(Sandbox(zygote, "oneshot"), COUNTING, limits()) as pool:
+        results = await run(pool, *[b"%d" % n for n in range(12)])
+        assert [json.loads(result.body) for result in results] == [[str(n)] for n in range(12)]
+        assert pool.stats().deaths == {}
+        assert not pool.unwell
+
+
+async def test_single_use_workers_of_one_at_a_time_keep_the_order_and_leave_nothing(zygote: Zygote) -> None:
+    async with open_pool(Sandbox(zygote, "oneshot"), SLEEPY, limits(max_workers=1)) as pool:
+        begun = [await run(pool, b"0") for _ in range(3)]
+        assert all(result.outcome is Outcome.OK for (result,) in begun)
+        calls = [call(b"0.02") for _ in range(5)]
+        await run(pool, *calls)
+        order = pool.sink.order[-5:]  # type: ignore[attr-defined]  # a KeepingSink
+        assert order == [one.id for one in calls]
+        # The spare, and nothing else: those that served are gone.
+        assert zygote.pid is not None
+        children = Path(f"/proc/{zygote.pid}/task/{zygote.pid}/children")
+        await eventually(lambda: len(children.read_text().split()) == 1)
+
+
+async def test_single_use_workers_run_side_by_side_and_a_spare_waits(zygote: Zygote) -> None:
+    async with open_pool(Sandbox(zygote, "oneshot"), SLEEPY, limits(max_workers=3, timeout=20.0)) as pool:
+        calls = [call(b"10") for _ in range(2)]
+        for one in calls:
+            pool.submit(one)
+        await eventually(lambda: pool.stats().busy == 2)
+        await eventually(lambda: pool.stats().workers == 3)  # two that work, and one prepared ahead
+        (quick,) = await run(pool, b"0")
+        assert quick.outcome is Outcome.OK
+        assert pool.stats().workers + pool.stats().starting <= 3
+
+
+async def test_single_use_never_exceeds_the_workers_allowed(zygote: Zygote) -> None:
+    most = 0
+    async with open_pool(Sandbox(zygote, "oneshot"), SLEEPY, limits(max_workers=2)) as pool:
+        running = asyncio.ensure_future(run(pool, *[b"0.01"] * 20))
+        while not running.done():
+            most = max(most, pool.stats().workers)
+            await asyncio.sleep(0)
+        assert {result.outcome for result in running.result()} == {Outcome.OK}
+    assert most == 2
+
+
+# --- isolated: namespaces of its own ---------------------------------------------------------------------------------
+
+
+async def test_an_isolated_worker_shares_no_namespace_with_anyone(zygote: Zygote) -> None:
+    sandbox = Sandbox(zygote, "isolated")
+    async with open_pool(sandbox, ECHO, limits()) as one, open_pool(sandbox, ECHO, limits()) as other:
+        # Its own processes are not dumpable, so only root may look; an ordinary user is told so.
+        if os.geteuid() != 0:
+            pytest.skip("only root may read the namespaces of a process that is not dumpable")
+        pids = [os.getpid(), *(pool._links[0].process.pid for pool in (one, other))]
+        seen = [{name: os.readlink(f"/proc/{pid}/ns/{name}") for name in NAMESPACES} for pid in pids]
+        for name in set(NAMESPACES) - {"cgroup"}:
+            assert len({each[name] for each in seen}) == 3, name
+        for pid in pids[1:]:
+            status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+            assert int(status["PPid"]) == zygote.pid
+            assert status["NSpid"].split() == [str(pid), "1"]
+            assert {status[name].strip("0\n") for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {""}
+            assert os.listdir(f"/proc/{pid}/root/") == []
+            mounts = Path(f"/proc/{pid}/mounts").read_text().splitlines()
+            assert [line.split()[1:3] for line in mounts] == [["/", "tmpfs"]]
+            assert mounts[0].split()[3].startswith("ro,nosuid,nodev,noexec")
+            assert [
+                line.split(":")[0].strip() for line in Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
+            ] == ["lo"]
+
+
+async def test_a_leashed_worker_dies_with_the_zygote_and_leaves_nobody(zygote: Zygote) -> None:
+    async with open_pool(Sandbox(zygote, "isolated"), SLEEPY, limits(timeout=60.0)) as pool:
+        worker, before = pool._links[0].process.pid, zygote.pid
+        assert before is not None
+        running = call(b"30")
+        pool.submit(running)
+        await eventually(lambda: pool._links[0].process.running_call == running.id)
+        os.kill(before, signal.SIGKILL)
+        await eventually(lambda: not _alive(worker))
+        (result,) = await run(pool, b"0")
+        assert result.outcome is Outcome.OK
+
+
+async def test_many_leashed_workers_at_once(zygote: Zygote) -> None:
+    spawned = await asyncio.gather(*(zygote.spawn("isolated", 64 << 20) for _ in range(8)))
+    assert len({worker.pid for worker in spawned}) == 8
+    for worker in spawned:
+        worker.kill()
+    await eventually(lambda: all(worker.exited is not None for worker in spawned))
+    assert {worker.exited.code for worker in spawned if worker.exited} == {-signal.SIGKILL}
+    for worker in spawned:
+        worker.close()
+
+
+async def test_a_start_that_is_given_up_leaves_no_leashed_worker(zygote: Zygote) -> None:
+    assert zygote.pid is not None
+    for _ in range(3):
+        asked = asyncio.ensure_future(zygote.spawn("isolated", 64 << 20))
+        await asyncio.sleep(0)
+        asked.cancel()
+    (await zygote.spawn("strict", 64 << 20)).close()
+    children = Path(f"/proc/{zygote.pid}/task/{zygote.pid}/children")
+    await eventually(lambda: children.read_text().split() == [])
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+    except FileNotFoundError:
+        return False
