@@ -7,16 +7,15 @@ as the protocol says ends the worker; its word decides about its own calls and n
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
 from nexlet_models.problems import Problem
+from nexlet_sandboxes.answers import checked_headers, fill_unhappy, problems_of
 from nexlet_sandboxes.calls import Call, Result
 from nexlet_sandboxes.frames import HEADER, INVOKE, INVOKE_EXTRA, RESULT, Ending, FrameError, Kind, Splitter, frame
 from nexlet_sandboxes.outcomes import LoadRefused, Outcome, SandboxError
@@ -44,8 +43,6 @@ MAX_REFUSAL: Final = 256 * 1024
 MAX_LINE_SLACK: Final = 64
 
 _STREAMS: Final = ("stdout", "stderr")
-_HEADERS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\x00-\x1f\x7f]*\r\n)+")
-_RESERVED: Final = re.compile(rb"(?im)^(?:workload_id|namespace|error|nats-[^:]*):")
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,9 +294,11 @@ class Link:
             result = Result(Outcome.OK, 200, max(queue_ns, 0), run_us * 1000, cpu_us * 1000, self._peak)
             if flag == ok:
                 if first:
-                    result.headers = _checked_headers(buffer[at:split])
+                    result.headers = checked_headers(buffer[at:split])
                 result.body = buffer[split:end]
-            elif not self._unhappy(result, flag, aux, buffer, at, split, end):
+            elif not fill_unhappy(
+                result, flag, aux, buffer[at:split], buffer[split:end], memory=self._pool.limits.memory
+            ):
                 # Its heap is in pieces and it ends by itself; nothing behind this call was begun.
                 self.since_ns = now
                 finished(call, result)
@@ -311,29 +310,6 @@ class Link:
         if returned:
             self._pool.returned(returned)
         return answers
-
-    def _unhappy(self, result: Result, flag: int, aux: int, buffer: bytes, at: int, split: int, end: int) -> bool:
-        """Fill `result` for everything but success; False when the worker is lost with it."""
-        if flag == Ending.ERROR:
-            result.outcome, result.code = Outcome.ERROR, 500
-            result.error = _line(buffer[at:split])
-            result.traceback = buffer[split:end].decode("utf-8", "replace")
-        elif flag == Ending.REJECT:
-            if not 400 <= aux <= 599:
-                raise FrameError(f"a rejection with the code {aux}")
-            result.outcome, result.code = Outcome.REJECTED_BY_FUNCTION, aux
-            result.body = buffer[split:end]
-            result.error = _line(result.body)
-        elif flag == Ending.EXPIRED:
-            result.outcome, result.code = Outcome.EXPIRED, 503
-            result.error = f"waited {result.queue_ns // 1_000_000} ms for a worker, and was not run"
-        elif flag == Ending.MEMORY:
-            result.outcome, result.code = Outcome.MEMORY, 507
-            result.error = f"took more memory than its limit of {self._pool.limits.memory >> 20} MiB"
-            return False
-        else:
-            raise FrameError(f"an ending {flag} that does not exist")
-        return True
 
     def _other(self, kind: int, flag: int, aux: int, number: int, body: bytes) -> None:
         pool = self._pool
@@ -358,7 +334,7 @@ class Link:
             if kind == Kind.READY:
                 self._loading.set_result(None)
             elif kind == Kind.REFUSED:
-                self._loading.set_exception(LoadRefused(_problems(body)))
+                self._loading.set_exception(LoadRefused(problems_of(body)))
             elif kind == Kind.FAILED:
                 said = body.decode("utf-8", "replace")
                 self._loading.set_exception(SandboxError(f"a worker could not be locked: {said}"))
@@ -454,48 +430,3 @@ class Link:
         """Wait until the process has ended, then give back its descriptors."""
         await self._gone
         self.process.close()
-
-
-def _checked_headers(lines: bytes) -> bytes:
-    if not _HEADERS.fullmatch(lines) or _RESERVED.search(lines):
-        raise FrameError("reply headers that a function may not set")
-    return lines
-
-
-def _line(data: bytes) -> str:
-    """One line of text out of whatever a worker sent."""
-    text = data[:4096].decode("utf-8", "replace")
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:1024]
-
-
-_PROBLEM: Final[dict[str, type]] = {
-    "message": str,
-    "place": str,
-    "line": int,
-    "column": int,
-    "end_column": int,
-    "source_line": str,
-    "advice": str,
-    "code": str,
-}
-
-
-def _problems(body: bytes) -> Sequence[Problem]:
-    """The refusals a worker sent, as data: known fields of the right type and a bounded length, nothing else."""
-    try:
-        said: Any = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise FrameError("a refusal that is not JSON") from None
-    if not isinstance(said, list) or not said or not all(isinstance(one, dict) for one in said):
-        raise FrameError("a refusal that is no list of problems")
-    problems = []
-    for one in said[:100]:
-        fields: dict[str, Any] = {}
-        for name, kind in _PROBLEM.items():
-            value = one.get(name)
-            if kind is str and isinstance(value, str):
-                fields[name] = value[:2000]
-            elif kind is int and type(value) is int:
-                fields[name] = max(0, min(value, 1 << 31))
-        problems.append(Problem(**({"message": "refused without a reason"} | fields)))
-    return problems
