@@ -41,13 +41,25 @@ class FunctionRefused(NexletFunctionsError):
     Attributes:
         name: of the function, or of its folder where the Nexfile does not tell.
         problems: every reason, the Nexfile's first.
+        request: the start request with the sources that could be read, for who wants to look at these as well; None
+            where no source is known.
+        source_name: the main module's file name.
     """
 
     code = "function-refused"
 
-    def __init__(self, name: str, problems: Sequence[Problem]) -> None:
+    def __init__(
+        self,
+        name: str,
+        problems: Sequence[Problem],
+        *,
+        request: Mapping[str, Any] | None = None,
+        source_name: str = "",
+    ) -> None:
         self.name = name
         self.problems = tuple(problems)
+        self.request = request
+        self.source_name = source_name
         super().__init__(render(name, self.problems))
 
 
@@ -150,7 +162,8 @@ def read_function(path: Path) -> FunctionFolder:
     except StartRequestRefused as refused:
         problems += [_located(document, problem, source_name) for problem in refused.problems]
     if problems or start is None:
-        raise FunctionRefused(name, _in_order(problems))
+        known = None if packer.stands_in else packed
+        raise FunctionRefused(name, _in_order(problems), request=known, source_name=source_name)
     return FunctionFolder(
         path=path,
         name=name,
@@ -323,11 +336,21 @@ def _in_order(problems: Iterable[Problem]) -> list[Problem]:
     return sorted(problems, key=lambda problem: (problem.place != NEXFILE, problem.place, problem.line, problem.column))
 
 
+_STAND_IN = "pass\n"
+
+
 class _Packer:
-    """Puts a folder's sources into its start request."""
+    """Puts a folder's sources into its start request.
+
+    Attributes:
+        problems: what is wrong with them.
+        stands_in: the source cannot be had. Something harmless is in its place, so that the rest is checked all the
+            same.
+    """
 
     def __init__(self, folder: Path, document: Document) -> None:
         self.problems: list[Problem] = []
+        self.stands_in = False
         self._folder = folder
         self._document = document
 
@@ -348,8 +371,8 @@ class _Packer:
                 )
         name = request["source_file"]
         source = self._read(name, "source_file")
-        # Where the source cannot be had, something harmless stands in, so that the rest is checked all the same.
-        packed["source"] = "pass\n" if source is None else source
+        self.stands_in = source is None
+        packed["source"] = _STAND_IN if source is None else source
         listed = self._listed(request.get("files"))
         files = dict(self._imported(packed["source"], {name} if isinstance(name, str) else set()))
         files |= listed
@@ -365,7 +388,8 @@ class _Packer:
                 "write 'source_file: function.py' (or 'source', or 'uri')",
                 "source-missing",
             )
-            packed["source"] = "pass\n"
+            self.stands_in = True
+            packed["source"] = _STAND_IN
         if "source" in request:
             packed["source"] = request["source"]
         if "files" in request:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from nexlet_functions.natsio.credentials import Credentials
-from nexlet_functions.natsio.errors import CredentialsInvalid
 from nexlet_models.durations import parse_duration
 from nexlet_models.sizes import parse_size
 from nexlet_models.subjects import valid_subject
 from nexlet_sandboxes.profiles import PROFILES
+
+if TYPE_CHECKING:
+    from nexlet_functions.natsio.credentials import Credentials
 
 __all__ = [
     "Ceilings",
@@ -63,6 +64,8 @@ def read_secret(path: Path) -> SecretStr:
     Raises:
         CredentialsInvalid: the file cannot be read, is empty, or is no text.
     """
+    from nexlet_functions.natsio.errors import CredentialsInvalid  # with NATS, which reading rules does without
+
     what = f"secret file {path}"
     try:
         text = path.read_text(encoding="utf-8").rstrip("\r\n")
@@ -150,6 +153,8 @@ class NamespaceCredentials(BaseModel):
         Raises:
             CredentialsInvalid: a file cannot be read.
         """
+        from nexlet_functions.natsio.credentials import Credentials  # as above
+
         return Credentials(
             servers=self.servers or servers,
             user=self.user,

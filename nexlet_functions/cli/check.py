@@ -7,9 +7,11 @@ module can also fail by running, a trial load in a real worker, which is thrown 
 from __future__ import annotations
 
 import asyncio
+import json as json_
 import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +23,7 @@ from nexlet_functions.cli.output import Output, problem_record, styled
 from nexlet_models.problems import Problem, render
 
 if TYPE_CHECKING:
-    from nexlet_functions.nexfile import FunctionFolder
+    from nexlet_functions.nexfile import FunctionFolder, FunctionRefused
     from nexlet_sandboxes.zygote import Zygote
 
 __all__ = ["check"]
@@ -51,27 +53,25 @@ def check(
 
 async def _check(folders: Sequence[Path], output: Output, *, load: bool) -> int:
     """Checks them all; how many were refused."""
-    from nexlet_functions.nexfile import FunctionRefused, read_function
-    from nexlet_functions.testing.events import EventRefused, sample_events
+    async with _zygote_beside() if load else nullcontext() as zygote:
+        from nexlet_functions.nexfile import FunctionRefused, read_function
+        from nexlet_functions.testing.events import EventRefused, sample_events
 
-    refused = 0
-    async with AsyncExitStack() as stack:
-        zygote: Zygote | None = None
+        refused = 0
         for path in folders:
             name, problems, took = path.resolve().name, [], 0.0
             try:
                 function = read_function(path)
                 name = function.name
                 problems += _static(function)
-                if load and not problems and function.start.source is not None:
-                    if zygote is None:
-                        zygote = await _zygote(stack)
+                if zygote is not None and not problems and function.start.source is not None:
+                    ready = await zygote
                     began = time.perf_counter()
-                    problems += await _trial_load(zygote, function)
+                    problems += await _trial_load(ready, function)
                     took = time.perf_counter() - began
             except FunctionRefused as error:
                 name = error.name
-                problems += error.problems
+                problems += [*error.problems, *_static_of_refused(error)]
             try:
                 events = len(sample_events(path))
             except EventRefused as error:
@@ -80,6 +80,22 @@ async def _check(folders: Sequence[Path], output: Output, *, load: bool) -> int:
             _tell(output, path, name, problems, took, events)
             refused += bool(problems)
     return refused
+
+
+@asynccontextmanager
+async def _zygote_beside() -> AsyncIterator[asyncio.Task[Zygote]]:
+    """A zygote that gets ready while the sources are read, which takes as long. Who needs it waits for the task."""
+    from nexlet_sandboxes.zygote import Zygote
+
+    starting = asyncio.ensure_future(Zygote.start())
+    await asyncio.sleep(0)  # the task's first step makes the process
+    try:
+        yield starting
+    finally:
+        starting.cancel()  # means nothing to one that is ready
+        await asyncio.wait([starting])
+        if not starting.cancelled() and starting.exception() is None:
+            await starting.result().close()
 
 
 def _static(function: FunctionFolder) -> list[Problem]:
@@ -92,12 +108,15 @@ def _static(function: FunctionFolder) -> list[Problem]:
     return list(check_program(program_of(function, environment={})))
 
 
-async def _zygote(stack: AsyncExitStack) -> Zygote:
-    from nexlet_sandboxes.zygote import Zygote
+def _static_of_refused(error: FunctionRefused) -> list[Problem]:
+    """The same of a folder whose Nexfile is refused: nobody likes to mend one file only to hear of the next."""
+    from nexlet_functions.functions.requests import inline_program
+    from nexlet_sandboxes.language import check as check_program
 
-    zygote = await Zygote.start()
-    stack.push_async_callback(zygote.close)
-    return zygote
+    program = inline_program(json_.dumps(error.request))
+    if program is None:
+        return []
+    return list(check_program(replace(program, filename=error.source_name or program.filename)))
 
 
 async def _trial_load(zygote: Zygote, function: FunctionFolder) -> Sequence[Problem]:

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 import structlog
 
 from nexlet_functions.functions.artifacts import Artifact, Artifacts, Pins
-from nexlet_functions.functions.dispatch import DispatchCounts, Dispatcher, Trigger
+from nexlet_functions.functions.dispatch import DispatchCounts, Dispatcher
 from nexlet_functions.functions.environment import open_environment
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.permissions import ReplyRule
 from nexlet_functions.functions.refusals import Refusal
 from nexlet_functions.functions.requests import fit_reply
+from nexlet_functions.functions.triggers import Trigger
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.runner.agent import AgentError
 from nexlet_functions.runner.services import Services, TriggerRefused

@@ -7,10 +7,12 @@ sends: the text that the person at the command line reads, and the status that H
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from nexlet_functions.runner.agent import Refused
 from nexlet_models.problems import Problem, headline, render
+
+if TYPE_CHECKING:
+    from nexlet_functions.runner.agent import Refused
 
 __all__ = ["STATUS", "Refusal", "refused", "status_of"]
 
@@ -58,4 +60,6 @@ def refused(name: str, problems: Sequence[Problem]) -> Refused:
     Args:
         name: of the function; "" where the request did not even say that much.
     """
+    from nexlet_functions.runner.agent import Refused  # with all of the runner, which who only checks does without
+
     return Refused(render(name or "function", problems), status=status_of(problems))

@@ -10,8 +10,8 @@ import json
 import os
 from dataclasses import replace
 
-from nexlet_functions.functions.dispatch import Trigger
 from nexlet_functions.functions.refusals import Refusal
+from nexlet_functions.functions.triggers import Trigger
 from nexlet_functions.rules import Ceilings
 from nexlet_models.problems import Problem
 from nexlet_models.sizes import format_size

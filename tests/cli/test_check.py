@@ -49,8 +49,29 @@ async def test_problems_are_told_as_json(greet: Path) -> None:
     assert ended.code == 1
     (record,) = ended.records
     places = [problem["place"] for problem in record["problems"]]
-    assert places == ["Nexfile", "events/ada.json"]
+    assert places == ["Nexfile", "function.py", "events/ada.json"]
     assert record["problems"][0]["source_line"] == "    - greet hello"
+
+
+async def test_a_refused_nexfile_does_not_hide_what_is_wrong_with_the_sources(greet: Path) -> None:
+    (greet / "function.py").rename(greet / "main.py")
+    (greet / "main.py").write_text("import os\nimport words\n\n\ndef handler(event, context):\n    return 1\n")
+    (greet / "words.py").write_text("def f():\n    return f.__code__\n")
+    nexfile = (greet / "Nexfile").read_text().replace("function.py", "main.py").replace("triggers:", "trigers:")
+    (greet / "Nexfile").write_text(nexfile + "  handler: 7\n")
+    ended = await nexfn("check", greet)
+    assert ended.code == 1
+    (record,) = ended.records
+    places = [(problem["place"], problem.get("line")) for problem in record["problems"]]
+    assert places[:2] == [("Nexfile", places[0][1]), ("Nexfile", places[1][1])]
+    assert places[2:] == [("main.py", 1), ("words.py", 2)]
+
+
+async def test_a_source_that_is_missing_is_told_once(greet: Path) -> None:
+    (greet / "function.py").unlink()
+    ended = await nexfn("check", greet)
+    (record,) = ended.records
+    assert [problem["code"] for problem in record["problems"]] == ["file-missing"]
 
 
 async def test_a_module_that_fails_by_running_is_found_by_loading_it(greet: Path) -> None:

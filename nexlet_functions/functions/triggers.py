@@ -1,0 +1,16 @@
+"""One trigger of a function, as it is subscribed to. By itself, so that who only reads a request needs no NATS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Trigger"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """One trigger of a function: where it listens, in which queue group, and whether it answers."""
+
+    subject: str
+    queue_group: str = ""
+    reply: bool = True
