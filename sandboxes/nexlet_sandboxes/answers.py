@@ -95,12 +95,12 @@ def problems_of(body: bytes) -> list[Problem]:
         raise FrameError("a refusal that is no list of problems")
     problems = []
     for one in said[:100]:
-        fields: dict[str, Any] = {}
+        fields: dict[str, Any] = {"message": "refused without a reason"}
         for name, kind in _PROBLEM.items():
             value = one.get(name)
             if kind is str and isinstance(value, str):
                 fields[name] = value[:2000]
             elif kind is int and type(value) is int:
                 fields[name] = max(0, min(value, 1 << 31))
-        problems.append(Problem(**({"message": "refused without a reason"} | fields)))
+        problems.append(Problem(**fields))
     return problems
