@@ -7,7 +7,10 @@ ARGS   ?=
 # Two at a time: the tests start real servers and real workers, and two cores are what they are made for.
 JOBS   ?= 2
 
-.PHONY: help run test lint types pytest coverage bench clean
+# The attack corpus: another file of the same form runs through the same workers.
+CORPUS ?= tests/sandboxes/attacks.json
+
+.PHONY: help run test lint types pytest coverage attacks bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -36,6 +39,9 @@ pytest: $(READY)
 
 coverage: $(READY) ## the tests with branch coverage
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -q --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+attacks: $(READY) ## the attack corpus over all profiles (CORPUS=FILE for another one)
+	@$(BIN)/python -m tests.support.corpus $(CORPUS) $(ARGS)
 
 bench: $(READY) ## figures beside a bare nats-py responder in the same run
 	$(BIN)/python -m benchmarks $(ARGS)
