@@ -23,12 +23,13 @@ HOST = RecordingHost()
 
 USES_ON_PURPOSE: dict[str, str] = {
     # Generated from names that are checked to be identifiers first, and from nothing else of the author's.
-    "collections.namedtuple": "sys._getframe eval",
-    "dataclasses.dataclass": "sys.modules inspect.signature exec",
+    "collections.namedtuple": "sys._getframe sys._getframemodulename eval",
+    # `inspect.get_annotations` is asked for them as they stand: it evaluates none.
+    "dataclasses.dataclass": "sys.modules inspect.signature inspect.get_annotations exec",
     # Reads the name of the calling module. `eval` is that of ForwardRef, which only `get_type_hints` comes to.
-    "typing.": "sys sys._getframe sys.modules eval compile",
+    "typing.": "sys sys._getframe sys._getframemodulename sys.modules eval compile",
     # Reads the database, when the platform starts.
-    "zoneinfo.": "pathlib.Path sys.modules __import__ _frozen_importlib._find_spec _frozen_importlib._resolve_name",
+    "zoneinfo.": "pathlib.Path importlib.util.find_spec",
 }
 """What trusted code does behind an allowed name, by the beginning of the name, after a person has read that code."""
 
@@ -300,6 +301,20 @@ class TestReach:
         assert "uses open" in {finding.what for finding in reach("x", Reader)}
         for value in (shutil.copy, tempfile.mkdtemp, linecache.getline, os.system, os.path.exists):
             assert list(reach("x", value))
+
+    def test_a_private_part_of_a_module_is_told_by_the_name_it_is_imported_by(self) -> None:
+        import pathlib
+
+        def files() -> int:
+            return len(list(pathlib.Path("/").iterdir()))
+
+        from pathlib import Path as Elsewhere
+
+        def aliased() -> int:
+            return len(list(Elsewhere("/").iterdir()))
+
+        assert [finding.what for finding in reach("x", files)] == ["uses pathlib.Path"]
+        assert [finding.what for finding in reach("x", aliased)] == ["uses pathlib.Path"]
 
     def test_what_is_harmless_is_not_reported(self) -> None:
         import os

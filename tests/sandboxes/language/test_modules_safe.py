@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import math
+import sys
 import time
 import zoneinfo
 from pathlib import Path
@@ -344,6 +345,9 @@ def test_what_authors_know_works(name: str) -> None:
         assert found == expected
 
 
+EXTENDING = "is not a valid" if sys.version_info >= (3, 12) else "extend"
+"""From Python 3.12 on, calling an enumeration with several values looks for the member that has all of them."""
+
 REFUSED: dict[str, tuple[str, str]] = {
     # Decorators that would write to what everybody shares.
     "dataclass of a shared class": ("import dataclasses, json\n@@dataclasses.dataclass(json.JSONEncoder)", "itself"),
@@ -382,9 +386,9 @@ REFUSED: dict[str, tuple[str, str]] = {
         "type must be",
     ),
     "enum from another module": ("from enum import Enum\n@@Enum('X', 'A', module='builtins')", "module"),
-    "extending an enum with members": ("from enum import Enum\nclass C(Enum):\n    A = 1\n@@C('X', 'B')", "extended"),
-    "extending the flags of re": ("import re\n@@re.RegexFlag('X', {'__del__': 1})", "extend"),
-    "extending the boundaries of enum": ("import enum\n@@enum.FlagBoundary('X', {'__del__': 1})", "extend"),
+    "extending an enum with members": ("from enum import Enum\nclass C(Enum):\n    A = 1\n@@C('X', 'B')", EXTENDING),
+    "extending the flags of re": ("import re\n@@re.RegexFlag('X', {'__del__': 1})", EXTENDING),
+    "extending the boundaries of enum": ("import enum\n@@enum.FlagBoundary('X', {'__del__': 1})", EXTENDING),
     "enum base called with a value": ("from enum import Enum\n@@Enum(1)", "no members"),
     "a metaclass from typing": ("import typing\n@@make(typing.Type)", "takes no arguments"),
     # Names from text.
@@ -451,6 +455,23 @@ def test_what_reaches_too_far_is_refused(name: str) -> None:
     with pytest.raises((TypeError, ValueError, AttributeError, NotImplementedError, KeyError)) as caught:
         run(f"{helper}{before}\ndef main():\n    return {expression}\n")
     assert why in str(caught.value)
+
+
+def test_an_enumeration_is_called_with_the_values_of_a_member() -> None:
+    source = "from enum import Enum\nclass P(Enum):\n    A = 1, 2, 3\ndef main():\n    return P(%s).name"
+    assert run(source % "(1, 2, 3)") == "A"
+    if sys.version_info >= (3, 12):
+        assert run(source % "1, 2, 3") == "A"
+        with pytest.raises(ValueError, match=r"\(1, None\) is not a valid P"):
+            run(source % "1, None")
+    else:
+        with pytest.raises(TypeError, match="extend"):
+            run(source % "1, 2")
+
+
+def test_an_enumeration_is_not_made_from_values() -> None:
+    with pytest.raises(TypeError, match="takes the class's name"):
+        run("from enum import Enum\ndef main():\n    return Enum('P', 'A', 'B')")
 
 
 def test_the_deepcopy_of_a_bound_method_does_not_copy_what_is_behind_it() -> None:

@@ -13,6 +13,7 @@ import collections
 import dis
 import functools
 import io
+import itertools
 import operator
 import string
 import types
@@ -232,10 +233,18 @@ def _outside(dotted: str, target: object) -> str:
     if _is_outside(dotted):
         return dotted
     home = getattr(target, "__module__", None)
-    if isinstance(target, types.FunctionType | types.BuiltinFunctionType | type) and home in _OUTSIDE:
-        named = f"{home}.{target.__name__}"
+    if not isinstance(home, str) or not _is_outside(home):
+        return ""
+    if isinstance(target, types.FunctionType | types.BuiltinFunctionType | type):
+        named = f"{_public(home)}.{target.__name__}"
         return "" if named in _HARMLESS else named
     return ""
+
+
+def _public(module: str) -> str:
+    """A module by the name it is imported by: what `pathlib._local` holds is, to everybody, of `pathlib`."""
+    first, *rest = module.split(".")
+    return ".".join((first, *itertools.takewhile(lambda part: not part.startswith("_"), rest)))
 
 
 def _suspicious(imported: str) -> bool:

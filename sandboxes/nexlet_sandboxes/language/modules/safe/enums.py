@@ -25,19 +25,23 @@ class _EnumMeta(enum.EnumMeta):
     def __call__(  # type: ignore[override]  # the arguments that name modules are not offered
         cls,
         value: Any = _ABSENT,
-        names: Any = None,
-        *,
+        names: Any = _ABSENT,
+        *values: Any,
         type: Any = None,  # noqa: A002 - the standard argument
         start: int = 1,
     ) -> Any:
         if value is _ABSENT:
             raise TypeError(f"{cls.__name__}() needs the value to look up")
-        if names is None:
+        if names is _ABSENT:
             if cls in _STANDARD:
                 raise TypeError(f"{cls.__name__} has no members; write class Color({cls.__name__}): RED = 1")
             return super().__call__(value)
         if cls.__members__:
+            if sys.version_info >= (3, 12):  # Point(1, 2) is Point((1, 2)) from there on
+                return super().__call__((value, names, *values))
             raise TypeError(f"{cls.__name__} has members and cannot be extended")
+        if values:
+            raise TypeError(f"{cls.__name__}() takes the class's name and its members' names")
         if type is not None and not any(type is mixin for mixin in _MIXINS):
             raise TypeError("type must be str, int, float or bytes")
         return super().__call__(
