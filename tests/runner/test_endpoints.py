@@ -19,6 +19,7 @@ from tests.support.frames import FRAMES
 from tests.support.polling import eventually
 from tests.support.running import QUICK, Running, Start
 from tests.support.scripted_node import NODE, ScriptedNode, start_request
+from tests.support.settle import settle
 
 # --- starting and stopping ------------------------------------------------------------------------------------------
 
@@ -234,7 +235,7 @@ async def test_ingress_and_events(nats_server: EmbeddedServer, node: ScriptedNod
     async with start(nats_server.url, agent=Ports, settings=settings) as running:
         agent_id = await node.registered()
         told = await node.client.subscribe(subjects.ingress(agent_id))
-        await node.client.flush()
+        await settle(node.client)
         await node.start("w1", start_request(node.url))
         assert json.loads((await told.next_msg(5)).data) == {
             "workload_id": "w1",

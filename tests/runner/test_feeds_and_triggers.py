@@ -26,6 +26,7 @@ from tests.support.jwt import Operator
 from tests.support.polling import eventually
 from tests.support.running import Running, Start
 from tests.support.scripted_node import NODE, ScriptedNode, connection_data
+from tests.support.settle import settle
 from tests.support.sinks import KeepingSink
 
 STARTED = WorkloadStartedEvent(id="w1", namespace="acme", workload_type="echo")
@@ -41,7 +42,7 @@ async def watcher(nats_server: EmbeddedServer) -> AsyncIterator[Client]:
 async def heard(client: Client, subject: str) -> asyncio.Queue[Msg]:
     messages: asyncio.Queue[Msg] = asyncio.Queue()
     await client.subscribe(subject, cb=messages.put)
-    await client.flush()
+    await settle(client)
     return messages
 
 

@@ -25,6 +25,7 @@ from tests.support.jwt import Operator
 from tests.support.polling import eventually
 from tests.support.running import QUICK, Running, Start
 from tests.support.scripted_node import NODE, ScriptedNode, connection_data, start_request
+from tests.support.settle import settle
 
 TRIGGERS = '{"triggers": ["a.*"]}'
 
@@ -200,7 +201,7 @@ async def test_the_last_heartbeat_says_stopping(nats_server: EmbeddedServer, nod
         await running.runner.stop(3)
         assert running.agent.closed == 3
         assert running.runner.phase is Phase.ENDED
-    await node.client.flush()
+    await eventually(lambda: node.states(agent_id)[-1] == "stopping")
     assert node.states(agent_id) == ["running", "stopping"]
 
 
@@ -326,7 +327,7 @@ async def test_a_node_that_is_gone_is_replaced_by_another(nats_server: EmbeddedS
             registrations = second.registrations
             for _ in range(6):
                 await second.beat()
-                await second.client.flush()
+                await settle(second.client)
                 await eventually(lambda: len(second.beats[second.agent]) > 1)
             assert second.registrations == registrations
 

@@ -33,6 +33,7 @@ from nexlet_models.workloads import (
 from nexlet_sandboxes.zygote import Zygote
 from tests.support.polling import eventually
 from tests.support.services import LiveServices
+from tests.support.settle import settle
 
 __all__ = ["GREET", "AgentBench", "agent_bench", "request", "workers_of"]
 
@@ -164,7 +165,7 @@ async def agent_bench(
 
     try:
         await client.subscribe("$NEX.FEED.>", cb=hear)
-        await client.flush()
+        await settle(client)
         yield bench
         await agent.close()
         assert workers_of(zygote) == [], "an agent that is closed has no workers"

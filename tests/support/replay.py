@@ -19,6 +19,7 @@ from nats.aio.subscription import Subscription
 from nexlet_models import subjects
 from tests.support.frames import Frame, scenarios
 from tests.support.scripted_agent import VERBS, Answer, Asked, ScriptedAgent
+from tests.support.settle import settle
 
 __all__ = ["Replay"]
 
@@ -61,7 +62,7 @@ class Replay:
         client = await nats.connect(url)
         # What the node announces by itself: its events, and its heartbeat.
         events = await client.subscribe("$NEX.>")
-        await client.flush()
+        await settle(client)
         return cls(url, node_id, client, events)
 
     async def close(self) -> None:

@@ -23,6 +23,7 @@ from nexlet_models.registration import (
 )
 from nexlet_models.workloads import AgentStartWorkloadRequest, StartWorkloadRequest, WorkloadLifecycle
 from tests.support.polling import eventually
+from tests.support.settle import settle
 
 __all__ = ["NODE", "Answer", "ScriptedNode", "connection_data", "start_request"]
 
@@ -100,7 +101,7 @@ class ScriptedNode:
         await client.subscribe(subjects.remote_register(node.nexus), cb=node._give_id)
         await client.subscribe(subjects.register(node_id), cb=node._register)
         await client.subscribe(subjects.heartbeat(node_id), cb=node._beat)
-        await client.flush()
+        await settle(client)
         try:
             yield node
         finally:
