@@ -39,7 +39,11 @@ def dry_run(*arguments: str) -> list[str]:
     """What make would run once everything is set up."""
     ready = ROOT / ".venv" / ".ready"
     flags = ["-o", str(ready.relative_to(ROOT))]
-    said = subprocess.run(["make", "-n", *flags, *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    # The tests themselves may have been started by make, which hands its own options and variables on.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    said = subprocess.run(
+        ["make", "-n", *flags, *arguments], cwd=ROOT, capture_output=True, text=True, check=True, env=environment
+    )
     return said.stdout.splitlines()
 
 
