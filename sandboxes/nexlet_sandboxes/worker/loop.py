@@ -109,11 +109,18 @@ class Worker:
         """Load what the first frame says, then answer until the nexlet closes the socket."""
         splitter = Splitter(MAX_BODY)
         frames = self._frames(splitter)
-        kind, _, _, _, buffer, start, end = next(frames)
-        if kind != Kind.LOAD:
-            return
         signal.signal(signal.SIGALRM, self._on_timer)
-        loaded = self._load(orjson.loads(buffer[start:end]))
+        try:
+            kind, _, _, _, buffer, start, end = next(frames)
+            if kind != Kind.LOAD:
+                return
+            said = orjson.loads(buffer[start:end])
+            del buffer
+        except (MemoryError, orjson.JSONDecodeError):
+            # What the nexlet writes is JSON; orjson says that it has no memory for it in the same way as that it is not.
+            self._refuse_memory("the sources alone take more memory than the limit", "")
+            return
+        loaded = self._load(said)
         if loaded is None:
             return
         self._answer(splitter, *loaded)
@@ -159,15 +166,17 @@ class Worker:
             return None
         except MemoryError:
             self._output.end()
-            problem = {"message": "the module took more memory than its limit while loading", "code": "load-memory"}
-            self._later(frame(Kind.REFUSED, orjson.dumps([problem | {"place": program.filename}])))
-            self._flush()
+            self._refuse_memory("the module took more memory than its limit while loading", program.filename)
             return None
         self._output.end()
         self._peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self._later(frame(Kind.READY))
         self._flush()
         return loaded, context, program, _encode
+
+    def _refuse_memory(self, message: str, place: str) -> None:
+        self._later(frame(Kind.REFUSED, orjson.dumps([{"message": message, "place": place, "code": "load-memory"}])))
+        self._flush()
 
     def _answer(
         self, splitter: Splitter, loaded: Loaded, context: Context, program: Program, encode: Callable[[object], bytes]
