@@ -22,6 +22,7 @@ from nexlet_sandboxes.language.imports import Importable, stem
 from nexlet_sandboxes.language.names import MAIN_MODULE, is_private
 from nexlet_sandboxes.language.parsing import parse, syntax_problem
 from nexlet_sandboxes.language.policy import Policy
+from nexlet_sandboxes.language.warming import warm_up
 from nexlet_sandboxes.outcomes import LoadRefused
 from nexlet_sandboxes.program import Program
 
@@ -49,10 +50,11 @@ class Loaded:
 
 
 def preload() -> None:
-    """Import everything a program may need, so that a forked worker has it and reads no file."""
+    """Import everything a program may need, and run what every load runs: a forked worker has it and reads no file."""
     modules.preload()
     for codec in _CODECS:
         "a".encode(codec)
+    warm_up(load)
 
 
 _CODECS = (
