@@ -20,7 +20,7 @@ from nexlet_sandboxes.calls import Call, Result
 from nexlet_sandboxes.frames import HEADER, INVOKE, INVOKE_EXTRA, RESULT, Ending, FrameError, Kind, Splitter, frame
 from nexlet_sandboxes.outcomes import LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.program import Limits, Program
-from nexlet_sandboxes.zygote import Exit, WorkerProcess
+from nexlet_sandboxes.zygote import Exit, LayerUnavailable, WorkerProcess
 
 if TYPE_CHECKING:
     from nexlet_sandboxes.pool import Pool
@@ -337,7 +337,7 @@ class Link:
                 self._loading.set_exception(LoadRefused(problems_of(body)))
             elif kind == Kind.FAILED:
                 said = body.decode("utf-8", "replace")
-                self._loading.set_exception(SandboxError(f"a worker could not be locked: {said}"))
+                self._loading.set_exception(LayerUnavailable(said))
             else:
                 raise FrameError(f"a frame of kind {kind} from a worker that is loading")
         else:

@@ -18,15 +18,16 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
 
 import orjson
 
 from nexlet_sandboxes.outcomes import SandboxError
+from nexlet_sandboxes.permitted import Permitted, to_arguments
 
-__all__ = ["Exit", "WorkerProcess", "Zygote", "ZygoteError"]
+__all__ = ["Exit", "LayerUnavailable", "WorkerProcess", "Zygote", "ZygoteError"]
 
 _START_TIMEOUT: Final = 30.0
 """Seconds for a Python with everything preloaded to be ready, on a slow and busy machine."""
@@ -39,6 +40,20 @@ class ZygoteError(SandboxError):
     """The zygote cannot be started, or refuses to make a worker. The message has the system's reason."""
 
     code = "zygote"
+
+
+class LayerUnavailable(SandboxError):
+    """A worker could not be locked as its profile says, and has ended. The message names the layer and the reason.
+
+    Attributes:
+        reason: the layer and the system's reason alone, as in "landlock: this kernel has no Landlock".
+    """
+
+    code = "layer-unavailable"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"a worker could not be locked: {reason}; 'nexlet-functions doctor' says what to do")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +117,16 @@ class Zygote:
 
     Attributes:
         arguments: what the interpreter is executed with.
+        without: layers that are left out of every worker: the machine lacks them, and the operator permits that.
+        restarts: how often it ended by itself and was started again.
     """
 
     arguments: ClassVar[tuple[str, ...]] = ("-I", "-m", "nexlet_sandboxes.zygote_process")
 
-    def __init__(self, *, on_restart: Callable[[str], None] | None = None) -> None:
+    def __init__(self, *, modules: Permitted | None = None, on_restart: Callable[[str], None] | None = None) -> None:
+        self._modules = to_arguments(modules or {})
         self._on_restart = on_restart
+        self._refusal = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._next = 0
@@ -116,19 +135,28 @@ class Zygote:
         self._ready: asyncio.Future[None] | None = None
         self._restarting: asyncio.Task[None] | None = None
         self._closed = False
+        self.without: frozenset[str] = frozenset()
         self.restarts = 0
 
     @classmethod
-    async def start(cls, *, on_restart: Callable[[str], None] | None = None) -> Self:
+    async def start(cls, *, modules: Permitted | None = None, on_restart: Callable[[str], None] | None = None) -> Self:
         """Start a zygote and wait until it is ready.
 
         Args:
+            modules: what an operator permits functions to import, beside the allowed ones: workers can import nothing
+                that is not in their memory from the beginning.
             on_restart: called with a reason when it ended by itself and a new one is started.
 
         Raises:
-            ZygoteError: it ended at once, or is not ready within half a minute.
+            ZygoteError: it ended at once, is not ready within half a minute, or cannot be had on this system;
+                or one of `modules` cannot be given to functions.
         """
-        zygote = cls(on_restart=on_restart)
+        if sys.platform != "linux":
+            raise ZygoteError(
+                f"workers are locked by the Linux kernel, and this is {sys.platform}: run the nexlet on Linux, such as "
+                "in a container or a virtual machine"
+            )
+        zygote = cls(modules=modules, on_restart=on_restart)
         await zygote._launch()
         return zygote
 
@@ -143,7 +171,7 @@ class Zygote:
         with theirs:
             # Not asyncio's: its child watcher would reap what `_lost` waits for, and starting takes a millisecond.
             self._process = subprocess.Popen(  # noqa: ASYNC220
-                [sys.executable, *self.arguments],
+                [sys.executable, *self.arguments, *self._modules],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 # Without TZ libc looks for /etc/localtime, which a locked worker may not: local time would depend on
@@ -154,6 +182,7 @@ class Zygote:
         ours.setblocking(False)
         self._control = ours
         self._ready = loop.create_future()
+        self._refusal = ""
         loop.add_reader(ours, self._on_readable)
         try:
             async with asyncio.timeout(_START_TIMEOUT):
@@ -166,13 +195,18 @@ class Zygote:
                 raise ZygoteError(f"the zygote was not ready within {_START_TIMEOUT:.0f} seconds") from None
             raise
 
-    async def spawn(self, profile: str, memory: int) -> WorkerProcess:
+    async def spawn(
+        self, profile: str, memory: int, *, probe: str = "", without: Collection[str] = ()
+    ) -> WorkerProcess:
         """A new worker process, locked as `profile` says and waiting for what to load.
 
         Args:
             memory: bytes it may grow by, above what it is when it is ready to load.
+            probe: a layer to be tried (see `kernel.trials`), by a process that loads nothing and ends with the trial.
+            without: layers to leave out, besides those that all workers of this zygote are `without`.
 
         Raises:
+            LayerUnavailable: there are no namespaces to be had; about other layers the worker itself says so.
             ZygoteError: it could not be made: out of processes, memory or descriptors, or the zygote is gone.
         """
         if self._restarting is not None:
@@ -183,8 +217,16 @@ class Zygote:
         number = self._next
         future: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
         self._spawning[number] = future
+        request = {
+            "spawn": number,
+            "profile": profile,
+            "memory": memory,
+            "without": sorted(self.without.union(without)),
+        }
+        if probe:
+            request["probe"] = probe
         try:
-            self._control.send(orjson.dumps({"spawn": number, "profile": profile, "memory": memory}))
+            self._control.send(orjson.dumps(request))
             return await future
         except OSError as error:
             raise ZygoteError(f"the zygote does not take a request: {error}") from error
@@ -242,6 +284,8 @@ class Zygote:
                 self._exited(worker, Exit(message["code"], message["peak_kib"] * 1024))
         elif "spawned" in message:
             self._on_spawned(message, descriptors)
+        elif "refused" in message:
+            self._refusal = message["refused"]  # its end is next
         elif self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
 
@@ -250,7 +294,10 @@ class Zygote:
         future = self._spawning.get(number)
         if "error" in message:
             if future is not None and not future.done():
-                future.set_exception(ZygoteError(f"no worker could be made: {message['error']}"))
+                reason = message["error"]
+                future.set_exception(
+                    LayerUnavailable(reason) if message["layer"] else ZygoteError(f"no worker could be made: {reason}")
+                )
             return
         sock_fd, pidfd, marker_fd = descriptors
         sock = socket.socket(fileno=sock_fd)
@@ -280,7 +327,7 @@ class Zygote:
             reason = f"{reason} (exit code {code})"
         if starting:
             assert self._ready is not None
-            self._ready.set_exception(ZygoteError(f"the zygote did not start: {reason}"))
+            self._ready.set_exception(ZygoteError(self._refusal or f"the zygote did not start: {reason}"))
             return
         if not self._closed:
             self._restarting = asyncio.get_running_loop().create_task(self._restart(reason), name="zygote restart")

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -26,6 +27,9 @@ from nexlet_sandboxes.frames import Kind, frame
 from nexlet_sandboxes.kernel import process
 from nexlet_sandboxes.kernel.locks import Around, LayerFailed, apply
 from nexlet_sandboxes.kernel.namespaces import GO
+from nexlet_sandboxes.kernel.trials import TRIALS, Finding
+from nexlet_sandboxes.outcomes import ModulesRefused
+from nexlet_sandboxes.permitted import from_arguments
 from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.worker.loop import Worker
 
@@ -35,8 +39,12 @@ MARKER_SIZE: Final = mmap.PAGESIZE
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
-def main() -> None:
-    """Serve until the control socket ends."""
+def main(modules: Sequence[str] = ()) -> None:
+    """Serve until the control socket ends.
+
+    Args:
+        modules: what an operator permits functions to import, as `permitted.to_arguments` says it.
+    """
     parent = os.getppid()
     process.die_with_parent(parent)
     process.dumpable(False)
@@ -48,7 +56,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda number, stack: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    language.preload()
+    try:
+        language.preload(from_arguments(modules))
+    except ModulesRefused as refused:
+        control.send(orjson.dumps({"refused": str(refused)}))
+        return
     gc.collect()
     gc.freeze()
     control.send(orjson.dumps({"ready": os.getpid()}))
@@ -99,7 +111,9 @@ class _Nursery:
     def _spawn(self, request: dict[str, Any]) -> None:
         number = request["spawn"]
         opened: list[int] = []
-        leashed = "namespaces" in PROFILES[request["profile"]].layers
+        last, layers = request.get("probe", ""), PROFILES[request["profile"]].layers
+        wanted = layers[: layers.index(last) + 1] if last else layers
+        leashed = "namespaces" in wanted and "namespaces" not in request["without"]
         leash = child_leash = None
         try:
             ours, theirs = socket.socketpair()
@@ -137,8 +151,8 @@ class _Nursery:
         finally:
             os.close(pidfd)
 
-    def _tell_refused(self, number: int, reason: str) -> None:
-        self._control.send(orjson.dumps({"spawned": number, "error": reason}))
+    def _tell_refused(self, number: int, reason: str, *, layer: bool = False) -> None:
+        self._control.send(orjson.dumps({"spawned": number, "error": reason, "layer": layer}))
 
     def _reap(self) -> None:
         while True:
@@ -172,8 +186,11 @@ class _Nursery:
                     said = leash.recv(4096)
                 except BlockingIOError:
                     said = b""
+                if not said:
+                    self._tell_refused(number, f"it ended with code {code} while it was locked")
+                    return
                 if not said.isdigit():
-                    self._tell_refused(number, said.decode("utf-8", "replace") or f"it ended with code {code}")
+                    self._tell_refused(number, said.decode("utf-8", "replace"), layer=True)
                     return
                 inner = int(said)
                 if inner in self._early:
@@ -199,16 +216,24 @@ def _become_worker(
             signal.signal(number, signal.SIG_DFL)
         page = mmap.mmap(marker, MARKER_SIZE)
         sock = socket.socket(fileno=descriptor)
+        probe = request.get("probe", "")
+        trial = TRIALS[probe] if probe else None
         try:
             keep = (descriptor,) if leash is None else (descriptor, leash.fileno())
             around = Around(zygote, keep, request["spawn"], request["memory"], leash)
-            apply(PROFILES[request["profile"]], around)
+            planted = trial.prepare() if trial is not None else 0
+            apply(PROFILES[request["profile"]], around, without=request["without"], last=probe)
         except LayerFailed as error:
             if leash is not None and leash.fileno() >= 0:
                 leash.sendall(str(error).encode()[:4096])
+            elif trial is not None:
+                sock.sendall(orjson.dumps(Finding(False, str(error))))
             else:
                 sock.sendall(frame(Kind.FAILED, str(error).encode()))
             os._exit(1)
+        if trial is not None:
+            sock.sendall(orjson.dumps(trial.attempt(planted)))
+            os._exit(0)
         Worker(sock, memoryview(page).cast("Q")).serve()
         code = 0
     except (BrokenPipeError, ConnectionResetError):
@@ -221,4 +246,4 @@ def _become_worker(
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -13,7 +13,7 @@ from typing import Final
 
 from nexlet_sandboxes.kernel import libc
 
-__all__ = ["abi_version", "deny_everything"]
+__all__ = ["NET_SINCE", "SCOPE_SINCE", "abi_version", "deny_everything", "rights"]
 
 _CREATE_RULESET: Final = 444
 _RESTRICT_SELF: Final = 446
@@ -25,11 +25,11 @@ _FILES_BY_ABI: Final = ((1, 13), (2, 14), (3, 15), (5, 16))
 """From which ABI version how many rights over files there are: bits 0 to n - 1 (execute ... make_sym; refer; truncate;
 ioctl_dev)."""
 
-_NET_SINCE: Final = 4
+NET_SINCE: Final = 4
 _NET: Final = 0b11
 """bind_tcp, connect_tcp."""
 
-_SCOPE_SINCE: Final = 6
+SCOPE_SINCE: Final = 6
 _SCOPE: Final = 0b11
 """abstract unix sockets, signals."""
 
@@ -44,6 +44,17 @@ def abi_version() -> int:
         return 0
 
 
+def rights(version: int) -> tuple[int, ...]:
+    """Every right that an ABI version (1 or later) knows, as the words of its `struct landlock_ruleset_attr`."""
+    bits = max(count for since, count in _FILES_BY_ABI if since <= version)
+    words = [(1 << bits) - 1]
+    if version >= NET_SINCE:
+        words.append(_NET)
+    if version >= SCOPE_SINCE:
+        words.append(_SCOPE)
+    return tuple(words)
+
+
 def deny_everything() -> int:
     """Deny this process everything Landlock can deny. Needs no_new_privs or CAP_SYS_ADMIN.
 
@@ -56,12 +67,7 @@ def deny_everything() -> int:
     version = abi_version()
     if version == 0:
         raise OSError("this kernel has no Landlock, or it is not enabled at boot (lsm=landlock)")
-    bits = max(count for since, count in _FILES_BY_ABI if since <= version)
-    words = [(1 << bits) - 1]
-    if version >= _NET_SINCE:
-        words.append(_NET)
-    if version >= _SCOPE_SINCE:
-        words.append(_SCOPE)
+    words = rights(version)
     attributes = (ctypes.c_uint64 * len(words))(*words)
     size = ctypes.c_size_t(ctypes.sizeof(attributes))
     ruleset = libc.syscall(

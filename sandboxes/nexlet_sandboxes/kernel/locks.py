@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,6 +66,8 @@ def _namespaces(around: Around) -> None:
 
 
 def _empty_root(around: Around) -> None:
+    if around.leash is None:
+        raise OSError("without namespaces of its own it would take away everybody's files")
     namespaces.empty_root()
 
 
@@ -116,14 +118,23 @@ LAYERS: Final[dict[str, Callable[[Around], None]]] = {
 """Every layer by the name that profiles, logs and metadata use, in the order in which they must be applied."""
 
 
-def apply(profile: Profile, around: Around) -> None:
-    """Apply every layer of `profile`.
+def apply(profile: Profile, around: Around, *, without: Collection[str] = (), last: str = "") -> None:
+    """Apply the layers of `profile`.
+
+    Args:
+        without: layers to leave out: the machine lacks them, and the operator permits that by name.
+        last: the layer to end with, for trying that one alone; "" means all of them.
 
     Raises:
         LayerFailed: a layer cannot be had here; the process must end.
     """
     for layer in profile.layers:
+        if layer in without:
+            continue
         try:
             LAYERS[layer](around)
         except (OSError, ValueError) as error:
-            raise LayerFailed(f"{layer}: {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise LayerFailed(f"{layer}: {reason}") from error
+        if layer == last:
+            break

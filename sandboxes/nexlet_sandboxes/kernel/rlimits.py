@@ -11,7 +11,11 @@ import resource
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["TABLE", "Limit", "address_space", "limit_address_space", "limit_resources"]
+__all__ = ["NOFILE", "TABLE", "Limit", "address_space", "limit_address_space", "limit_resources"]
+
+
+NOFILE: Final = 16
+"""Descriptors of a worker at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ TABLE: Final[tuple[Limit, ...]] = (
     Limit(resource.RLIMIT_CORE, "core", 0, "a core dump would hold environment and messages"),
     Limit(resource.RLIMIT_NPROC, "nproc", 0, "a worker is one process with one thread"),
     Limit(resource.RLIMIT_FSIZE, "fsize", 0, "a worker writes no file"),
-    Limit(resource.RLIMIT_NOFILE, "nofile", 16, "standard descriptors, its socket, and a few for libraries"),
+    Limit(resource.RLIMIT_NOFILE, "nofile", NOFILE, "standard descriptors, its socket, and a few for libraries"),
     Limit(resource.RLIMIT_MEMLOCK, "memlock", 0, "locked pages escape the accounting of memory"),
     Limit(resource.RLIMIT_MSGQUEUE, "msgqueue", 0, "POSIX queues outlive the process"),
 )

@@ -1,0 +1,63 @@
+"""Zygotes on machines that lack something: real ones, in which a layer was replaced before the first worker."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from nexlet_sandboxes.zygote import Zygote
+
+__all__ = ["doing_nothing", "missing", "open_zygote"]
+
+_START = "from nexlet_sandboxes.zygote_process import main\nmain()\n"
+
+_NO_NAMESPACES = """
+import os
+from nexlet_sandboxes.kernel import namespaces
+def enter(leash):
+    inner = os.fork()
+    if inner:
+        leash.send(b"%d" % inner)
+        os._exit(0)
+    with leash:
+        leash.recv(2)
+namespaces.enter = enter
+namespaces.empty_root = lambda: None
+"""
+
+
+def missing(layer: str) -> str:
+    """A machine without `layer`: applying it fails."""
+    return f"""
+from nexlet_sandboxes.kernel import locks
+def fail(around):
+    raise OSError(38, "no such thing on this machine")
+locks.LAYERS[{layer!r}] = fail
+"""
+
+
+def doing_nothing(layer: str) -> str:
+    """A machine on which `layer` can be applied and does nothing."""
+    if layer == "namespaces":
+        # The way in takes a second fork all the same; and nobody's files are to be mounted over without it.
+        return _NO_NAMESPACES
+    if layer == "not-dumpable":
+        # The zygote itself is not, and its children would be as it is.
+        return "from nexlet_sandboxes.kernel import locks, process\n" + (
+            "locks.LAYERS['not-dumpable'] = lambda around: process.dumpable(True)\n"
+        )
+    return f"from nexlet_sandboxes.kernel import locks\nlocks.LAYERS[{layer!r}] = lambda around: None\n"
+
+
+@contextlib.asynccontextmanager
+async def open_zygote(change: str) -> AsyncIterator[Zygote]:
+    """A zygote that executes `change` before it serves."""
+
+    class Changed(Zygote):
+        arguments = ("-I", "-c", change + _START)
+
+    zygote = await Changed.start()
+    try:
+        yield zygote
+    finally:
+        await zygote.close()
