@@ -22,12 +22,15 @@ from nexlet_functions.runner.runner import Runner, RunnerSettings
 from nexlet_functions.runner.secrets import FolderSecrets
 from nexlet_functions.runner.services import Services
 from nexlet_functions.settings import SettingsHolder, state_directory
+from nexlet_sandboxes.permitted import audit
 from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.zygote import Zygote
 
 __all__ = ["Nexlet"]
 
 _log = structlog.stdlib.get_logger("nexlet_functions")
+
+_FINDINGS = 20  # about one module, in the log
 
 XKEY_FILE = "xkey.seed"
 """The curve key's file in the agent's part of the state directory."""
@@ -73,7 +76,7 @@ class Nexlet:
             environment: of the process, where a node that starts its agents says so, and systemd its state directory.
 
         Raises:
-            ZygoteError: no process for workers can be started.
+            ZygoteError: no process for workers can be started, or a module that the settings permit cannot be given.
             CredentialsInvalid: a file with credentials cannot be read.
             RegistrationFailed: the environment is half of what a node gives to an agent.
         """
@@ -82,8 +85,9 @@ class Nexlet:
         state_folder = state_directory(
             settings.current, environment, root=os.geteuid() == 0, started_by_node=registration is not None
         )
-        zygote = await Zygote.start(on_restart=_tell_restart)
+        zygote = await Zygote.start(modules=settings.current.modules, on_restart=_tell_restart)
         try:
+            findings = await audit(settings.current.modules)
             nexlet = cls(settings, zygote, registration=registration, state_folder=state_folder)
         except BaseException:
             await zygote.close()
@@ -101,6 +105,13 @@ class Nexlet:
         )
         for notice in notices(current):
             _log.warning(notice)
+        for module, lines in findings.items():
+            _log.warning(
+                "a module that the settings permit reaches further than a function should",
+                module=module,
+                findings=lines[:_FINDINGS],
+                more=max(0, len(lines) - _FINDINGS),
+            )
         return nexlet
 
     async def wait_registered(self) -> None:

@@ -317,8 +317,9 @@ class Settings(BaseSettings):
             raise ValueError("state_dir and no_state: one of the two")
 
 
-RELOADABLE = frozenset({"events", "default_profile", "source_folders", "modules", "defaults", "namespaces"})
-"""What SIGHUP changes; everything else takes a restart. Running functions keep the rules they were started under."""
+RELOADABLE = frozenset({"events", "default_profile", "source_folders", "defaults", "namespaces"})
+"""What SIGHUP changes; everything else takes a restart: `modules`, too, which workers have from the beginning or never.
+Running functions keep the rules they were started under."""
 
 
 class SettingsHolder:

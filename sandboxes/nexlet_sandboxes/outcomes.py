@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nexlet_models.problems import Problem, headline
 
-__all__ = ["CODES", "LoadRefused", "Outcome", "SandboxError"]
+__all__ = ["CODES", "LoadRefused", "ModulesRefused", "Outcome", "SandboxError"]
 
 
 class Outcome(enum.StrEnum):
@@ -59,3 +59,17 @@ class LoadRefused(SandboxError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__(headline("function", self.problems))
+
+
+class ModulesRefused(SandboxError):
+    """Modules that an operator permits cannot be given to functions.
+
+    Attributes:
+        reasons: by the name of each such module.
+    """
+
+    code = "modules-refused"
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        self.reasons = dict(reasons)
+        super().__init__("; ".join(f"module {name!r} cannot be given: {why}" for name, why in self.reasons.items()))

@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +44,25 @@ async def client(nats_server: EmbeddedServer) -> AsyncIterator[Client]:
     await connection.close()
 
 
-async def deploy_greet(client: Client) -> str:
-    function = read_function(ROOT / "samples" / "greet")
+async def deploy(client: Client, request: Mapping[str, object], *, name: str = "made", description: str = "") -> str:
     control = ControlClient(client, "demo", nodes=1)
     started = await control.start(
         StartWorkloadRequest(
-            name=function.name,
+            name=name,
             namespace="demo",
-            description=function.description,
+            description=description,
             workload_type="python",
             workload_lifecycle=WorkloadLifecycle.FUNCTION,
-            run_request=json.dumps(function.request),
+            run_request=json.dumps(request),
             tags={},
         )
     )
     return started.id
+
+
+async def deploy_greet(client: Client) -> str:
+    function = read_function(ROOT / "samples" / "greet")
+    return await deploy(client, function.request, name=function.name, description=function.description)
 
 
 async def registered(node: DevNode) -> None:
@@ -150,6 +154,33 @@ async def test_settings_are_read_again_on_sighup(live: StartLive, nats_server: E
     refused = await up.until_logged("the settings stay as they are: what was read is refused")
     assert "did you mean 'events'?" in refused["problems"]
     assert await up.end(signal.SIGTERM) == 0
+
+
+async def test_modules_that_the_operator_permits_are_judged_and_given(
+    live: StartLive, node: DevNode, client: Client, nats_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("modules: {colorsys: [rgb_to_hsv], shutil: [rmtree]}\n")
+    up = await live("up", "-s", nats_server.url, "--no-state", "--settings-file", file)
+    warned = await up.until_logged("a module that the settings permit reaches further than a function should")
+    assert warned["module"] == "shutil"
+    assert "rmtree uses os.rmdir" in warned["findings"]
+    await registered(node)
+    source = "import colorsys\ndef handler(event, context):\n    return colorsys.rgb_to_hsv(1, 1, 1)\n"
+    await deploy(client, {"source": source, "triggers": ["color"]})
+    assert json.loads((await client.request("color", b"", timeout=10)).data) == [0.0, 0.0, 1]
+    file.write_text("modules: {colorsys: [rgb_to_hsv, hsv_to_rgb]}\n")
+    up.process.send_signal(signal.SIGHUP)
+    assert (await up.until_logged("some settings changed that take a restart"))["settings"] == ["modules"]
+    assert await up.end(signal.SIGTERM) == 0
+
+
+async def test_a_permitted_module_that_is_not_there_ends_it_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("modules: {no_such_module_anywhere: [x]}\n")
+    ended = await nexfn("up", "--no-state", "--settings-file", file, env=environment(), timeout=20)
+    assert ended.code == 1, ended.err
+    assert "module 'no_such_module_anywhere' cannot be given: No module named" in ended.error["message"]
 
 
 @pytest.mark.parametrize(

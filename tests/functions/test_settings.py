@@ -270,11 +270,14 @@ class TestReload:
         file = tmp_path / "nexlet.yaml"
         file.write_text("grace: 1s\n")
         holder = SettingsHolder(Settings.read({"settings_file": file}), lambda: Settings.read({"settings_file": file}))
-        file.write_text("grace: 2s\nevents: failures\ndefaults: {max_functions: 3}\n")
-        assert holder.reload() == (("events", "defaults"), ("grace",))
+        file.write_text(
+            "grace: 2s\nevents: failures\ndefaults: {max_functions: 3}\nmodules: {colorsys: [rgb_to_hsv]}\n"
+        )
+        assert holder.reload() == (("events", "defaults"), ("grace", "modules"))
         assert holder.current.events is Events.FAILURES
         assert holder.current.rules("acme").max_functions == 3
         assert holder.current.grace == 1.0
+        assert holder.current.modules == {}  # no worker has it in its memory
 
     def test_a_wrong_file_leaves_what_was_in_force(self, tmp_path: Path) -> None:
         file = tmp_path / "nexlet.yaml"

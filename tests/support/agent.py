@@ -156,7 +156,7 @@ async def agent_bench(
     client = await nats.connect(url)
     connection = await Connection.open(Credentials(servers=(url,)), options=options)
     services = LiveServices(connection, state_folder=state_folder, options=options)
-    zygote = await Zygote.start()
+    zygote = await Zygote.start(modules=holder.current.modules)
     agent = FunctionAgent(services=services, zygote=zygote, settings=holder, key=key, version="1.2.3")
     bench = AgentBench(url, agent, services, zygote, holder, key, client)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import ast
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from nexlet_models.problems import Problem
@@ -49,12 +50,20 @@ class Loaded:
     summary: Callable[[BaseException], str]
 
 
-def preload() -> None:
-    """Import everything a program may need, and run what every load runs: a forked worker has it and reads no file."""
-    modules.preload()
+def preload(extra: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
+    """Import everything a program may need, and run what every load runs: a forked worker has it and reads no file.
+
+    Args:
+        extra: modules that an operator permits beside the allowed ones, each with its names.
+
+    Raises:
+        ModulesRefused: with every module of these that cannot be given, and why.
+    """
+    modules.preload(extra)
     for codec in _CODECS:
         "a".encode(codec)
     warm_up(load)
+    guards.prepare()
 
 
 _CODECS = (
@@ -259,7 +268,7 @@ class _Running:
             if found is None and name in self._host.modules:
                 found = modules.make_proxy(name, self._host.modules[name])
             if found is None and name in self._program.modules:
-                found = modules.operator_proxy(name, self._program.modules[name])
+                found = modules.permitted(name, tuple(self._program.modules[name]))
             if found is None:
                 # A package that is there only for the sake of what is in it: nexlet_functions.authoring.
                 inner = self._build.importable.names(name) or ()

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from nexlet_sandboxes.language.modules.auditing import audit, operator_proxy
-from nexlet_sandboxes.language.modules.offer import listing, missing, names, preload, proxy, reseed
+from nexlet_sandboxes.language.modules.offer import listing, missing, names, permitted, preload, proxy, reseed
 from nexlet_sandboxes.language.modules.proxies import ModuleProxy, Sealed, make_proxy
 from nexlet_sandboxes.language.modules.table import ALLOWED, Module
 
@@ -22,6 +22,7 @@ __all__ = [
     "missing",
     "names",
     "operator_proxy",
+    "permitted",
     "preload",
     "proxy",
     "reseed",

@@ -1,24 +1,29 @@
 """The table put to use: names, proxies, and getting everything into memory before a worker is forked.
 
 Proxies that need no host are made once in a process and shared by all that is forked from it. Those with a part that
-does (`time.sleep`, `logging`) are made once for a host.
+does (`time.sleep`, `logging`) are made once for a host; those of modules that an operator permits, once in a process.
 """
 
 from __future__ import annotations
 
 import datetime
+import functools
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from nexlet_sandboxes.language.modules.auditing import operator_proxy
 from nexlet_sandboxes.language.modules.proxies import ModuleProxy, make_proxy
 from nexlet_sandboxes.language.modules.safe import randomness, zones
 from nexlet_sandboxes.language.modules.table import ALLOWED
+from nexlet_sandboxes.outcomes import ModulesRefused
 
 if TYPE_CHECKING:
     from nexlet_sandboxes.language.host import Host
 
-__all__ = ["listing", "missing", "names", "preload", "proxy", "reseed"]
+__all__ = ["listing", "missing", "names", "permitted", "preload", "proxy", "reseed"]
 
 _shared: dict[str, ModuleProxy] = {}
 _hosted: list[tuple[Host, dict[str, ModuleProxy]]] = []
@@ -66,8 +71,25 @@ def proxy(name: str, host: Host) -> ModuleProxy | None:
     return found
 
 
-def preload() -> None:
-    """Makes ready for workers to be forked: no module needs a file then, and each worker has its own random numbers."""
+@functools.cache
+def permitted(name: str, names: tuple[str, ...]) -> ModuleProxy:
+    """The module of that name, which is not in the table, with the names that an operator permits.
+
+    Raises:
+        ImportError, ValueError: see `operator_proxy`.
+    """
+    return operator_proxy(name, names)
+
+
+def preload(extra: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
+    """Makes ready for workers to be forked: no module needs a file then, and each worker has its own random numbers.
+
+    Args:
+        extra: what an operator permits beside the table: module to its names.
+
+    Raises:
+        ModulesRefused: with every module of these that cannot be given, and why.
+    """
     for name, row in ALLOWED.items():
         if row.hosted is None:
             proxy(name, _NOBODY)
@@ -78,6 +100,23 @@ def preload() -> None:
     time.localtime()
     datetime.datetime.strptime("2000", "%Y").replace(tzinfo=datetime.UTC)
     randomness.reseed_after_fork()
+    _preload_permitted(extra)
+
+
+def _preload_permitted(extra: Mapping[str, Sequence[str]]) -> None:
+    refused: dict[str, str] = {}
+    for name, given in extra.items():
+        if name in ALLOWED:
+            refused[name] = "functions may import it anyway, with the names that are in the list; take it out"
+            continue
+        try:
+            permitted(name, tuple(given))
+        except ModuleNotFoundError as error:
+            refused[name] = f"{error}; install it into the nexlet's own environment, {sys.prefix}"
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # importing runs whatever the module's authors wrote
+            refused[name] = f"{type(error).__name__}: {error}"
+    if refused:
+        raise ModulesRefused(refused)
 
 
 def reseed() -> None:
