@@ -110,10 +110,11 @@ def _static(function: FunctionFolder) -> list[Problem]:
 
 def _static_of_refused(error: FunctionRefused) -> list[Problem]:
     """The same of a folder whose Nexfile is refused: nobody likes to mend one file only to hear of the next."""
-    from nexlet_functions.functions.requests import inline_program
+    from nexlet_functions.functions.requests import inline_program, sound_part
     from nexlet_sandboxes.language import check as check_program
 
-    program = inline_program(json_.dumps(error.request))
+    part = sound_part(json_.dumps(error.request))
+    program = inline_program(part) if part is not None else None
     if program is None:
         return []
     return list(check_program(replace(program, filename=error.source_name or program.filename)))

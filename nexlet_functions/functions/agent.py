@@ -24,7 +24,14 @@ from nexlet_functions.functions.function import Function, Means
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.permissions import Policy, Usage
 from nexlet_functions.functions.refusals import Refusal, refused
-from nexlet_functions.functions.requests import inline_program, limits_of, made_name, read_request, triggers_of
+from nexlet_functions.functions.requests import (
+    inline_program,
+    limits_of,
+    made_name,
+    read_request,
+    sound_part,
+    triggers_of,
+)
 from nexlet_functions.runner.agent import Refused, WorkloadNotFound
 from nexlet_functions.runner.services import Services
 from nexlet_functions.settings import SettingsHolder
@@ -184,7 +191,7 @@ class FunctionAgent:
                 function = self._admit(workload_id, request, existing=existing)
             except Refusal as refusal:
                 asked = request.request
-                problems = [*refusal.problems, *await self._source_problems(asked)]
+                problems = [*refusal.problems, *await self._further_problems(asked, refusal.problems)]
                 self._tell_refusal(workload_id, asked, problems, existing=existing)
                 raise refused(asked.name or made_name(workload_id), problems) from None
         elif function.asked != request.request:
@@ -256,19 +263,25 @@ class FunctionAgent:
         starting.add_done_callback(lambda task: self._started(function, task))
         return function
 
-    async def _source_problems(self, asked: StartWorkloadRequest) -> Sequence[Problem]:
-        """What is wrong with the inline source of a request that is refused anyway: its author mends it all in one go.
+    async def _further_problems(self, asked: StartWorkloadRequest, known: Sequence[Problem]) -> Sequence[Problem]:
+        """What else is wrong with a request that is refused anyway: its author mends it all in one go.
 
-        The source is looked at in a throw-away worker, and not run.
+        What is in order of it is held to the operator's rules. The source is looked at in a throw-away worker, and not
+        run.
         """
-        program = inline_program(asked.run_request)
-        if program is None or self._state is not AgentState.RUNNING:
+        part = sound_part(asked.run_request)
+        if part is None or self._state is not AgentState.RUNNING:
             return ()
-        try:
-            return await check(self._means.zygote, program)
-        except SandboxError as error:
-            _log.warning("a source could not be checked", namespace=asked.namespace, error=str(error))
-            return ()
+        limits = limits_of(part, self._settings.current.rules(asked.namespace).ceilings)
+        found = self._policy.check(asked.namespace, part, limits, self._usage(asked.namespace))
+        problems = [problem for problem in found if problem not in known]
+        program = inline_program(part)
+        if program is not None:
+            try:
+                problems += await check(self._means.zygote, program)
+            except SandboxError as error:
+                _log.warning("a source could not be checked", namespace=asked.namespace, error=str(error))
+        return problems
 
     def _started(self, function: Function, task: asyncio.Task[None]) -> None:
         """Before anyone who waits for the start goes on: it is in the register only if it runs."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
+from typing import Any
 
 from nexlet_functions.functions.refusals import Refusal
 from nexlet_functions.functions.triggers import Trigger
@@ -20,7 +22,16 @@ from nexlet_models.subjects import valid_subject, valid_token
 from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
 from nexlet_sandboxes.program import Limits, Program
 
-__all__ = ["HEADER_ROOM", "fit_reply", "inline_program", "limits_of", "made_name", "read_request", "triggers_of"]
+__all__ = [
+    "HEADER_ROOM",
+    "fit_reply",
+    "inline_program",
+    "limits_of",
+    "made_name",
+    "read_request",
+    "sound_part",
+    "triggers_of",
+]
 
 HEADER_ROOM = 4096
 """Bytes of a message that are kept for a reply's headers, which count towards the server's `max_payload`."""
@@ -76,21 +87,61 @@ def read_request(workload_id: str, request: StartWorkloadRequest, register_type:
     return start
 
 
-def inline_program(run_request: str) -> Program | None:
-    """The inline source of a start request, however much else is wrong with it; None where there is none."""
+def sound_part(run_request: str) -> StartRequest | None:
+    """What is in order of a start request that is refused, so that the rest of it can be judged in one go.
+
+    Keys with problems are left out, within `limits`, `workers`, `files` and `environment` one by one. Where no source
+    is left, a `uri` that nobody may fetch stands for it.
+
+    Returns:
+        None where nothing can be made of it.
+    """
     try:
         said = json.loads(run_request)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    if not isinstance(said, dict) or not isinstance(said.get("source"), str):
+    if not isinstance(said, dict):
         return None
-    files, handler = said.get("files"), said.get("handler")
-    known = files if isinstance(files, dict) else {}
-    return Program(
-        source=said["source"],
-        files={name: text for name, text in known.items() if isinstance(text, str)},
-        handler=handler if isinstance(handler, str) and handler.isidentifier() else "handler",
-    )
+    for _ in range(_PASSES):
+        try:
+            return parse_start_request(json.dumps(said))
+        except StartRequestRefused as refused:
+            for problem in refused.problems:
+                _leave_out(said, problem.place)
+            if "source" not in said:
+                said.setdefault("uri", _NO_SOURCE)
+    return None
+
+
+_PASSES = 3
+"""Once for what is wrong in itself, once for what is wrong with what is left, and once to see that nothing is."""
+
+_NO_SOURCE = "nats://none/none"
+
+_PLACE = re.compile(r'(?P<key>\w+)(?:\.(?P<name>\w+)|\[(?P<text>".*?(?<!\\)")\])?|\[(?P<odd>".*?(?<!\\)")\]')
+"""The first two steps of a place: `limits.memory`, `files["a b.py"]`, `triggers` (of `triggers[1].subject`)."""
+
+_BY_ENTRY = ("limits", "workers", "files", "environment")
+
+
+def _leave_out(said: dict[str, Any], place: str) -> None:
+    found = _PLACE.match(place)
+    if found is None:
+        return
+    key = found["key"] if found["odd"] is None else json.loads(found["odd"])
+    entry = found["name"] if found["text"] is None else json.loads(found["text"])
+    inner = said.get(key)
+    if key in _BY_ENTRY and entry is not None and isinstance(inner, dict):
+        inner.pop(entry, None)
+    else:
+        said.pop(key, None)
+
+
+def inline_program(start: StartRequest) -> Program | None:
+    """The inline source of a start request, to be looked at and not to be run; None where there is none."""
+    if start.source is None:
+        return None
+    return Program(source=start.source, files=start.files, handler=start.handler)
 
 
 def made_name(workload_id: str) -> str:

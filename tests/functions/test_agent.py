@@ -496,6 +496,39 @@ class TestRefusalsTogether:
         assert refused.value.status == 400
         assert workers_of(bench.zygote) == []
 
+    async def test_what_is_in_order_of_a_request_is_held_to_the_rules(self, bench: AgentBench) -> None:
+        limits = {"timeout": "1h", "memory": "lots", "nosuch": 1}
+        files = {"a b.py": "", "prices.py": "import os\n"}
+        refused = await bench.refusal(limits=limits, sandbox="unsafe-dev", files=files, triggers=["a..b"])
+        assert refused.text.splitlines()[0] == "greet refused: 7 problems"
+        for part in (
+            "limits.timeout  1h0m0s is more than",
+            "limits.memory  'lots'",
+            "limits.nosuch",
+            "sandbox  the profile 'unsafe-dev' is not allowed",
+            'files["a b.py"]',
+            "prices.py:1:1",
+            "triggers[0]",
+        ):
+            assert part in refused.text
+
+    async def test_a_problem_is_told_once(self, bench: AgentBench) -> None:
+        odd: dict[str, Any] = {"a b": 1, 'c"d': 2}
+        refused = await bench.refusal(source="", files={"no module.py": "", "function.py": ""}, **odd)
+        assert refused.text.splitlines()[0] == "greet refused: 5 problems"
+        refused = await bench.refusal(source=GREET, limits={"timeout": "1h"})
+        assert refused.text.splitlines()[0] == "greet refused: 1 problem"
+
+    @pytest.mark.parametrize("run_request", ["", "[]", "{", "[" * 100_000, '{"source": 1, "triggers": {"a": 1e999}}'])
+    async def test_what_nothing_can_be_made_of_is_refused_all_the_same(
+        self, bench: AgentBench, run_request: str
+    ) -> None:
+        asked = request(bench.url)
+        bad = asked.request.model_copy(update={"run_request": run_request})
+        with pytest.raises(Refused) as refused:
+            await bench.agent.start_workload("W1", asked.model_copy(update={"request": bad}), existing=False)
+        assert refused.value.status == 400
+
     async def test_a_refused_request_does_not_have_its_source_run(self, bench: AgentBench) -> None:
         source = "raise ValueError('this ran')\ndef handler(event, context):\n    pass\n"
         with pytest.raises(Refused) as refused:
