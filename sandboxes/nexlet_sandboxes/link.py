@@ -17,7 +17,19 @@ import orjson
 from nexlet_models.problems import Problem
 from nexlet_sandboxes.answers import checked_headers, fill_unhappy, problems_of
 from nexlet_sandboxes.calls import Call, Result
-from nexlet_sandboxes.frames import HEADER, INVOKE, INVOKE_EXTRA, RESULT, Ending, FrameError, Kind, Splitter, frame
+from nexlet_sandboxes.frames import (
+    HEADER,
+    INVOKE,
+    INVOKE_EXTRA,
+    RESULT,
+    RESULT_EXTRA,
+    Ending,
+    FrameError,
+    Kind,
+    Splitter,
+    frame,
+)
+from nexlet_sandboxes.lograte import LogRate
 from nexlet_sandboxes.outcomes import LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.program import Limits, Program
 from nexlet_sandboxes.zygote import Exit, LayerUnavailable, WorkerProcess
@@ -41,6 +53,9 @@ AHEAD_BYTES: Final = 1024 * 1024
 
 MAX_REFUSAL: Final = 256 * 1024
 MAX_LINE_SLACK: Final = 64
+
+TOO_LOUD: Final = 2
+"""A worker keeps its own output within `log_rate`. One that sends this many times as much is not what we started."""
 
 _STREAMS: Final = ("stdout", "stderr")
 
@@ -76,17 +91,21 @@ class Link:
     """
 
     __slots__ = (
+        "_answers",
         "_closed",
+        "_drops",
         "_gone",
         "_load_max",
         "_loading",
         "_loop",
+        "_may_return",
         "_out",
         "_peak",
         "_pool",
         "_reason",
         "_run_us",
         "_splitter",
+        "_talk",
         "_timer",
         "_writing",
         "fifo",
@@ -107,6 +126,8 @@ class Link:
         self._run_us = 1000.0
         self._peak = 0
         self._splitter = Splitter(MAX_REFUSAL)
+        self._talk = LogRate(pool.limits.log_rate * TOO_LOUD, self.since_ns)
+        self._answers = self._drops = self._may_return = 0
         self._timer: asyncio.TimerHandle | None = None
         self._loading: asyncio.Future[None] | None = None
         self._closed = False
@@ -256,7 +277,9 @@ class Link:
         try:
             answers = self._read(data)
         except FrameError as error:
-            self._fail(Outcome.CRASH, f"the worker broke the frame protocol: {error}")
+            # Its marker is as little to be believed as its frames: the oldest call has had its run.
+            running = self.fifo[0].id if self.fifo else 0
+            self._fail(Outcome.CRASH, f"the worker broke the frame protocol: {error}", running=running)
             return
         if answers and not self._closed:
             window = int(AHEAD_NS / 1000 / max(self._run_us, 1.0))
@@ -264,30 +287,49 @@ class Link:
             self._pool.answered(self)
 
     def _read(self, data: bytes) -> int:
+        returned: list[Call] = []
+        try:
+            answers, ran = self._take(data, returned)
+        finally:
+            # Also where a later frame ends the worker: whoever was given back is still to be served.
+            if returned:
+                self._pool.returned(returned)
+        if answers:
+            # What it was sent before we read that something ran may yet come back; what is sent from now on may not.
+            self._may_return = len(self.fifo) if ran else self._may_return - answers
+            self._answers += answers
+        return answers
+
+    def _take(self, data: bytes, returned: list[Call]) -> tuple[int, bool]:
+        """Settle what is in `data`: how many calls were answered, and whether one of them ran."""
         fifo, finished = self.fifo, self._pool.sink.finished
         unpack, header = RESULT.unpack_from, HEADER.size
         result_kind, ok = int(Kind.RESULT), int(Ending.OK)
         now = time.monotonic_ns()
-        answers = 0
-        returned: list[Call] = []
+        answers, ran = 0, False
         for kind, flag, aux, number, buffer, start, end in self._splitter.feed(data):
             if kind != result_kind:
-                self._other(kind, flag, aux, number, buffer[start:end])
-                if self._closed:
-                    return 0
+                self._other(kind, flag, aux, number, buffer[start:end], now)
+                if self._drops > self._answers + answers + 2:
+                    raise FrameError("more counts of dropped lines than it had invocations")
                 continue
-            if not fifo or fifo[0].id != number or end - start < RESULT.size - header:
+            if not fifo or fifo[0].id != number or end - start < RESULT_EXTRA:
+                if end - start < RESULT_EXTRA:
+                    raise FrameError("a result that is shorter than its header")
                 raise FrameError(f"an answer to invocation {number:x}, which it was not asked")
             _, _, _, _, _, run_us, cpu_us, peak_kib, first = unpack(buffer, start - header)
             at = start - header + RESULT.size
             split = at + first
             if split > end:
                 raise FrameError("a result that is shorter than it says")
-            call = fifo.popleft()
-            answers += 1
+            call = fifo[0]
             if flag == Ending.RETURNED:
-                returned.append(call)
+                if not ran and self._may_return <= answers:
+                    raise FrameError("an invocation handed back, though nothing before it was slow")
+                returned.append(fifo.popleft())
+                answers += 1
                 continue
+            ran = True
             self._peak = peak_kib * 1024
             self._run_us += (run_us - self._run_us) * 0.125
             queue_ns = now - run_us * 1000 - call.received_ns
@@ -300,20 +342,26 @@ class Link:
                 result, flag, aux, buffer[at:split], buffer[split:end], memory=self._pool.limits.memory
             ):
                 # Its heap is in pieces and it ends by itself; nothing behind this call was begun.
+                fifo.popleft()
                 self.since_ns = now
                 finished(call, result)
-                self._pool.returned(returned)
                 self._fail(Outcome.MEMORY, "over its memory limit", running=0)
-                return answers
+                return answers + 1, True
+            # Not a moment earlier: what is not as the protocol says leaves the call where its end is found.
+            fifo.popleft()
+            answers += 1
             finished(call, result)
-        self.since_ns = now
-        if returned:
-            self._pool.returned(returned)
-        return answers
+        if answers:
+            # Output alone is no sign that the call at the head has only begun.
+            self.since_ns = now
+        return answers, ran
 
-    def _other(self, kind: int, flag: int, aux: int, number: int, body: bytes) -> None:
+    def _other(self, kind: int, flag: int, aux: int, number: int, body: bytes, now: int) -> None:
         pool = self._pool
+        if kind in (Kind.LOG, Kind.METRIC) and not self._talk.allows(len(body) + 1, now):
+            raise FrameError(f"{TOO_LOUD} times as much output as its limit lets it send")
         if kind == Kind.DROPPED:
+            self._drops += 1
             pool.dropped(number)
         elif kind == Kind.LOG:
             if flag > 1 or len(body) > pool.limits.max_log_line + MAX_LINE_SLACK:
