@@ -47,9 +47,9 @@ class Output:
         text = self._partial.pop(stream, "") + text
         *lines, rest = text.split("\n")
         # An unended line is bounded as well: what is over the length goes out as a line of its own.
-        while len(rest) > self._max_line:
-            lines.append(rest[: self._max_line])
-            rest = rest[self._max_line :]
+        whole = max(0, len(rest) - 1) // self._max_line * self._max_line
+        lines += [rest[at : at + self._max_line] for at in range(0, whole, self._max_line)]
+        rest = rest[whole:]
         if rest:
             self._partial[stream] = rest
         for line in lines:
@@ -68,6 +68,10 @@ class Output:
         line = orjson.dumps(entry, default=_text, option=orjson.OPT_NON_STR_KEYS)
         self._emit(Stream.STDERR if number >= LEVELS["warning"] else Stream.STDOUT, number, line)
 
+    def allows(self, size: int) -> bool:
+        """Whether `size` bytes more may go out now; what may not is counted with the dropped lines."""
+        return self._rate.allows(size, time.monotonic_ns())
+
     def end(self) -> None:
         """End of an invocation: unended lines go out, and how many lines were kept back is told."""
         if self._partial:
@@ -81,7 +85,7 @@ class Output:
         if len(line) > self._max_line:
             note = b" ... (cut, %d bytes)" % len(line)
             line = line[: self._max_line - len(note)] + note
-        if self._rate.allows(len(line) + 1, time.monotonic_ns()):
+        if self.allows(len(line) + 1):
             self._send(frame(Kind.LOG, line, flag=stream, aux=level, call=self.call))
 
 
