@@ -107,6 +107,12 @@ class Splitter:
         """Bytes kept of a frame that is not whole yet."""
         return self._have
 
+    @property
+    def unfinished(self) -> int:
+        """The invocation id of the frame that is not whole yet; 0 where not even its header is."""
+        head = b"".join(part[: HEADER.size] for part in self._parts[: HEADER.size])[: HEADER.size]
+        return int(HEADER.unpack(head)[4]) if len(head) == HEADER.size else 0
+
     def feed(self, data: bytes) -> Iterator[tuple[int, int, int, int, bytes, int, int]]:
         """The whole frames in `data` and what was kept: (kind, flag, aux, id, buffer, start, end) each.
 

@@ -123,6 +123,8 @@ class Event:
         try:
             return orjson.loads(self.data)
         except orjson.JSONDecodeError as error:
+            if error.msg.startswith("Not enough memory"):
+                raise MemoryError("the payload as JSON takes more memory than there is") from None
             said = "the payload is empty, JSON was expected" if not self.data else f"the payload is not JSON: {error}"
             raise Reject(400, said) from None
 

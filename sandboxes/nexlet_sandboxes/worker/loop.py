@@ -117,13 +117,19 @@ class Worker:
             said = orjson.loads(buffer[start:end])
             del buffer
         except (MemoryError, orjson.JSONDecodeError):
-            # What the nexlet writes is JSON; orjson says that it has no memory for it in the same way as that it is not.
+            # What the nexlet writes is JSON. That there is no memory for it orjson says as if it were none.
             self._refuse_memory("the sources alone take more memory than the limit", "")
             return
         loaded = self._load(said)
         if loaded is None:
             return
-        self._answer(splitter, *loaded)
+        try:
+            self._answer(splitter, *loaded)
+        except MemoryError:
+            # Not in the handler: the invocation alone is more than there is room for.
+            call = self._marker[0] or splitter.unfinished
+            self._out.append(RESULT.pack(RESULT_EXTRA, Kind.RESULT, Ending.MEMORY, 0, call, 0, 0, self._peak_kib, 0))
+            self._flush()
 
     def _frames(self, splitter: Splitter) -> Any:
         while data := self._sock.recv(RECEIVE):
@@ -309,7 +315,8 @@ class Worker:
 
     def _metric(self, data: bytes) -> None:
         assert self._output is not None
-        self._later(frame(Kind.METRIC, data, call=self._output.call))
+        if self._output.allows(len(data) + 1):
+            self._later(frame(Kind.METRIC, data, call=self._output.call))
 
     def _flush(self) -> None:
         out = self._out
