@@ -85,7 +85,7 @@ def main(modules: list[str]) -> None:
     WAS_UNPRIV = os.geteuid() != 0
     for module in modules:
         importlib.import_module(module)
-    zygote_process.Worker = FallenWorker
+    vars(zygote_process)["Worker"] = FallenWorker
     zygote_process.main()
 
 

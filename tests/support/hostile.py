@@ -1,0 +1,183 @@
+"""Workers that are no processes: a socket of which the test holds the other end, and says what it likes on it.
+
+`Stage` stands in for a zygote. What it makes is played by a script: a coroutine that gets the `Peer`, the far end of
+the socket. The first worker has the test's script; those after it behave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import cast
+
+from nexlet_sandboxes.frames import HEADER, INVOKE, MAX_BODY, RESULT, RESULT_EXTRA, Ending, Kind, Splitter, frame
+from nexlet_sandboxes.pool import Pool
+from nexlet_sandboxes.program import Limits, Program
+from nexlet_sandboxes.zygote import Exit, WorkerProcess, Zygote
+from tests.support.pools import KeepingSink
+
+__all__ = ["Peer", "Script", "Stage", "answer", "behave", "open_stage"]
+
+
+def answer(call: int, body: bytes = b"", *, ending: int = Ending.OK, headers: bytes = b"", code: int = 0) -> bytes:
+    """A RESULT frame."""
+    size = RESULT_EXTRA + len(headers) + len(body)
+    return RESULT.pack(size, Kind.RESULT, ending, code, call, 10, 10, 1, len(headers)) + headers + body
+
+
+class Peer:
+    """The far end of a worker's socket.
+
+    Attributes:
+        marker: what the worker says it is at.
+        killed: whether the nexlet has ended it.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._frames = Splitter(MAX_BODY)
+        self._invocations: list[tuple[int, bytes]] = []
+        self.marker = 0
+        self.killed = asyncio.Event()
+        self.on_killed: Callable[[], None] = lambda: None
+
+    async def load(self) -> None:
+        """Take what is to be loaded, and be ready."""
+        await self._receive()
+        await self.say(frame(Kind.READY))
+
+    async def invocation(self) -> tuple[int, bytes]:
+        """The next invocation: its id and its payload.
+
+        Raises:
+            ConnectionError: the nexlet has let go of the socket.
+        """
+        while not self._invocations:
+            await self._receive()
+        return self._invocations.pop(0)
+
+    async def say(self, data: bytes) -> None:
+        """Write bytes, whatever they are.
+
+        Raises:
+            ConnectionError: the nexlet has let go of the socket.
+        """
+        await asyncio.get_running_loop().sock_sendall(self._sock, data)
+
+    async def _receive(self) -> None:
+        data = await asyncio.get_running_loop().sock_recv(self._sock, 1 << 20)
+        if not data:
+            raise ConnectionResetError("the nexlet has closed the socket")
+        for kind, _, _, call, buffer, start, end in self._frames.feed(data):
+            if kind == Kind.INVOKE:
+                sizes = INVOKE.unpack_from(buffer, start - HEADER.size)[5:8]
+                at = start - HEADER.size + INVOKE.size + sum(sizes)
+                self._invocations.append((call, buffer[at:end]))
+
+    def end(self) -> None:
+        """Close this end, as a process does that dies."""
+        self._sock.close()
+
+
+class _Played(WorkerProcess):
+    """A worker process as far as a link can tell."""
+
+    __slots__ = ("peer",)
+
+    def __init__(self, number: int, sock: socket.socket, peer: Peer) -> None:
+        self.peer = peer
+        self.number = number
+        self.pid = os.getpid()
+        self.sock = sock
+        self.exited: Exit | None = None
+        self.on_exit: Callable[[Exit], None] | None = None
+
+    @property
+    def running_call(self) -> int:
+        return self.peer.marker
+
+    def kill(self) -> None:
+        if not self.peer.killed.is_set():
+            self.peer.killed.set()
+            asyncio.get_running_loop().call_soon(self._exit)
+
+    def _exit(self) -> None:
+        self.peer.on_killed()
+        self.exited = Exit(-int(signal.SIGKILL), 0)
+        if self.on_exit is not None:
+            self.on_exit(self.exited)
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+Script = Callable[[Peer], Awaitable[None]]
+
+
+async def behave(peer: Peer) -> None:
+    """A worker as it should be: every payload comes back."""
+    await peer.load()
+    while True:
+        call, payload = await peer.invocation()
+        peer.marker = call
+        await peer.say(answer(call, payload))
+
+
+class Stage:
+    """In the place of a zygote: plays its workers, the first one by the script it is given."""
+
+    def __init__(self, script: Script) -> None:
+        self._scripts = [script]
+        self.peers: list[Peer] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def spawn(self, profile: str, memory: int) -> WorkerProcess:
+        """As `Zygote.spawn`."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        peer = Peer(theirs)
+        self.peers.append(peer)
+        task = asyncio.create_task(self._play(peer, self._scripts.pop(0) if self._scripts else behave))
+        peer.on_killed = lambda: cast("None", task.cancel())
+        self._tasks.add(task)
+        return _Played(len(self.peers), ours, peer)
+
+    @staticmethod
+    async def _play(peer: Peer, script: Script) -> None:
+        try:
+            with contextlib.suppress(ConnectionError):
+                await script(peer)
+                # A script that is at its end is a worker that says no more: it is there until it is killed.
+                await peer.killed.wait()
+        finally:
+            peer.end()
+
+    async def close(self) -> None:
+        """End whoever still plays.
+
+        Raises:
+            BaseException: what a script raised.
+        """
+        for task in self._tasks:
+            task.cancel()
+        for result in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+                raise result
+
+
+@contextlib.asynccontextmanager
+async def open_stage(script: Script, limits: Limits) -> AsyncIterator[tuple[Pool, KeepingSink, Stage]]:
+    """A started pool whose first worker follows `script`."""
+    stage, sink = Stage(script), KeepingSink()
+    pool = Pool(cast("Zygote", stage), Program("played"), limits, sink)
+    try:
+        await pool.start()
+        yield pool, sink, stage
+    finally:
+        await pool.close()
+        await stage.close()
