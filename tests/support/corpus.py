@@ -41,10 +41,10 @@ __all__ = ["CORPUS", "Row", "Verdict", "attack", "concerns", "read", "run_as_use
 
 CORPUS: Final = Path(__file__).parents[1] / "sandboxes" / "attacks.json"
 
-AT_ONCE: Final = 4
+AT_ONCE: Final = 6
 """Rows that run side by side: most of those that end by a limit only wait for it."""
 
-TIMEOUT: Final = 0.5
+TIMEOUT: Final = 0.25
 """Seconds for a row that is expected to end by a limit or by the clock ..."""
 
 DEFAULT_TIMEOUT = 10.0
@@ -77,9 +77,17 @@ def read(file: Path) -> list[Row]:
     """All rows of a corpus file.
 
     Raises:
+        OSError: it cannot be read.
         ValueError: it is no corpus file, or has a recipe that is not understood.
     """
     said = json.loads(file.read_text())
+    if not isinstance(said, dict) or not isinstance(said.get("attacks"), list):
+        raise ValueError("a corpus file is an object with a list of attacks")
+    for number, row in enumerate(said["attacks"]):
+        if missing := {"name", "layer", "expected"} - set(row):
+            raise ValueError(f"attack {number} does not say: {', '.join(sorted(missing))}")
+        if row.get("source") is None and "recipe" not in row:
+            raise ValueError(f"attack {row['name']} has neither a source nor a recipe")
     return [
         Row(
             name=row["name"],
@@ -423,9 +431,13 @@ def _said(row: Row, result: Result) -> tuple[str, str]:
     """What became of a row that the worker itself could tell of."""
     if result.outcome is not Outcome.OK:
         return "fault", f"{result.outcome}: {result.error}"
-    said = json.loads(result.body)
+    through = "contained" if "contained" in row.expected else "ran"
+    try:
+        said = json.loads(result.body)
+    except json.JSONDecodeError:
+        return through, "it answered for itself"  # which it may: the invocation was its own
     if said["raised"] is None:
-        return ("contained" if "contained" in row.expected else "ran"), "it ran to its end"
+        return through, "it ran to its end"
     kinds = said["raised"]
     detail = f"{kinds[0]}: {said['text']}"
     # A wait that ended is no refusal: what was asked for had been granted.
@@ -457,8 +469,7 @@ async def run_as_user(file: Path, profiles: Sequence[str]) -> list[Verdict]:
     return [Verdict(**said) for said in json.loads(out)]
 
 
-async def _everything(file: Path, profiles: Sequence[str]) -> list[Verdict]:
-    rows = read(file)
+async def _everything(file: Path, rows: Sequence[Row], profiles: Sequence[str]) -> list[Verdict]:
     verdicts = [verdict for profile in profiles for verdict in await attack(profile, rows)]
     if os.geteuid() == 0:
         verdicts += await run_as_user(file, profiles)
@@ -474,12 +485,15 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="this user alone; verdicts as JSON")
     chosen = parser.parse_args()
     profiles = chosen.profile or sorted(PROFILES)
-    if chosen.json:
+    try:
         rows = read(chosen.file)
+    except (OSError, ValueError) as error:
+        parser.error(f"{chosen.file}: {error}")
+    if chosen.json:
         verdicts = [one for profile in profiles for one in asyncio.run(attack(profile, rows))]
         print(json.dumps([dataclasses.asdict(one) for one in verdicts]))
         return 0
-    verdicts = asyncio.run(_everything(chosen.file, profiles))
+    verdicts = asyncio.run(_everything(chosen.file, rows, profiles))
     for one in verdicts:
         if chosen.verbose or not one.passed:
             print(one)
