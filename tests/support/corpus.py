@@ -3,7 +3,8 @@
     python -m tests.support.corpus [FILE] [--profile NAME] [--verbose]
 
 is `make attacks`. As root every row runs twice, the second time with a nexlet that is an ordinary user. The closing
-line is `N passed, M failed`; a row counts once for each profile and user it ran with.
+line is `N passed, M failed`; a row counts once for each profile and user it ran with. What could not be run here (a
+profile whose layers this machine lacks) is said in a line of its own.
 
 Rows of the layer `language` are functions: `main()` is called by the handler of a deployed one. Rows of the layer
 `kernel` are plain Python in a locked worker without a language layer (`tests/support/corpus_worker.py`). Pool, link and
@@ -33,11 +34,24 @@ from nexlet_sandboxes.outcomes import LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.pool import Pool
 from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.program import Program
-from nexlet_sandboxes.zygote import Zygote
+from nexlet_sandboxes.zygote import LayerUnavailable, Zygote
+from tests.support import unprivileged
 from tests.support.corpus_worker import ATTACK
 from tests.support.pools import MIB, KeepingSink, call, limits, run
 
-__all__ = ["CORPUS", "Row", "Verdict", "attack", "concerns", "read", "run_as_user"]
+__all__ = [
+    "CORPUS",
+    "Row",
+    "Run",
+    "Verdict",
+    "attack",
+    "concerns",
+    "imports",
+    "read",
+    "run_as_user",
+    "verdict",
+    "written_out",
+]
 
 CORPUS: Final = Path(__file__).parents[1] / "sandboxes" / "attacks.json"
 
@@ -74,13 +88,13 @@ class Row:
 
 
 def read(file: Path) -> list[Row]:
-    """All rows of a corpus file.
+    """All rows of a corpus file; "-" is standard input.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is no corpus file, or has a recipe that is not understood.
     """
-    said = json.loads(file.read_text())
+    said = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
     if not isinstance(said, dict) or not isinstance(said.get("attacks"), list):
         raise ValueError("a corpus file is an object with a list of attacks")
     for number, row in enumerate(said["attacks"]):
@@ -229,9 +243,12 @@ def verdict(row: Row, profile: str, met: str, detail: str) -> Verdict:
     """Judge what was met by what passes for what was expected."""
     known = PASSES.get(row.layer, {})
     passed = any(met == one or met in known.get(one, ()) for one in row.expected)
-    user = "root" if os.geteuid() == 0 else "user"
     expected = "|".join(sorted(row.expected))
-    return Verdict(row.name, profile, user, expected, met, " ".join(detail.split())[:300], passed)
+    return Verdict(row.name, profile, _user(), expected, met, " ".join(detail.split())[:300], passed)
+
+
+def _user() -> str:
+    return "root" if os.geteuid() == 0 else "user"
 
 
 def _stop(result: Result) -> tuple[str, str] | None:
@@ -448,32 +465,62 @@ def _said(row: Row, result: Result) -> tuple[str, str]:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-async def run_as_user(file: Path, profiles: Sequence[str]) -> list[Verdict]:
+@dataclasses.dataclass(slots=True)
+class Run:
+    """What came of a corpus.
+
+    Attributes:
+        verdicts: of every row that was run.
+        missing: what could not be run here, each with the reason.
+    """
+
+    verdicts: list[Verdict] = dataclasses.field(default_factory=list)
+    missing: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+async def _run(rows: Sequence[Row], profiles: Sequence[str]) -> Run:
+    run = Run()
+    for profile in profiles:
+        try:
+            run.verdicts += await attack(profile, rows)
+        except LayerUnavailable as unavailable:
+            run.missing[f"{profile}/{_user()}"] = unavailable.reason
+    return run
+
+
+async def run_as_user(file: Path, profiles: Sequence[str]) -> Run:
     """The same in a process of an ordinary user; only root can become one.
 
     Raises:
         AssertionError: that process failed, with its standard error.
     """
     here = [sys.executable, "-m"]
-    command = [*here, "tests.support.unprivileged", *here, "tests.support.corpus", str(file), "--json"]
+    command = [*here, "tests.support.unprivileged", *here, "tests.support.corpus", "-", "--json"]
     for profile in profiles:
         command += ["--profile", profile]
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=Path(__file__).parents[2],
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await process.communicate()
+    # Not its path: it may lie where only root may look.
+    out, err = await process.communicate(file.read_bytes())
+    if process.returncode == unprivileged.IMPOSSIBLE:
+        return Run(missing={f"{profile}/user": err.decode().strip() for profile in profiles})
     assert process.returncode == 0, err.decode()
-    return [Verdict(**said) for said in json.loads(out)]
+    said = json.loads(out)
+    return Run([Verdict(**one) for one in said["verdicts"]], said["missing"])
 
 
-async def _everything(file: Path, rows: Sequence[Row], profiles: Sequence[str]) -> list[Verdict]:
-    verdicts = [verdict for profile in profiles for verdict in await attack(profile, rows)]
+async def _everything(file: Path, rows: Sequence[Row], profiles: Sequence[str]) -> Run:
+    run = await _run(rows, profiles)
     if os.geteuid() == 0:
-        verdicts += await run_as_user(file, profiles)
-    return verdicts
+        as_user = await run_as_user(file, profiles)
+        run.verdicts += as_user.verdicts
+        run.missing |= as_user.missing
+    return run
 
 
 def main() -> int:
@@ -490,10 +537,12 @@ def main() -> int:
     except (OSError, ValueError) as error:
         parser.error(f"{chosen.file}: {error}")
     if chosen.json:
-        verdicts = [one for profile in profiles for one in asyncio.run(attack(profile, rows))]
-        print(json.dumps([dataclasses.asdict(one) for one in verdicts]))
+        print(json.dumps(dataclasses.asdict(asyncio.run(_run(rows, profiles)))))
         return 0
-    verdicts = asyncio.run(_everything(chosen.file, rows, profiles))
+    run = asyncio.run(_everything(chosen.file, rows, profiles))
+    verdicts = run.verdicts
+    for where, reason in run.missing.items():
+        print(f"not run  {where}: {reason}")
     for one in verdicts:
         if chosen.verbose or not one.passed:
             print(one)

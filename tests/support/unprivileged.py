@@ -17,10 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NoReturn
 
-__all__ = ["USER", "execute"]
+__all__ = ["IMPOSSIBLE", "USER", "execute"]
 
 USER: Final = 65534
 """`nobody` on every distribution; no group but its own."""
+
+IMPOSSIBLE: Final = 77
+"""The exit code where it cannot be done here; standard error says why."""
 
 _CLONE_NEWNS: Final = 0x00020000
 _MS_BIND: Final = 0x1000
@@ -87,4 +90,8 @@ def _libc(name: str, *arguments: object) -> None:
 
 
 if __name__ == "__main__":
-    execute(sys.argv[1:])
+    try:
+        execute(sys.argv[1:])
+    except OSError as error:
+        print(f"an ordinary user cannot be had here: {error}", file=sys.stderr)
+        sys.exit(IMPOSSIBLE)
