@@ -21,9 +21,9 @@ from nexlet_functions.runner.registration import LocalRegistration, local_regist
 from nexlet_functions.runner.runner import Runner, RunnerSettings
 from nexlet_functions.runner.secrets import FolderSecrets
 from nexlet_functions.runner.services import Services
+from nexlet_functions.sandboxing import Sandboxing, prove
 from nexlet_functions.settings import SettingsHolder, state_directory
 from nexlet_sandboxes.permitted import audit
-from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.zygote import Zygote
 
 __all__ = ["Nexlet"]
@@ -41,12 +41,14 @@ class Nexlet:
 
     Attributes:
         runner: its runner, for ids and connections.
+        sandboxing: what the sandbox holds on this machine.
     """
 
     def __init__(
         self,
         settings: SettingsHolder,
         zygote: Zygote,
+        sandboxing: Sandboxing,
         *,
         registration: LocalRegistration | None,
         state_folder: Path | None,
@@ -55,6 +57,7 @@ class Nexlet:
         current = settings.current
         self._settings = settings
         self._zygote = zygote
+        self.sandboxing = sandboxing
         self.runner = Runner(
             self._agent,
             credentials=None if registration is not None else current.credentials(),
@@ -77,6 +80,7 @@ class Nexlet:
 
         Raises:
             ZygoteError: no process for workers can be started, or a module that the settings permit cannot be given.
+            LayersMissing: the default profile does not hold on this machine, and that is not permitted.
             CredentialsInvalid: a file with credentials cannot be read.
             RegistrationFailed: the environment is half of what a node gives to an agent.
         """
@@ -88,7 +92,10 @@ class Nexlet:
         zygote = await Zygote.start(modules=settings.current.modules, on_restart=_tell_restart)
         try:
             findings = await audit(settings.current.modules)
-            nexlet = cls(settings, zygote, registration=registration, state_folder=state_folder)
+            sandboxing = await prove(zygote, settings.current)
+            sandboxing.require(settings.current.default_profile)
+            zygote.without = sandboxing.without
+            nexlet = cls(settings, zygote, sandboxing, registration=registration, state_folder=state_folder)
         except BaseException:
             await zygote.close()
             raise
@@ -101,8 +108,8 @@ class Nexlet:
             servers=None if registration is not None else list(current.credentials().addresses),
             state=str(state_folder) if state_folder is not None else "none is kept",
             profile=current.default_profile,
-            layers=list(PROFILES[current.default_profile].layers),
         )
+        sandboxing.tell(current)
         for notice in notices(current):
             _log.warning(notice)
         for module, lines in findings.items():
@@ -155,7 +162,11 @@ class Nexlet:
 
     def _agent(self, services: Services) -> FunctionAgent:
         return FunctionAgent(
-            services=services, zygote=self._zygote, settings=self._settings, key=self._key(services.state_folder)
+            services=services,
+            zygote=self._zygote,
+            settings=self._settings,
+            key=self._key(services.state_folder),
+            sandboxing=self.sandboxing,
         )
 
     def _key(self, folder: Path | None) -> CurveKey:

@@ -39,6 +39,7 @@ from nexlet_functions.rules import (
 )
 from nexlet_models.problems import Problem
 from nexlet_models.subjects import valid_token
+from nexlet_sandboxes.probe import ADVICE
 from nexlet_sandboxes.profiles import DEFAULT as DEFAULT_PROFILE
 
 __all__ = [
@@ -90,9 +91,16 @@ def _curve_key(text: str) -> str:
     return text
 
 
+def _layer(name: str) -> str:
+    if name not in ADVICE:
+        raise ValueError(f"no layer is called '{name}'; there are {', '.join(ADVICE)}")
+    return name
+
+
 Folder = Annotated[Path, AfterValidator(_folder)]
 Texts = Annotated[tuple[str, ...], NoDecode, _listed(",")]
 CurveKeys = Annotated[tuple[Annotated[str, AfterValidator(_curve_key)], ...], NoDecode, _listed(",")]
+Layers = Annotated[tuple[Annotated[str, AfterValidator(_layer)], ...], NoDecode, _listed(",")]
 Folders = Annotated[tuple[Folder, ...], NoDecode, _listed(os.pathsep)]
 
 
@@ -166,6 +174,9 @@ class Settings(BaseSettings):
     # What functions may do; read again on SIGHUP.
     events: Events = Field(Events.ALL, description="which invocations are published as events: all or failures")
     default_profile: ProfileName = Field(DEFAULT_PROFILE, description="sandbox profile of a function that names none")
+    permit_missing_layers: Layers = Field(
+        (), description="layers of the sandbox that functions may run without where the machine lacks them; see doctor"
+    )
     source_folders: Folders = Field((), description="folders that file:// sources may come from")
     modules: Annotated[dict[str, tuple[str, ...]], NoDecode] = Field(
         default_factory=dict, description="further modules that functions may import, each with the names it gives"

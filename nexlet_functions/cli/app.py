@@ -21,7 +21,7 @@ from nexlet_functions.cli.output import Output
 
 __all__ = ["COMMANDS", "app", "load_command", "run"]
 
-COMMANDS = ("dev", "up", "invoke", "check", "pack", "modules", "version")
+COMMANDS = ("dev", "up", "invoke", "check", "pack", "modules", "doctor", "version")
 """In the order of `--help`; the module `nexlet_functions.cli.NAME` has the function `NAME`."""
 
 _PROGRAM = "nexlet-functions"
@@ -126,6 +126,7 @@ _EXITS = {
     "request-timeout": Exit.TIMEOUT,
     "publish-refused": Exit.FAILED,
     "subscription-refused": Exit.FAILED,
+    "layers-missing": Exit.FAILED,
 }
 """By the stable code of an error; what is not here is a file or a setting that someone has to mend."""
 

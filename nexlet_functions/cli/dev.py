@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nexlet_functions.control import ControlClient
     from nexlet_functions.natsio import Connection
     from nexlet_functions.nexfile import FunctionFolder
+    from nexlet_functions.sandboxing import Sandboxing
     from nexlet_functions.testing.events import SampleEvent
     from nexlet_models.events import WorkloadTriggeredEvent
 
@@ -205,6 +206,7 @@ class _Session:
         from nexlet_functions.devnode.server import EmbeddedServer, ServerNotFound
         from nexlet_functions.nexlet import Nexlet
         from nexlet_functions.settings import Settings, SettingsHolder
+        from nexlet_sandboxes.probe import ADVICE
 
         server = EmbeddedServer(port=self._choose_port())
         stack.push_async_callback(server.stop)  # first: a signal may come while it starts
@@ -218,9 +220,16 @@ class _Session:
         self._banner()
         node = await stack.enter_async_context(await DevNode.start(server.url))
         settings = Settings.model_validate(
-            {"servers": (server.url,), "no_state": True, "secrets_dir": self._secrets, "grace": GRACE}
+            {
+                "servers": (server.url,),
+                "no_state": True,
+                "secrets_dir": self._secrets,
+                "grace": GRACE,
+                "permit_missing_layers": tuple(ADVICE),  # on whatever machine someone writes their functions
+            }
         )
         nexlet = await stack.enter_async_context(await Nexlet.start(SettingsHolder(settings)))
+        self._tell_missing_layers(nexlet.sandboxing)
         await nexlet.wait_registered()
         # A node takes a nexlet for healthy from its first heartbeat on, and tells nobody when that has come.
         try:
@@ -433,6 +442,19 @@ class _Session:
             secrets=str(self._secrets) if self._secrets else None,
             warning=guard,
         )
+
+    def _tell_missing_layers(self, sandboxing: Sandboxing) -> None:
+        missing = sorted(sandboxing.without)
+        if missing:
+            self._output.record(
+                "unprotected",
+                [
+                    styled(("this machine's sandbox lacks ", "bold yellow"), (", ".join(missing), "bold yellow")),
+                    "Functions run without; 'nexfn doctor' says what that means. 'nexfn up' would not start.",
+                    "",
+                ],
+                missing_layers=missing,
+            )
 
     def _ready(self, deployed: Sequence[_Deployed]) -> None:
         subject, payload = self._example(deployed)

@@ -23,7 +23,7 @@ __all__ = ["up"]
     NATS=CREDENTIALS,
     Nex=("nexus", "register_type", "name", "max_workloads"),
     What_is_kept=("settings_file", "state_dir", "no_state", "xkey_file", "xkey_peers", "secrets_dir"),
-    Functions=("source_folders", "default_profile", "events", "grace", "artifact_timeout"),
+    Functions=("source_folders", "default_profile", "permit_missing_layers", "events", "grace", "artifact_timeout"),
     Log=("log_level", "log_format"),
 )
 def up(*, flags: Mapping[str, object]) -> None:

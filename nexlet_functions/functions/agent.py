@@ -34,6 +34,7 @@ from nexlet_functions.functions.requests import (
 )
 from nexlet_functions.runner.agent import Refused, WorkloadNotFound
 from nexlet_functions.runner.services import Services
+from nexlet_functions.sandboxing import Sandboxing, permitted_profiles
 from nexlet_functions.settings import SettingsHolder
 from nexlet_models.base import timestamp
 from nexlet_models.events import WorkloadFailure
@@ -50,7 +51,6 @@ from nexlet_models.workloads import (
 )
 from nexlet_sandboxes.checking import check
 from nexlet_sandboxes.outcomes import SandboxError
-from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.zygote import Zygote
 
 __all__ = ["FunctionAgent"]
@@ -72,7 +72,14 @@ class FunctionAgent:
     """Implements `Agent`, `ClosingAgent` and `DescribedAgent` of `nexlet_functions.runner.agent`."""
 
     def __init__(
-        self, *, services: Services, zygote: Zygote, settings: SettingsHolder, key: CurveKey, version: str | None = None
+        self,
+        *,
+        services: Services,
+        zygote: Zygote,
+        settings: SettingsHolder,
+        key: CurveKey,
+        sandboxing: Sandboxing | None = None,
+        version: str | None = None,
     ) -> None:
         """An agent without functions.
 
@@ -81,6 +88,7 @@ class FunctionAgent:
             zygote: makes the workers; the caller closes it, after the agent.
             settings: with the rules, which may change.
             key: what environments are sealed to.
+            sandboxing: what was proved of the sandbox; None assumes that it holds.
             version: semantic; None takes the installed one.
         """
         self._services = services
@@ -89,7 +97,8 @@ class FunctionAgent:
         self._version = version or importlib.metadata.version("nexlet-functions")
         self._since = timestamp()
         self._state = AgentState.RUNNING
-        self._policy = Policy(lambda: settings.current)
+        self._sandboxing = sandboxing or Sandboxing.assumed()
+        self._policy = Policy(lambda: settings.current, self._sandboxing)
         self._means = Means(
             zygote=zygote,
             services=services,
@@ -99,6 +108,7 @@ class FunctionAgent:
             pins=Pins(_beneath(services.state_folder, "sources")),
             key=key,
             settings=lambda: settings.current,
+            sandboxing=self._sandboxing,
         )
         self._functions: dict[str, Function] = {}
         self._starting: dict[str, asyncio.Task[None]] = {}
@@ -150,8 +160,9 @@ class FunctionAgent:
             "pending": pending,
             "invocations": dict(outcomes),
             "sandboxes": {
-                profile: list(PROFILES[profile].layers)
-                for profile in sorted({function.profile for function in functions})
+                profile: {"engaged": list(standing.engaged), "missing": list(standing.missing_names)}
+                for profile, standing in self._sandboxing.standings.items()
+                if profile in permitted_profiles(self._settings.current)
             },
         }
         return AgentHeartbeat(data=json.dumps(data), summary=await self.ping())
@@ -175,7 +186,7 @@ class FunctionAgent:
         return {
             "register_type": settings.register_type,
             "default_profile": settings.default_profile,
-            "layers": ",".join(PROFILES[settings.default_profile].layers),
+            **self._sandboxing.facts(settings.default_profile),
             "xkey": self._key.public,
         }
 

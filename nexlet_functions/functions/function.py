@@ -27,6 +27,7 @@ from nexlet_functions.functions.triggers import Trigger
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.runner.agent import AgentError
 from nexlet_functions.runner.services import Services, TriggerRefused
+from nexlet_functions.sandboxing import Sandboxing
 from nexlet_functions.settings import Settings
 from nexlet_models.base import timestamp
 from nexlet_models.connection import NatsConnectionData
@@ -39,7 +40,6 @@ from nexlet_models.workloads import StartWorkloadRequest, WorkloadState, Workloa
 from nexlet_sandboxes.calls import Result
 from nexlet_sandboxes.outcomes import LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.pool import Pool, PoolStats
-from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.program import Limits, Program
 from nexlet_sandboxes.zygote import Zygote
 
@@ -60,6 +60,7 @@ class Means:
         artifacts, pins: their sources.
         key: what environments are sealed to.
         settings: those in force; asked anew each time.
+        sandboxing: what was proved of the sandbox.
     """
 
     zygote: Zygote
@@ -68,6 +69,7 @@ class Means:
     pins: Pins
     key: CurveKey
     settings: Callable[[], Settings]
+    sandboxing: Sandboxing
 
 
 class Function:
@@ -148,7 +150,7 @@ class Function:
 
     def metadata(self) -> dict[str, str]:
         """What it runs and how it is locked in: in its events."""
-        facts = {"sandbox": self.profile, "layers": ",".join(PROFILES[self.profile].layers)}
+        facts = {"sandbox": self.profile, **self._means.sandboxing.facts(self.profile)}
         if self.artifact is not None:
             facts["digest"] = f"sha256:{self.artifact.sha256}"
             if self.artifact.place:

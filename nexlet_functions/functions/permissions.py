@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from nexlet_functions.sandboxing import Sandboxing
 from nexlet_functions.settings import Settings
 from nexlet_models.durations import format_duration
 from nexlet_models.problems import Problem
@@ -44,9 +45,10 @@ class Usage:
 class Policy:
     """The operator's rules as they are in force at the moment of asking."""
 
-    def __init__(self, current: Callable[[], Settings]) -> None:
-        """Rules of what `current` returns, asked anew for each check."""
+    def __init__(self, current: Callable[[], Settings], sandboxing: Sandboxing) -> None:
+        """Rules of what `current` returns, asked anew for each check, where the sandbox is what `sandboxing` says."""
         self._current = current
+        self._sandboxing = sandboxing
 
     def check(self, namespace: str, request: StartRequest, limits: Limits, usage: Usage) -> list[Problem]:
         """Every rule that a start request of `namespace` breaks.
@@ -108,6 +110,17 @@ class Policy:
                     "sandbox",
                     advice=f"profiles allowed: {', '.join(rules.profiles)}",
                     code="profile-not-allowed",
+                )
+            )
+        elif lacking := self._sandboxing.lacking(profile):
+            usable = [name for name in rules.profiles if not self._sandboxing.lacking(name)]
+            problems.append(
+                Problem(
+                    f"the profile '{profile}' cannot be had on this nexlet's machine, which lacks {', '.join(lacking)}",
+                    "sandbox",
+                    advice=f"profiles that can: {', '.join(usable) or 'none'}; 'nexlet-functions doctor' tells its "
+                    "operator what to do",
+                    code="profile-unavailable",
                 )
             )
         return problems

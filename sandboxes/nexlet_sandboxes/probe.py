@@ -86,7 +86,7 @@ class Standing:
 
     profile: str
     engaged: tuple[str, ...]
-    missing: tuple[LayerCheck, ...]
+    missing: tuple[LayerCheck, ...] = ()
 
     @property
     def missing_names(self) -> tuple[str, ...]:
@@ -140,7 +140,7 @@ async def _try(zygote: Zygote, profile: str, layer: str, without: Sequence[str])
     try:
         worker = await zygote.spawn(profile, TRIAL_MEMORY, probe=layer, without=without)
     except LayerUnavailable as missing:
-        return Finding(False, missing.reason)
+        return _not_applied(layer, missing.reason)
     ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
 
     def on_exit(how: Exit) -> None:
@@ -171,7 +171,13 @@ def _judge(layer: str, answer: bytes, how: Exit) -> Finding:
         said = orjson.loads(answer)
     except orjson.JSONDecodeError:
         raise SandboxError(f"a trial of the layer {layer} said what is no answer") from None
+    if "refused" in said:
+        return _not_applied(layer, str(said["refused"]))
     return Finding(bool(said["holds"]), str(said["happened"]))
+
+
+def _not_applied(layer: str, reason: str) -> Finding:
+    return Finding(False, f"it could not be applied: {reason.removeprefix(f'{layer}: ')}")
 
 
 async def _read(worker: WorkerProcess) -> bytes:

@@ -228,6 +228,13 @@ class Zygote:
         try:
             self._control.send(orjson.dumps(request))
             return await future
+        except asyncio.CancelledError:
+            # It may have come in the very moment in which nobody waits any more.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                worker = future.result()
+                worker.kill()
+                worker.close()
+            raise
         except OSError as error:
             raise ZygoteError(f"the zygote does not take a request: {error}") from error
         finally:

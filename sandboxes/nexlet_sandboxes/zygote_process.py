@@ -27,7 +27,7 @@ from nexlet_sandboxes.frames import Kind, frame
 from nexlet_sandboxes.kernel import process
 from nexlet_sandboxes.kernel.locks import Around, LayerFailed, apply
 from nexlet_sandboxes.kernel.namespaces import GO
-from nexlet_sandboxes.kernel.trials import TRIALS, Finding
+from nexlet_sandboxes.kernel.trials import TRIALS
 from nexlet_sandboxes.outcomes import ModulesRefused
 from nexlet_sandboxes.permitted import from_arguments
 from nexlet_sandboxes.profiles import PROFILES
@@ -227,7 +227,7 @@ def _become_worker(
             if leash is not None and leash.fileno() >= 0:
                 leash.sendall(str(error).encode()[:4096])
             elif trial is not None:
-                sock.sendall(orjson.dumps(Finding(False, str(error))))
+                sock.sendall(orjson.dumps({"refused": str(error)}))
             else:
                 sock.sendall(frame(Kind.FAILED, str(error).encode()))
             os._exit(1)

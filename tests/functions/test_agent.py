@@ -68,7 +68,8 @@ class TestWhoWeAre:
         data = json.loads(beat.data)
         assert (data["namespace_count"], data["functions"], data["workers"]) == (2, {"running": 2}, 2)
         assert data["invocations"]["ok"] == 1
-        assert "rlimits" in data["sandboxes"]["strict"]
+        assert "rlimits" in data["sandboxes"]["strict"]["engaged"]
+        assert data["sandboxes"]["strict"]["missing"] == []
 
 
 class TestContract:

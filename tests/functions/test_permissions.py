@@ -13,6 +13,7 @@ from nexlet_functions.functions.permissions import Policy, ReplyRule, Usage, not
 from nexlet_functions.functions.refusals import Refusal, refused, status_of
 from nexlet_functions.functions.requests import fit_reply, limits_of, triggers_of
 from nexlet_functions.rules import Ceilings
+from nexlet_functions.sandboxing import Sandboxing
 from nexlet_functions.settings import Settings
 from nexlet_models.problems import Problem
 from nexlet_models.start_request import StartRequest, parse_start_request
@@ -31,7 +32,7 @@ def check(rules: dict[str, Any], usage: Usage | None = None, /, namespace: str =
     settings = Settings.read({"defaults": defaults, **known})
     start = request(**keys)
     limits = limits_of(start, settings.rules(namespace).ceilings, cores=4)
-    return Policy(lambda: settings).check(namespace, start, limits, usage or Usage())
+    return Policy(lambda: settings, Sandboxing.assumed()).check(namespace, start, limits, usage or Usage())
 
 
 TOKENS = st.sampled_from(["a", "b", "*"])

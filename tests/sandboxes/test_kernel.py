@@ -81,6 +81,6 @@ def test_elsewhere_than_on_linux_every_lock_says_so(monkeypatch: pytest.MonkeyPa
 
 
 def test_limits_are_said_once_each_with_their_reason() -> None:
-    assert len({row.resource for row in TABLE}) == len(TABLE)
+    assert len({row.name for row in TABLE}) == len(TABLE)
     assert all(row.why for row in TABLE)
     assert {row.name: row.value for row in TABLE}["nofile"] == NOFILE

@@ -180,6 +180,26 @@ async def test_a_start_that_is_given_up_leaves_no_leashed_worker(zygote: Zygote)
     await eventually(lambda: children.read_text().split() == [])
 
 
+async def test_a_worker_that_comes_as_nobody_waits_any_more_is_ended(
+    zygote: Zygote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came = []
+    on_spawned = zygote._on_spawned
+
+    def cancel_at_once(message: dict[str, object], descriptors: list[int]) -> None:
+        on_spawned(message, descriptors)
+        came.extend(zygote._workers.values())
+        asked.cancel()
+
+    monkeypatch.setattr(zygote, "_on_spawned", cancel_at_once)
+    asked = asyncio.ensure_future(zygote.spawn("strict", 64 << 20))
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    (worker,) = came
+    assert worker.sock.fileno() == -1
+    await eventually(lambda: worker.exited is not None)
+
+
 def _alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")

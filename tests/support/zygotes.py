@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from nexlet_sandboxes.zygote import Zygote
 
-__all__ = ["doing_nothing", "missing", "open_zygote"]
+__all__ = ["arguments", "doing_nothing", "missing", "open_zygote"]
 
 _START = "from nexlet_sandboxes.zygote_process import main\nmain()\n"
 
@@ -49,13 +49,19 @@ def doing_nothing(layer: str) -> str:
     return f"from nexlet_sandboxes.kernel import locks\nlocks.LAYERS[{layer!r}] = lambda around: None\n"
 
 
+def arguments(change: str) -> tuple[str, ...]:
+    """What the interpreter of a zygote is executed with so that it executes `change` before it serves."""
+    return ("-I", "-c", change + _START)
+
+
 @contextlib.asynccontextmanager
 async def open_zygote(change: str) -> AsyncIterator[Zygote]:
     """A zygote that executes `change` before it serves."""
 
     class Changed(Zygote):
-        arguments = ("-I", "-c", change + _START)
+        pass
 
+    Changed.arguments = arguments(change)
     zygote = await Changed.start()
     try:
         yield zygote

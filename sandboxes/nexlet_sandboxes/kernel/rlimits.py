@@ -20,21 +20,20 @@ NOFILE: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One row: the resource's number and name, the value both soft and hard, and why."""
+    """One row: the name of the limit (`RLIMIT_` and the name in capitals), its value both soft and hard, and why."""
 
-    resource: int
     name: str
     value: int
     why: str
 
 
 TABLE: Final[tuple[Limit, ...]] = (
-    Limit(resource.RLIMIT_CORE, "core", 0, "a core dump would hold environment and messages"),
-    Limit(resource.RLIMIT_NPROC, "nproc", 0, "a worker is one process with one thread"),
-    Limit(resource.RLIMIT_FSIZE, "fsize", 0, "a worker writes no file"),
-    Limit(resource.RLIMIT_NOFILE, "nofile", NOFILE, "standard descriptors, its socket, and a few for libraries"),
-    Limit(resource.RLIMIT_MEMLOCK, "memlock", 0, "locked pages escape the accounting of memory"),
-    Limit(resource.RLIMIT_MSGQUEUE, "msgqueue", 0, "POSIX queues outlive the process"),
+    Limit("core", 0, "a core dump would hold environment and messages"),
+    Limit("nproc", 0, "a worker is one process with one thread"),
+    Limit("fsize", 0, "a worker writes no file"),
+    Limit("nofile", NOFILE, "standard descriptors, its socket, and a few for libraries"),
+    Limit("memlock", 0, "locked pages escape the accounting of memory"),
+    Limit("msgqueue", 0, "POSIX queues outlive the process"),
 )
 
 
@@ -42,10 +41,14 @@ def limit_resources() -> None:
     """Apply the table to this process.
 
     Raises:
-        OSError, ValueError: a limit is refused; the worker must not go on.
+        OSError, ValueError: a limit is refused, or not known here; the worker must not go on.
     """
     for row in TABLE:
-        resource.setrlimit(row.resource, (row.value, row.value))
+        # Looked up here and not in the table: elsewhere than on Linux not all of them exist, and importing must work.
+        number = getattr(resource, f"RLIMIT_{row.name.upper()}", None)
+        if number is None:
+            raise OSError(f"this system has no limit '{row.name}'")
+        resource.setrlimit(number, (row.value, row.value))
 
 
 def address_space() -> int:
