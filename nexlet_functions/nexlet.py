@@ -42,6 +42,7 @@ class Nexlet:
     Attributes:
         runner: its runner, for ids and connections.
         sandboxing: what the sandbox holds on this machine.
+        started_by_node: whether a node started this process as one of its agents.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Nexlet:
         self._settings = settings
         self._zygote = zygote
         self.sandboxing = sandboxing
+        self.started_by_node = registration is not None
         self.runner = Runner(
             self._agent,
             credentials=None if registration is not None else current.credentials(),

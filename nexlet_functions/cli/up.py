@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from nexlet_functions.cli.logs import set_up_logging
@@ -43,6 +44,7 @@ async def _up(holder: SettingsHolder) -> None:
     from nexlet_functions.nexlet import Nexlet
 
     loop = asyncio.get_running_loop()
+    parent = os.getppid()
     # A signal that comes while it starts must not be lost, nor leave half of it behind.
     asked = asyncio.Event()
     started: list[Nexlet] = []
@@ -59,7 +61,48 @@ async def _up(holder: SettingsHolder) -> None:
         started.append(nexlet)
         if asked.is_set():
             nexlet.stop_soon()
-        await nexlet.wait()
+        if nexlet.started_by_node:
+            with _until_ended(parent, stop):
+                await nexlet.wait()
+        else:
+            await nexlet.wait()
+
+
+@contextmanager
+def _until_ended(parent: int, stop: Callable[[], None]) -> Iterator[None]:
+    """Stop when the node that started us ends without ending us (it was killed, or crashed).
+
+    The next one starts an agent of its own, under another id. We would serve beside it for ever, and nobody could tell
+    us to stop.
+    """
+    import structlog
+
+    def gone() -> None:
+        log.warning("the node that started this nexlet has ended, and so does the nexlet", pid=parent)
+        stop()
+
+    log = structlog.stdlib.get_logger("nexlet_functions")
+    if os.getppid() != parent:
+        gone()  # while we were starting
+        yield
+        return
+    if parent == 0:
+        yield  # it is outside of our container, where we cannot see it
+        return
+    # Not the kernel's signal at the parent's death: it comes when the thread that started us ends.
+    watched = os.pidfd_open(parent)
+    loop = asyncio.get_running_loop()
+
+    def ended() -> None:
+        loop.remove_reader(watched)
+        gone()
+
+    loop.add_reader(watched, ended)
+    try:
+        yield
+    finally:
+        loop.remove_reader(watched)
+        os.close(watched)
 
 
 def _reload(holder: SettingsHolder) -> None:

@@ -106,6 +106,30 @@ async def test_started_by_a_node_it_needs_no_argument_and_no_other_variable(
     assert await up.end(signal.SIGINT) == 0, up.errors  # which is how a node stops its agents
 
 
+async def test_started_by_a_node_it_ends_with_that_node(
+    node: DevNode, client: Client, nats_server: EmbeddedServer
+) -> None:
+    given = RegisterRemoteAgentResponse.from_json(
+        (await client.request(subjects.remote_register("nexus"), b"{}", timeout=5)).data
+    )
+    env = {
+        "NEX_AGENT_NATS_SERVERS": nats_server.url,
+        "NEX_AGENT_NODE_ID": given.respond_to,
+        "NEX_AGENT_ASSIGNED_ID": given.assigned_agent_id,
+    }
+    # A node's process, which is killed: it takes nobody along.
+    script = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", script, sys.executable, PROGRAM, "up", env=env)
+    try:
+        await registered(node)
+        processes = descendants(parent.pid)
+    finally:
+        parent.kill()
+        await parent.wait()
+    assert len(processes) >= 2, "the nexlet and its zygote"
+    await none_left(processes, within=15)
+
+
 async def test_it_waits_for_a_server_that_is_not_there_yet(live: StartLive, nats_server: EmbeddedServer) -> None:
     await nats_server.kill()
     up = await live("up", "-s", nats_server.url, "--no-state")
