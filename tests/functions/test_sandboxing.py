@@ -175,4 +175,3 @@ class TestTheAgent:
         metadata = summary.metadata
         assert metadata is not None
         assert (metadata["sandbox"], metadata["layers"]) == ("strict", ",".join(PROFILES["strict"].layers))
-

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from nexlet_sandboxes.kernel import seccomp
+from nexlet_sandboxes.kernel.reference import renewed
 from nexlet_sandboxes.kernel.syscalls import ALLOWED, ARCHITECTURES, NO_EXEC, PROBES
 
 KILL, ALLOW = 0x80000000, 0x7FFF0000
@@ -128,3 +129,12 @@ def test_what_would_let_a_worker_out_is_on_no_list() -> None:
 
 def test_there_are_tables_for_this_machine() -> None:
     assert platform.machine() in ARCHITECTURES
+
+
+def test_the_tables_of_the_documentation_are_these_tables() -> None:
+    written = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+    assert written == renewed(written), "run: python -m nexlet_sandboxes.kernel.reference docs/security.md"
+    for name in ("profiles", "layers", "limits", "allowed", "probes"):
+        assert f"<!-- table: {name} -->" in written
+    for name in (*ALLOWED, *NO_EXEC, *PROBES):
+        assert f"| `{name}` |" in written, name

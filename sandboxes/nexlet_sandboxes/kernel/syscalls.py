@@ -11,7 +11,7 @@ import errno
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["ALLOWED", "ARCHITECTURES", "NO_EXEC", "PROBES", "Architecture", "Probe"]
+__all__ = ["ALLOWED", "ARCHITECTURES", "GROUPS", "NO_EXEC", "PROBES", "Architecture", "Probe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,53 +34,63 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
     "aarch64": Architecture(audit=0xC00000B7, column=1, foreign_from=0),
 }
 
-ALLOWED: Final[dict[str, tuple[int, int]]] = {
-    # its socket, and what else is an open descriptor
-    "read": (0, 63),
-    "write": (1, 64),
-    "close": (3, 57),
-    "recvfrom": (45, 207),
-    "sendto": (44, 206),
-    "recvmsg": (47, 212),
-    "sendmsg": (46, 211),
-    "poll": (7, -1),
-    "ppoll": (271, 73),
-    "dup": (32, 23),
-    "fstat": (5, 80),
-    "lseek": (8, 62),
-    # memory
-    "brk": (12, 214),
-    "munmap": (11, 215),
-    "mremap": (25, 216),
-    "madvise": (28, 233),
-    "futex": (202, 98),
-    # time
-    "clock_gettime": (228, 113),
-    "clock_getres": (229, 114),
-    "clock_nanosleep": (230, 115),
-    "nanosleep": (35, 101),
-    "gettimeofday": (96, 169),
-    "time": (201, -1),
-    "setitimer": (38, 103),
-    "getrusage": (98, 165),
-    "times": (100, 153),
-    # signals of its own
-    "rt_sigaction": (13, 134),
-    "rt_sigprocmask": (14, 135),
-    "rt_sigreturn": (15, 139),
-    "sigaltstack": (131, 132),
-    "restart_syscall": (219, 128),
-    # who it is, chance, and the end
-    "getpid": (39, 172),
-    "gettid": (186, 178),
-    "getppid": (110, 173),
-    "getuid": (102, 174),
-    "getrandom": (318, 278),
-    "sched_yield": (24, 124),
-    "exit": (60, 93),
-    "exit_group": (231, 94),
+GROUPS: Final[dict[str, dict[str, tuple[int, int]]]] = {
+    "its socket, and what else is an open descriptor": {
+        "read": (0, 63),
+        "write": (1, 64),
+        "close": (3, 57),
+        "recvfrom": (45, 207),
+        "sendto": (44, 206),
+        "recvmsg": (47, 212),
+        "sendmsg": (46, 211),
+        "poll": (7, -1),
+        "ppoll": (271, 73),
+        "dup": (32, 23),
+        "fstat": (5, 80),
+        "lseek": (8, 62),
+    },
+    "memory": {
+        "brk": (12, 214),
+        "munmap": (11, 215),
+        "mremap": (25, 216),
+        "madvise": (28, 233),
+        "futex": (202, 98),
+    },
+    "time": {
+        "clock_gettime": (228, 113),
+        "clock_getres": (229, 114),
+        "clock_nanosleep": (230, 115),
+        "nanosleep": (35, 101),
+        "gettimeofday": (96, 169),
+        "time": (201, -1),
+        "setitimer": (38, 103),
+        "getrusage": (98, 165),
+        "times": (100, 153),
+    },
+    "signals of its own": {
+        "rt_sigaction": (13, 134),
+        "rt_sigprocmask": (14, 135),
+        "rt_sigreturn": (15, 139),
+        "sigaltstack": (131, 132),
+        "restart_syscall": (219, 128),
+    },
+    "who it is, chance, and the end": {
+        "getpid": (39, 172),
+        "gettid": (186, 178),
+        "getppid": (110, 173),
+        "getuid": (102, 174),
+        "getrandom": (318, 278),
+        "sched_yield": (24, 124),
+        "exit": (60, 93),
+        "exit_group": (231, 94),
+    },
 }
-"""Calls that a worker makes, by their numbers on x86_64 and aarch64 (-1: there is none)."""
+"""Calls that a worker makes, by what for, with their numbers on x86_64 and aarch64 (-1: there is none)."""
+
+ALLOWED: Final[dict[str, tuple[int, int]]] = {
+    name: numbers for group in GROUPS.values() for name, numbers in group.items()
+}
+"""All of them."""
 
 NO_EXEC: Final[dict[str, tuple[int, int]]] = {"mmap": (9, 222), "mprotect": (10, 226)}
 """Allowed as long as no page becomes executable: their third argument must not have PROT_EXEC."""
