@@ -6,7 +6,7 @@ coroutine, no `Msg` and no parsed headers; everything else goes on to the client
 a flush whose PING is written after everything before it, an unsubscribe that loses nothing, and the knowledge that a
 client's reader has died, which the client itself notices minutes later.
 
-Tested with nats-py 2.12 to 2.16. `why_not` looks at the client at hand, not at its version; where the private surface
+Tested with nats-py 2.15 and 2.16. `why_not` looks at the client at hand, not at its version; where the private surface
 is not the one described here, the connection takes `wire.PublicWire` and says so in its log.
 
 The surface: `_pending` (list of bytes), `_pending_data_size`, `_flush_queue` (futures; the flusher writes `_pending`,
