@@ -188,7 +188,7 @@ async def test_modules_that_the_operator_permits_are_judged_and_given(
     up = await live("up", "-s", nats_server.url, "--no-state", "--settings-file", file)
     warned = await up.until_logged("a module that the settings permit reaches further than a function should")
     assert warned["module"] == "shutil"
-    assert "rmtree uses os.rmdir" in warned["findings"]
+    assert any(line.startswith("rmtree uses os.") for line in warned["findings"])
     await registered(node)
     source = "import colorsys\ndef handler(event, context):\n    return colorsys.rgb_to_hsv(1, 1, 1)\n"
     await deploy(client, {"source": source, "triggers": ["color"]})
