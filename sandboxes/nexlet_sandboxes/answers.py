@@ -21,6 +21,10 @@ _HEADERS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\x00-\x1f\x7f
 _RESERVED: Final = re.compile(rb"(?im)^(?:workload_id|namespace|error|nats-[^:]*):")
 
 
+MAX_TRACEBACK: Final = 16 * 1024
+"""Bytes; the worker itself keeps to half of that."""
+
+
 def fill_unhappy(result: Result, ending: int, code: int, first: bytes, second: bytes, *, memory: int) -> bool:
     """Make `result` say how a call ended that did not go well.
 
@@ -37,7 +41,7 @@ def fill_unhappy(result: Result, ending: int, code: int, first: bytes, second: b
     if ending == Ending.ERROR:
         result.outcome, result.code = Outcome.ERROR, 500
         result.error = one_line(first)
-        result.traceback = second.decode("utf-8", "replace")
+        result.traceback = second[:MAX_TRACEBACK].decode("utf-8", "replace")
     elif ending == Ending.REJECT:
         if not 400 <= code <= 599:
             raise FrameError(f"a rejection with the code {code}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from nexlet_models.problems import Problem
-from nexlet_sandboxes.answers import checked_headers, fill_unhappy, problems_of
+from nexlet_sandboxes.answers import checked_headers, fill_unhappy, one_line, problems_of
 from nexlet_sandboxes.calls import Call, Result
 from nexlet_sandboxes.frames import (
     HEADER,
@@ -49,7 +49,7 @@ MAX_WINDOW: Final = 256
 """... and so many calls at most."""
 
 AHEAD_BYTES: Final = 1024 * 1024
-"""A call larger than this is sent to an idle worker only: what is sent ahead is memory in a socket."""
+"""... and so many bytes of payload, unless it is idle: what is sent ahead is memory that waits in a socket."""
 
 MAX_REFUSAL: Final = 256 * 1024
 MAX_LINE_SLACK: Final = 64
@@ -87,6 +87,7 @@ class Link:
     Attributes:
         fifo: calls it was sent and has not answered, oldest first.
         window: how many it may have at a time.
+        ahead: bytes of their payloads.
         since_ns: when the head of `fifo` began, as far as is known; of an idle worker, when it became so.
     """
 
@@ -108,6 +109,7 @@ class Link:
         "_talk",
         "_timer",
         "_writing",
+        "ahead",
         "fifo",
         "process",
         "since_ns",
@@ -119,6 +121,7 @@ class Link:
         self._pool = pool
         self.process = process
         self.fifo: deque[Call] = deque()
+        self.ahead = 0
         self.window = 1
         self.since_ns = time.monotonic_ns()
         self._out: list[bytes] = []
@@ -205,6 +208,11 @@ class Link:
 
     # Out.
 
+    def has_room(self, size: int) -> bool:
+        """Whether it may be sent one more call, with a payload of `size` bytes."""
+        waiting = len(self.fifo)
+        return not waiting or (waiting < self.window and self.ahead + size <= AHEAD_BYTES)
+
     def send(self, call: Call, timeout_ns: int, expires_ns: int) -> bool:
         """Queue a call for the next `flush`; whether this is the first since the last one."""
         subject, reply, headers, payload = call.subject, call.reply, call.headers, call.payload
@@ -237,6 +245,7 @@ class Link:
             if self._timer is None:
                 self._timer = self._loop.call_later(timeout_ns / 1e9, self._on_timer)
         self.fifo.append(call)
+        self.ahead += len(payload)
         return first and not self._writing
 
     def flush(self) -> None:
@@ -327,6 +336,7 @@ class Link:
                 if not ran and self._may_return <= answers:
                     raise FrameError("an invocation handed back, though nothing before it was slow")
                 returned.append(fifo.popleft())
+                self.ahead -= len(call.payload)
                 answers += 1
                 continue
             ran = True
@@ -349,6 +359,7 @@ class Link:
                 return answers + 1, True
             # Not a moment earlier: what is not as the protocol says leaves the call where its end is found.
             fifo.popleft()
+            self.ahead -= len(call.payload)
             answers += 1
             finished(call, result)
         if answers:
@@ -384,8 +395,7 @@ class Link:
             elif kind == Kind.REFUSED:
                 self._loading.set_exception(LoadRefused(problems_of(body)))
             elif kind == Kind.FAILED:
-                said = body.decode("utf-8", "replace")
-                self._loading.set_exception(LayerUnavailable(said))
+                self._loading.set_exception(LayerUnavailable(one_line(body)))
             else:
                 raise FrameError(f"a frame of kind {kind} from a worker that is loading")
         else:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["BURST", "LogRate"]
+__all__ = ["BURST", "LEAST", "LogRate"]
 
 BURST: Final = 4
 """A burst may be this many seconds' worth of the rate."""
+
+LEAST: Final = 32
+"""Bytes that the shortest line counts for."""
 
 _NANOSECONDS: Final = 1_000_000_000
 
@@ -34,7 +37,11 @@ class LogRate:
         self.dropped = 0
 
     def allows(self, size: int, now: int) -> bool:
-        """Whether a line of `size` bytes passes; counted as dropped where it does not."""
+        """Whether a line of `size` bytes passes; counted as dropped where it does not.
+
+        No line is cheaper than `LEAST`: each is a message of its own, whatever is in it.
+        """
+        size = max(size, LEAST)
         self._tokens = min(self._capacity, self._tokens + (now - self._at) * self._rate / _NANOSECONDS)
         self._at = now
         if size > self._tokens:

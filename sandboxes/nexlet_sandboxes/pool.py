@@ -194,14 +194,14 @@ class Pool:
             self._refused = True
             self._finish(call, Outcome.UNAVAILABLE, call.received_ns, error="the function is stopping")
             return
+        size = len(call.payload)
         if not self._pending:
             for link in self._links:
-                if len(link.fifo) < link.window:
+                if link.has_room(size):
                     self._send(link, call)
                     if self._single_use:
                         self._prepare()
                     return
-        size = len(call.payload)
         limits = self.limits
         if len(self._pending) >= limits.max_pending or self._pending_bytes + size > limits.max_pending_bytes:
             self._refused = True
@@ -259,7 +259,7 @@ class Pool:
     def _refill(self, link: Link) -> None:
         """Give a worker what waits, as far as it has room, in one write."""
         pending = self._pending
-        while pending and len(link.fifo) < link.window:
+        while pending and link.has_room(len(pending[0].payload)):
             call = pending.popleft()
             self._pending_bytes -= len(call.payload)
             link.send(call, call.timeout_ns or self._timeout_ns, call.received_ns + self._queue_timeout_ns)

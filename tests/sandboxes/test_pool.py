@@ -15,6 +15,7 @@ import pytest
 from nexlet_models.problems import Problem
 from nexlet_sandboxes.calls import Call
 from nexlet_sandboxes.kernel.identity import FIRST_ID
+from nexlet_sandboxes.link import AHEAD_BYTES
 from nexlet_sandboxes.outcomes import LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.pool import Pool
 from nexlet_sandboxes.profiles import PROFILES
@@ -458,6 +459,22 @@ async def test_the_bytes_that_wait_are_bounded_too(sandbox: Sandbox) -> None:
         pool.submit(call(b"0." + b"0" * 900))
         assert [result.outcome for result in sink.results.values()] == [Outcome.REJECTED]
         await sink.until(lambda: len(sink.results) == 3)
+
+
+async def test_large_payloads_wait_in_the_queue_and_not_in_sockets(sandbox: Sandbox) -> None:
+    async with open_pool(sandbox, "def handler(event, context):\n    return str(len(event.data))\n", limits()) as pool:
+        for _ in range(5):  # quick calls, so that many would be sent ahead
+            await run(pool, *[b"%d" % n for n in range(50)])
+        size = AHEAD_BYTES * 2 // 3
+        calls = [call(bytes(size)) for _ in range(8)]
+        for one in calls:
+            pool.enqueue(one)
+        in_flight = pool.stats().in_flight
+        pool.flush()
+        results = await run(pool, b"last")
+        assert in_flight <= 1
+        assert [pool.sink.results[one.id].body for one in calls] == [b"%d" % size] * 8  # type: ignore[attr-defined]
+        assert results[0].body == b"4"
 
 
 async def test_what_waited_too_long_is_answered_and_not_run(warm: Sandbox) -> None:

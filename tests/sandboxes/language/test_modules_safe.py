@@ -15,7 +15,7 @@ import pytest
 
 from nexlet_sandboxes.language.modules import Sealed
 from nexlet_sandboxes.language.modules.safe import zones
-from nexlet_sandboxes.language.modules.safe.timing import sleeper
+from nexlet_sandboxes.language.modules.safe.timing import LEEWAY, sleeper
 from nexlet_sandboxes.outcomes import LoadRefused
 from tests.support.authored import RecordingHost, run
 
@@ -494,19 +494,19 @@ class TestSleep:
         assert slept == [0.25, 0.0]
 
     @pytest.mark.parametrize("asked", [5.0, 10**6, math.inf])
-    def test_it_ends_with_the_deadline_and_says_so(self, asked: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_beyond_the_deadline_it_waits_to_be_ended(self, asked: float, monkeypatch: pytest.MonkeyPatch) -> None:
         slept: list[float] = []
         monkeypatch.setattr(time, "sleep", slept.append)
         with pytest.raises(TimeoutError, match="reached the deadline"):
             sleeper(RecordingHost(remaining=2.0))(asked)
-        assert slept == [2.0]
+        assert slept == [2.0 + LEEWAY]
 
-    def test_past_the_deadline_it_does_not_sleep_at_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_past_the_deadline_it_only_waits_to_be_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
         slept: list[float] = []
         monkeypatch.setattr(time, "sleep", slept.append)
         with pytest.raises(TimeoutError):
             sleeper(RecordingHost(remaining=-1.0))(1)
-        assert slept == [0.0]
+        assert slept == [LEEWAY]
 
     @pytest.mark.parametrize("asked", [-1, math.nan, -math.inf])
     def test_what_is_no_time_is_refused(self, asked: float) -> None:

@@ -409,7 +409,7 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
             missing={"TextWrapper": "textwrap.wrap and textwrap.fill take the same settings"},
         ),
         "time": Module(
-            note="`sleep` does not go on beyond the deadline: it raises `TimeoutError` there.",
+            note="`sleep` does not go on beyond the deadline: the invocation ends there, as `timeout`.",
             plain=_words("""
                 altzone asctime ctime daylight gmtime localtime mktime monotonic monotonic_ns perf_counter
                 perf_counter_ns process_time process_time_ns strftime strptime struct_time thread_time thread_time_ns
