@@ -42,6 +42,8 @@ _TOKEN: Final = re.compile(
     r"|[^\w\s]",
     re.DOTALL,
 )
+_INSIDE: Final = re.compile(r"\w++|[^\w\s]")
+_FORMATTED: Final = frozenset({"f", "fr", "rf"})
 
 
 def parse(source: Source) -> tuple[ast.Module | None, list[Problem]]:
@@ -89,7 +91,7 @@ def _size(source: Source) -> Problem | None:
             advice="leave data out of the source: an object store or the environment can hold it",
         )
     if len(text) > MAX_TOKENS:
-        count = sum(1 for _ in _TOKEN.finditer(text))
+        count = _tokens(text)
         if count > MAX_TOKENS:
             return source.on(
                 0,
@@ -98,6 +100,23 @@ def _size(source: Source) -> Problem | None:
                 advice="leave data out of the source, or write it as one JSON text",
             )
     return None
+
+
+def _tokens(text: str) -> int:
+    """How many tokens there are; what is in an f-string counts, since it is parsed as well."""
+    count, before, unclosed = 0, "", False
+    end = -1
+    for match in _TOKEN.finditer(text):
+        token = match[0]
+        count += 1
+        if token[0] in "'\"":
+            formatted = match.start() == end and before.lower() in _FORMATTED
+            if formatted or unclosed:
+                count += sum(1 for _ in _INSIDE.finditer(token))
+            # From Python 3.12 on an f-string may hold its own quotes: what looks like the text between them is code.
+            unclosed = unclosed or (formatted and token.count("{") > token.count("}"))
+        before, end = token, match.end()
+    return count
 
 
 def _shape(source: Source, tree: ast.Module) -> Problem | None:

@@ -389,6 +389,8 @@ BOMBS = {
     "assignments": "a = " * 250_000 + "1",
     "f-strings": "x = " + "f'{" * 300 + "1" + "}'" * 300,
     "f-string formats": "x = f'" + "{1:" * 300 + "}" * 300 + "'",
+    "f-string of many": 'x = f"' + "{a+a}" * 120_000 + '"',
+    "f-string around code": 'x = f"{"a" + ' + "a + " * 100_000 + '"b"}"',
     "patterns": "match x:\n case " + "[" * 150 + "]" * 150 + ": pass\n",
     "or patterns": "match x:\n case " + "1|" * 300_000 + "1: pass\n",
     "annotations": "x: " + "a." * 300_000 + "a",
@@ -398,6 +400,13 @@ BOMBS = {
     "indents": "".join(" " * n + "if 1:\n" for n in range(1000)) + " " * 1000 + "pass\n",
     "yields": "def f():\n x = " + "(yield " * 150 + "1" + ")" * 150,
 }
+
+
+def test_long_texts_are_no_bombs() -> None:
+    text = "word, " * 100_000
+    assert check(Program(source=f'# {text}\nx = """{text}"""\ny = f"{{x}} {{1}}"\n' + HANDLER)) != []  # too large
+    text = text[:300_000]
+    assert check(Program(source=f'# {text}\nx = """{text}"""\ny = f"{{x}} {{1}}"\nz = "{text}"\n' + HANDLER)) == []
 
 
 @pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS.keys())
