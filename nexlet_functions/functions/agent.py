@@ -389,8 +389,9 @@ class FunctionAgent:
         try:
             await function.stop_listening()
         finally:
-            self._own(self._leave(function, forget=True), f"stop {function.namespace}.{function.name}")
+            self._own(self._leave(function), f"stop {function.namespace}.{function.name}")
             self._services.heartbeat_soon()
+        await self._means.pins.drop(workload_id)
 
     async def _stop_starting(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         """End starts that are under way, and wait until they have cleaned up after themselves."""
@@ -401,11 +402,12 @@ class FunctionAgent:
             await asyncio.wait(tasks)
 
     async def _leave(
-        self, function: Function, *, forget: bool, failure: WorkloadFailure | None = None, grace: float | None = None
+        self, function: Function, *, failure: WorkloadFailure | None = None, grace: float | None = None
     ) -> None:
+        """Let a function go that is in the register no more. Its id may be that of another one by then."""
         grace = self._settings.current.grace if grace is None else grace
         try:
-            await function.leave(grace, failure=failure, forget=forget)
+            await function.leave(grace, failure=failure)
         finally:
             self._leaving.discard(function)
 
@@ -439,7 +441,7 @@ class FunctionAgent:
         self._leaving.update(functions)
         stopped = await asyncio.gather(*(function.stop_listening() for function in functions), return_exceptions=True)
         left = await asyncio.gather(
-            *(self._leave(function, forget=False, failure=failure, grace=grace) for function in functions),
+            *(self._leave(function, failure=failure, grace=grace) for function in functions),
             return_exceptions=True,
         )
         for function, outcomes in zip(functions, zip(stopped, left, strict=True), strict=True):

@@ -115,6 +115,7 @@ class Function:
         self._hold = AsyncExitStack()
         self._pool: Pool | None = None
         self._dispatcher: Dispatcher | None = None
+        self._listens = False
         self._phase = WorkloadState.STARTING
         self._told = WorkloadState.STARTING
         self._since = timestamp()
@@ -208,7 +209,9 @@ class Function:
         except BaseException:
             self._phase = WorkloadState.STOPPED
             # What ran before and cannot start now may start another time, from the source it is pinned to.
-            await self._unmake(forget=not existing)
+            await self._unmake()
+            if not existing:
+                await self._means.pins.drop(self.workload_id)
             raise
         self._phase = WorkloadState.RUNNING
         self._look()
@@ -324,6 +327,7 @@ class Function:
                 # A message may come, and be answered, before the last subscription is confirmed.
                 on_connection=dispatcher.answer_on,
             )
+            self._listens = True
         except TriggerRefused as error:
             raise Refusal(*self._refused_triggers(error)) from None
         except AgentError as error:
@@ -350,21 +354,26 @@ class Function:
     async def stop_listening(self) -> None:
         """End the subscriptions. When this returns, what was delivered is in the queue and nothing more comes."""
         self._phase = WorkloadState.STOPPING
-        await self._means.services.unregister_trigger(self.workload_id)
+        await self._stop_listening()
 
-    async def leave(self, grace: float, *, failure: WorkloadFailure | None = None, forget: bool) -> None:
+    async def _stop_listening(self) -> None:
+        # Once only: while this one still finishes its work, another may listen under the same id.
+        if self._listens:
+            self._listens = False
+            await self._means.services.unregister_trigger(self.workload_id)
+
+    async def leave(self, grace: float, *, failure: WorkloadFailure | None = None) -> None:
         """Finish what is here within `grace` seconds, end the workers, and say that it has stopped.
 
         Args:
             failure: why, if nobody asked for it.
-            forget: whether the workload is gone for good, and its pinned source with it.
         """
         self._phase = WorkloadState.STOPPING
         try:
             if self._pool is not None:
                 await self._pool.drain(grace)
         finally:
-            await self._unmake(forget=forget)
+            await self._unmake()
         self._phase = WorkloadState.STOPPED
         event = WorkloadStoppedEvent(
             id=self.workload_id,
@@ -376,16 +385,14 @@ class Function:
         self._means.services.emit_event(self.namespace, event.event_name, event)
         self._log.info("function stopped", invocations=sum(self.counts.outcomes.values()) if self.counts else 0)
 
-    async def _unmake(self, *, forget: bool) -> None:
+    async def _unmake(self) -> None:
         """Take everything back, whatever of it there is."""
         try:
-            await self._means.services.unregister_trigger(self.workload_id)
+            await self._stop_listening()
         finally:
             try:
                 if self._pool is not None:
                     await self._pool.close()
-                if forget:
-                    await self._means.pins.drop(self.workload_id)
             finally:
                 await self._hold.aclose()
 

@@ -406,6 +406,22 @@ class TestStopping:
             assert (await bench.ask("greet")).data == b"hello, world"
             await bench.agent.stop_workload("W1", "acme")
 
+    async def test_started_again_it_listens_while_the_former_one_still_works(
+        self, nats_server: EmbeddedServer, tmp_path: Path
+    ) -> None:
+        async with agent_bench(nats_server, state_folder=tmp_path) as bench:
+            await bench.start(source=SLOW, triggers=["slow"])
+            asked = asyncio.ensure_future(bench.ask("slow", b"6000000"))
+            await eventually(lambda: bench.logs() == ["began"], what="it runs")
+            await bench.agent.stop_workload("W1", "acme")
+            await put(nats_server.url, GREET)
+            await bench.start(uri="nats://functions/greet", triggers=["greet"])
+            assert (await asked).data == b"done"
+            await bench.event("WORKLOADSTOPPED")
+            await eventually(lambda: len(workers_of(bench.zygote)) == 1, what="the former one has gone")
+            assert (await bench.ask("greet")).data == b"hello, world"
+            assert len(list(tmp_path.rglob("sources/*.json"))) == 1, "what runs is pinned"
+
 
 class TestClones:
     async def test_they_share_messages_by_default(self, bench: AgentBench) -> None:
