@@ -240,6 +240,8 @@ class _Running:
             raise ImportError("relative imports are not available")
         if name == "__future__":
             return _FUTURE
+        if name in _OF_PYTHON:
+            return None
         if name in self._build.importable.helpers:
             return self._helper(name, fromlist)
         allowed = self._build.importable.names(name)
@@ -283,6 +285,13 @@ class HelperModule(types.ModuleType):
     def __repr__(self) -> str:
         name = self.__dict__.get("__name__", "")
         return f"<module {str(name).removeprefix(MAIN_MODULE + '.')!r}>"
+
+
+_OF_PYTHON = frozenset({"_strptime"})
+"""What C code of Python's own imports when an author calls it: `time.strptime`, and from 3.13 on that of `datetime`.
+
+It does so by way of the caller's `__import__`, and then takes the module from `sys.modules`, whatever that returned. No
+source can name one of these."""
 
 
 class _Future:

@@ -229,6 +229,18 @@ def main():
 """,
         (("logged", 4), 832040, True, "INT", "int", "list", "other", True, True, (1, 1, 1), 3, 3, [1, 3]),
     ),
+    "times from text": (
+        """
+import datetime, time
+from datetime import datetime as moment
+def main():
+    return (
+        time.strptime("2026-11-23", "%Y-%m-%d").tm_yday, moment.strptime("23 Nov 2026", "%d %b %Y").isoformat(),
+        moment(2026, 11, 23, tzinfo=datetime.UTC).strftime("%j"), moment.fromisoformat("2026-11-23T10:00:00Z").hour,
+    )
+""",
+        (327, "2026-11-23T00:00:00", "327", 10),
+    ),
     "abc and contextlib": (
         """
 import abc, contextlib
