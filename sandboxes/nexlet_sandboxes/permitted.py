@@ -7,8 +7,6 @@ in the memory of the nexlet.
 
 from __future__ import annotations
 
-import asyncio
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
@@ -43,6 +41,10 @@ async def audit(modules: Permitted) -> dict[str, list[str]]:
     """
     if not modules:
         return {}
+    # The zygote imports this module for its arguments: asyncio would nearly double what is forked for each worker.
+    import asyncio
+    import subprocess
+
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-m", "nexlet_sandboxes.audit_process"),
         *to_arguments(modules),

@@ -121,7 +121,7 @@ class Zygote:
         restarts: how often it ended by itself and was started again.
     """
 
-    arguments: ClassVar[tuple[str, ...]] = ("-I", "-m", "nexlet_sandboxes.zygote_process")
+    arguments: ClassVar[tuple[str, ...]] = ("-I", "-m", "nexlet_sandboxes.zygote_main")
 
     def __init__(self, *, modules: Permitted | None = None, on_restart: Callable[[str], None] | None = None) -> None:
         self._modules = to_arguments(modules or {})

@@ -1,8 +1,8 @@
 """The zygote process: everything preloaded, it forks a worker on request and tells how each one ended.
 
-Executed by the nexlet as `python -I -m nexlet_sandboxes.zygote_process` with an empty environment and its control
-socket as standard input, before the nexlet has connected anywhere: nothing secret is ever in its memory. One thread,
-no event loop, and as few objects as can be, since every worker begins as a copy of it.
+Executed by the nexlet, by way of `zygote_main`, with an empty environment and its control socket as standard input,
+before the nexlet has connected anywhere: nothing secret is ever in its memory. One thread, no event loop, and as few
+objects as can be, since every worker begins as a copy of it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import orjson
 from nexlet_sandboxes import language
 from nexlet_sandboxes.frames import Kind, frame
 from nexlet_sandboxes.kernel import process
-from nexlet_sandboxes.kernel.locks import Around, LayerFailed, apply
+from nexlet_sandboxes.kernel.locks import Around, LayerFailed, apply, prepare
 from nexlet_sandboxes.kernel.namespaces import GO
 from nexlet_sandboxes.kernel.trials import TRIALS
 from nexlet_sandboxes.outcomes import ModulesRefused
@@ -61,6 +61,7 @@ def main(modules: Sequence[str] = ()) -> None:
     except ModulesRefused as refused:
         control.send(orjson.dumps({"refused": str(refused)}))
         return
+    prepare()
     gc.collect()
     gc.freeze()
     control.send(orjson.dumps({"ready": os.getpid()}))
@@ -211,9 +212,8 @@ def _become_worker(
 ) -> NoReturn:
     code = 1
     try:
+        # SIGINT and SIGTERM stay ignored: who ends a whole control group with them lets the nexlet finish what runs.
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
         page = mmap.mmap(marker, MARKER_SIZE)
         sock = socket.socket(fileno=descriptor)
         probe = request.get("probe", "")

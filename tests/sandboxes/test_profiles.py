@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from nexlet_models._forms import PROFILES as NAMES
 from nexlet_sandboxes.kernel.locks import LAYERS
 from nexlet_sandboxes.outcomes import Outcome
 from nexlet_sandboxes.profiles import DEFAULT, PROFILES
-from nexlet_sandboxes.zygote import Zygote
+from nexlet_sandboxes.zygote import WorkerProcess, Zygote
 from tests.support.polling import eventually
 from tests.support.pools import Sandbox, call, limits, open_pool, run
 
@@ -183,7 +185,7 @@ async def test_a_start_that_is_given_up_leaves_no_leashed_worker(zygote: Zygote)
 async def test_a_worker_that_comes_as_nobody_waits_any_more_is_ended(
     zygote: Zygote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    came = []
+    came: list[WorkerProcess] = []
     on_spawned = zygote._on_spawned
 
     def cancel_at_once(message: dict[str, object], descriptors: list[int]) -> None:
@@ -205,3 +207,22 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
     except FileNotFoundError:
         return False
+
+
+def test_what_every_worker_is_a_copy_of_is_small() -> None:
+    code = """
+import sys
+sys.modules["nexlet_sandboxes.zygote_process"] = process = type(sys)("process")
+process.main = lambda modules: None
+from nexlet_sandboxes.zygote_main import main
+main()
+del sys.modules["nexlet_sandboxes.zygote_process"]
+import nexlet_sandboxes.zygote_process
+print(*sys.modules)
+"""
+    loaded = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "nexlet_sandboxes.worker.loop" in loaded
+    # Each page costs time in every fork: the event loop and TLS alone were seven megabytes.
+    assert not {"asyncio", "ssl", "subprocess", "pydantic", "nats", "concurrent.futures"} & set(loaded)

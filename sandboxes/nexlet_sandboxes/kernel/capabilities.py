@@ -20,12 +20,14 @@ class _Header(ctypes.Structure):
     _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
 
 
+_NOTHING: Final = (ctypes.byref(_Header(_VERSION_3, 0)), (ctypes.c_uint32 * 6)())
+"""For this process: none effective, permitted, inheritable, in two words of 32 bits each."""
+
+
 def drop_all() -> None:
     """Give up every effective, permitted and inheritable capability; the ambient ones go with them.
 
     Raises:
         OSError: the kernel refuses.
     """
-    header = _Header(_VERSION_3, 0)
-    nothing = (ctypes.c_uint32 * 6)()
-    libc.call("capset", ctypes.byref(header), nothing)
+    libc.call("capset", *_NOTHING)

@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Final
 
-__all__ = ["call", "prctl", "syscall"]
+__all__ = ["call", "prctl", "prepare", "syscall"]
 
 _UNUSED: Final = ctypes.c_ulong(0)
 
@@ -21,6 +21,12 @@ def _libc() -> ctypes.CDLL:
     if sys.platform != "linux":
         raise OSError(f"the locks of a worker are Linux's; this is {sys.platform}")
     return ctypes.CDLL(None, use_errno=True)
+
+
+def prepare(*names: str) -> None:
+    """Look functions up before they are called: what is found stays in memory, and forked processes share it."""
+    for name in names:
+        getattr(_libc(), name)
 
 
 def call(name: str, *arguments: object) -> int:

@@ -8,16 +8,17 @@ it allows none of the calls that the others need.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
-from nexlet_sandboxes.kernel import capabilities, identity, landlock, namespaces, process, rlimits, seccomp
+from nexlet_sandboxes.kernel import capabilities, identity, landlock, libc, namespaces, process, rlimits, seccomp
 from nexlet_sandboxes.profiles import Profile
 
-__all__ = ["LAYERS", "Around", "LayerFailed", "apply"]
+__all__ = ["LAYERS", "Around", "LayerFailed", "apply", "prepare"]
 
 
 class LayerFailed(OSError):
@@ -44,8 +45,10 @@ class Around:
 
 
 def _environment(around: Around) -> None:
-    os.environ.clear()
-    os.environ["TZ"] = "UTC"  # see `zygote`: without it libc goes and looks for the machine's own
+    # See `zygote`: without TZ libc goes and looks for the machine's own. It is as it should be where nobody meddled.
+    if len(os.environ) != 1 or os.environ.get("TZ") != "UTC":
+        os.environ.clear()
+        os.environ["TZ"] = "UTC"
 
 
 def _descriptors(around: Around) -> None:
@@ -116,6 +119,17 @@ LAYERS: Final[dict[str, Callable[[Around], None]]] = {
     "seccomp": _seccomp,
 }
 """Every layer by the name that profiles, logs and metadata use, in the order in which they must be applied."""
+
+
+def prepare() -> None:
+    """Make ready in this process what all its children need, so that they share it. What cannot be had is left to them.
+
+    Each page that a worker writes to is memory of its own, and time until it is ready.
+    """
+    libc.prepare("prctl", "syscall", "capset", "unshare", "mount", "umount2")
+    for ready in (seccomp.prepared, rlimits.prepared, landlock.prepare):
+        with contextlib.suppress(OSError):  # then the layer says so where it is applied
+            ready()
 
 
 def apply(profile: Profile, around: Around, *, without: Collection[str] = (), last: str = "") -> None:

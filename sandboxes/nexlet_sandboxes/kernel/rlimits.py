@@ -7,11 +7,14 @@ and the growth on top. RLIMIT_NPROC does not bind root; a worker of a root nexle
 from __future__ import annotations
 
 import contextlib
+import functools
+import mmap
+import os
 import resource
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["NOFILE", "TABLE", "Limit", "address_space", "limit_address_space", "limit_resources"]
+__all__ = ["NOFILE", "TABLE", "Limit", "address_space", "limit_address_space", "limit_resources", "prepared"]
 
 
 NOFILE: Final = 16
@@ -37,18 +40,30 @@ TABLE: Final[tuple[Limit, ...]] = (
 )
 
 
+@functools.cache
+def prepared() -> tuple[tuple[int, tuple[int, int]], ...]:
+    """The table as the system takes it. Elsewhere than on Linux not all of the limits exist, and importing must work.
+
+    Raises:
+        OSError: this system does not know one of them.
+    """
+    found = []
+    for row in TABLE:
+        number = getattr(resource, f"RLIMIT_{row.name.upper()}", None)
+        if number is None:
+            raise OSError(f"this system has no limit '{row.name}'")
+        found.append((number, (row.value, row.value)))
+    return tuple(found)
+
+
 def limit_resources() -> None:
     """Apply the table to this process.
 
     Raises:
         OSError, ValueError: a limit is refused, or not known here; the worker must not go on.
     """
-    for row in TABLE:
-        # Looked up here and not in the table: elsewhere than on Linux not all of them exist, and importing must work.
-        number = getattr(resource, f"RLIMIT_{row.name.upper()}", None)
-        if number is None:
-            raise OSError(f"this system has no limit '{row.name}'")
-        resource.setrlimit(number, (row.value, row.value))
+    for number, values in prepared():
+        resource.setrlimit(number, values)
 
 
 def address_space() -> int:
@@ -57,8 +72,12 @@ def address_space() -> int:
     Raises:
         OSError: there is no /proc to read.
     """
-    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123  # called in a fresh fork: as little as can be
-        return int(file.read().split()[0]) * resource.getpagesize()
+    # In a fresh fork: no file object, whose buffers alone are several pages.
+    descriptor = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(descriptor, 128).split(maxsplit=1)[0]) * mmap.PAGESIZE
+    finally:
+        os.close(descriptor)
 
 
 def limit_address_space(growth: int, *, base: int) -> None:

@@ -8,6 +8,7 @@ the kernel's Documentation/userspace-api/seccomp_filter.rst and include/uapi/lin
 from __future__ import annotations
 
 import ctypes
+import functools
 import platform
 import struct
 from typing import Final
@@ -15,7 +16,7 @@ from typing import Final
 from nexlet_sandboxes.kernel import libc
 from nexlet_sandboxes.kernel.syscalls import ALLOWED, ARCHITECTURES, NO_EXEC, PROBES
 
-__all__ = ["build", "install"]
+__all__ = ["build", "install", "prepared"]
 
 _PR_SET_SECCOMP: Final = 22
 _MODE_FILTER: Final = 2
@@ -80,13 +81,25 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
+@functools.cache
+def prepared() -> tuple[object, object]:
+    """The filter for this machine: a reference to what the kernel is handed, and the memory that it points to.
+
+    Made once, before there are workers: each of them would make the same one again.
+
+    Raises:
+        OSError: no tables for this machine.
+    """
+    code = build(platform.machine())
+    buffer = ctypes.create_string_buffer(code, len(code))
+    return ctypes.byref(_Program(len(code) // _INSTRUCTION.size, ctypes.addressof(buffer))), buffer
+
+
 def install() -> None:
     """Put the filter over this process, for good. Needs no_new_privs.
 
     Raises:
         OSError: no tables for this machine, or the kernel refuses.
     """
-    filter_bytes = build(platform.machine())
-    buffer = ctypes.create_string_buffer(filter_bytes, len(filter_bytes))
-    program = _Program(len(filter_bytes) // _INSTRUCTION.size, ctypes.addressof(buffer))
-    libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program))
+    program, _ = prepared()
+    libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, program)
