@@ -7,6 +7,7 @@ objects as can be, since every worker begins as a copy of it.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
 import mmap
@@ -65,7 +66,9 @@ def main(modules: Sequence[str] = ()) -> None:
     gc.collect()
     gc.freeze()
     control.send(orjson.dumps({"ready": os.getpid()}))
-    _Nursery(control).serve(wake_read)
+    # A nexlet that was killed leaves what it had not read, or a socket that takes nothing: our end all the same.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        _Nursery(control).serve(wake_read)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -207,6 +209,21 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
     except FileNotFoundError:
         return False
+
+
+def test_a_nexlet_that_is_killed_takes_the_zygote_along_without_a_word() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        zygote = subprocess.Popen(
+            [sys.executable, *Zygote.arguments], stdin=theirs.fileno(), stderr=subprocess.PIPE, env={"TZ": "UTC"}
+        )
+    with ours:
+        ours.settimeout(30)
+        assert json.loads(ours.recv(4096)) == {"ready": zygote.pid}
+        ours.send(json.dumps({"spawn": 1, "profile": "strict", "memory": 64 << 20, "without": []}).encode())
+        assert select.select([ours], [], [], 30)[0]  # and what it says is never read
+    _, said = zygote.communicate(timeout=30)
+    assert (zygote.returncode, said) == (0, b"")
 
 
 def test_what_every_worker_is_a_copy_of_is_small() -> None:
