@@ -6,6 +6,7 @@ One outcome each, the same in every profile. What is refused in the source is in
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Mapping
 
@@ -116,6 +117,10 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     "recursion at import": ("def f():\n    return f()\nf()", "load-raised"),
 }
 
+UNBOUNDED = frozenset({"a copy of lists in lists"} if (3, 13) <= sys.version_info < (3, 13, 8) else ())
+"""Recursion that Python's own limit misses there, where a call leaves out what has a default (python/cpython#132744).
+It ends with the memory, and how depends on what is short of it first."""
+
 IMPORTS = "import copy, difflib, itertools, json, re, zlib\n"
 
 
@@ -141,6 +146,8 @@ async def test_whatever_a_call_takes_too_much_of_ends_it_and_nothing_else(profil
                 fresh = pool.stats().cold_starts > 1
             finally:
                 await pool.close()
+        if name in UNBOUNDED:
+            expected = result.outcome if result.outcome in (SPACE, Outcome.CRASH) else expected
         if result.outcome is not expected:
             return f"{name}: {result.outcome}, not {expected}: {result.error}"
         if took > allowed + LATE:
