@@ -140,8 +140,10 @@ class TestAudit:
         create = asyncio.create_subprocess_exec
 
         async def keep(*arguments: str, **options: object) -> asyncio.subprocess.Process:
-            started.append(await create(*arguments, **options))  # type: ignore[arg-type]  # what it was called with
-            return started[-1]
+            process = await create(*arguments, **options)  # type: ignore[arg-type]  # what it was called with
+            process.send_signal(signal.SIGSTOP)  # it does not end by itself before it is ended
+            started.append(process)
+            return process
 
         monkeypatch.setattr(asyncio, "create_subprocess_exec", keep)
         waiting = asyncio.create_task(audit({"shutil": ("rmtree",)}))
