@@ -485,6 +485,8 @@ class Link:
         return calls
 
     async def gone(self) -> None:
-        """Wait until the process has ended, then give back its descriptors."""
-        await self._gone
-        self.process.close()
+        """Wait until the process has ended, then give back its descriptors; where nobody can wait, at once."""
+        try:
+            await self._gone
+        finally:
+            self.process.close()
