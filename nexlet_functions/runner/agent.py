@@ -64,7 +64,9 @@ class Agent(Protocol):
         ...
 
     async def get_workload(self, workload_id: str, target_xkey: str) -> StartWorkloadRequest:
-        """The request a clone is started from, sealed values sealed anew to `target_xkey`.
+        """The request a clone is started from.
+
+        Sealed values are the agent's to seal anew to `target_xkey` or to leave: it is whoever asks that names the key.
 
         Raises:
             WorkloadNotFound: the runner then stays silent, as the contract has it.

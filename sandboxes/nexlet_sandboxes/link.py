@@ -96,7 +96,6 @@ class Link:
         "_closed",
         "_drops",
         "_gone",
-        "_load_max",
         "_loading",
         "_loop",
         "_may_return",
