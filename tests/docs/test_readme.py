@@ -168,19 +168,19 @@ async def test_authoring(folder: Path) -> None:
     assert "nexfn check broken" in walk.ran
 
 
-async def test_operators(folder: Path, nats_server: EmbeddedServer) -> None:
+async def test_operations(folder: Path, nats_server: EmbeddedServer) -> None:
     equivalents = NodeEquivalents(nats_server)
     table = {**equivalents.table, "nats sub": nats_sub}
     walk = Walk(folder, url=nats_server.url, equivalents=table, programs=programs(folder))
     try:
-        await walk.through((ROOT / "docs" / "operators.md").read_text())
+        await walk.through((ROOT / "docs" / "operations.md").read_text())
     finally:
         await equivalents.close()
     assert walk.ran
 
 
 def test_the_settings_file_of_the_guide_is_one(tmp_path: Path) -> None:
-    (shown,) = [block for block in blocks((ROOT / "docs" / "operators.md").read_text()) if block.file]
+    (shown,) = [block for block in blocks((ROOT / "docs" / "operations.md").read_text()) if block.file]
     file = tmp_path / shown.file
     file.write_text(shown.text.replace("/srv/functions", str(tmp_path)))
     settings = Settings.read({"settings_file": file})
@@ -195,7 +195,7 @@ def test_the_readme_names_every_profile_there_is() -> None:
     assert re.findall(r"`([a-z-]+)`", said[1]) == list(PROFILES)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/authoring.md", "docs/operators.md", "samples/README.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/authoring.md", "docs/operations.md", "samples/README.md"])
 def test_what_is_linked_is_there(document: str) -> None:
     file = ROOT / document
     for target in re.findall(r"\]\(([^)#]+)\)", file.read_text()):
