@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -73,12 +73,19 @@ class Nexlet:
         self._running = asyncio.create_task(self.runner.run(), name="nexlet")
 
     @classmethod
-    async def start(cls, settings: SettingsHolder, *, environment: Mapping[str, str] | None = None) -> Self:
+    async def start(
+        cls,
+        settings: SettingsHolder,
+        *,
+        environment: Mapping[str, str] | None = None,
+        zygote: Awaitable[Zygote] | None = None,
+    ) -> Self:
         """Start everything. Connecting and registering go on in the background, for as long as it takes.
 
         Args:
             settings: what it runs with; may be read again while it runs.
             environment: of the process, where a node that starts its agents says so, and systemd its state directory.
+            zygote: one that is being started already, with the modules of the settings; it is ours from now on.
 
         Raises:
             ZygoteError: no process for workers can be started, or a module that the settings permit cannot be given.
@@ -87,19 +94,20 @@ class Nexlet:
             RegistrationFailed: the environment is half of what a node gives to an agent.
         """
         environment = environment or {}
-        registration = local_registration(environment)
-        state_folder = state_directory(
-            settings.current, environment, root=os.geteuid() == 0, started_by_node=registration is not None
-        )
-        zygote = await Zygote.start(modules=settings.current.modules, on_restart=_tell_restart)
+        maker = await (zygote or Zygote.start(modules=settings.current.modules))
+        maker.on_restart = _tell_restart
         try:
+            registration = local_registration(environment)
+            state_folder = state_directory(
+                settings.current, environment, root=os.geteuid() == 0, started_by_node=registration is not None
+            )
             findings = await audit(settings.current.modules)
-            sandboxing = await prove(zygote, settings.current)
+            sandboxing = await prove(maker, settings.current)
             sandboxing.require(settings.current.default_profile)
-            zygote.without = sandboxing.without
-            nexlet = cls(settings, zygote, sandboxing, registration=registration, state_folder=state_folder)
+            maker.without = sandboxing.without
+            nexlet = cls(settings, maker, sandboxing, registration=registration, state_folder=state_folder)
         except BaseException:
-            await zygote.close()
+            await maker.close()
             raise
         current = settings.current
         _log.info(

@@ -19,7 +19,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -27,7 +27,6 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Pydanti
 from nexlet_functions.documents import Document, DocumentRefused, path_of, read_document
 from nexlet_functions.errors import SettingsRefused
 from nexlet_functions.functions.keys import public_key_problem
-from nexlet_functions.natsio.credentials import Credentials
 from nexlet_functions.rules import (
     Ceilings,
     Duration,
@@ -41,6 +40,9 @@ from nexlet_models.problems import Problem
 from nexlet_models.subjects import valid_token
 from nexlet_sandboxes.probe import ADVICE
 from nexlet_sandboxes.profiles import DEFAULT as DEFAULT_PROFILE
+
+if TYPE_CHECKING:
+    from nexlet_functions.natsio.credentials import Credentials
 
 __all__ = [
     "RELOADABLE",
@@ -249,6 +251,8 @@ class Settings(BaseSettings):
         Raises:
             CredentialsInvalid: a file cannot be read, or a server is no URL.
         """
+        from nexlet_functions.natsio.credentials import Credentials  # with NATS, which reading settings does without
+
         return Credentials(
             servers=self.servers,
             user=self.user,

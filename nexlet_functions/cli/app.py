@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from nexlet_functions.cli.exits import CommandFailed, CommandRefused, Exit
 from nexlet_functions.cli.output import Output
+from nexlet_functions.cli.running import loading
 
 __all__ = ["COMMANDS", "app", "load_command", "run"]
 
@@ -70,7 +71,8 @@ def load_command(name: str) -> TyperCommand:
     Args:
         name: one of `COMMANDS`.
     """
-    module = importlib.import_module(f"nexlet_functions.cli.{name}")
+    with loading():
+        module = importlib.import_module(f"nexlet_functions.cli.{name}")
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command(name, context_settings={"help_option_names": ["-h", "--help"]})(_ended(getattr(module, name)))
     command = typer.main.get_command(single)

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["loop_factory", "run_until_signalled"]
+__all__ = ["loading", "loop_factory", "run_until_signalled"]
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Around imports: what they make lives as long as the process does, so no collection need ever look through it."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

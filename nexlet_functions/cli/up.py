@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from nexlet_functions.cli.exits import Exit
 from nexlet_functions.cli.logs import set_up_logging
 from nexlet_functions.cli.options import CREDENTIALS, setting_flags
-from nexlet_functions.cli.running import loop_factory
+from nexlet_functions.cli.running import loading, loop_factory
 
 if TYPE_CHECKING:
-    from nexlet_functions.nexlet import Nexlet
+    import structlog
+
     from nexlet_functions.settings import SettingsHolder
 
 __all__ = ["up"]
+
+ONE_CTRL_C = 1.0
+"""Seconds in which several SIGINT are one: a Ctrl-C at a node's terminal reaches us as well, and the node sends one."""
 
 
 @setting_flags(
@@ -41,31 +47,59 @@ def up(*, flags: Mapping[str, object]) -> None:
 
 
 async def _up(holder: SettingsHolder) -> None:
-    from nexlet_functions.nexlet import Nexlet
+    from nexlet_sandboxes.zygote import Zygote
 
     loop = asyncio.get_running_loop()
     parent = os.getppid()
     # A signal that comes while it starts must not be lost, nor leave half of it behind.
-    asked = asyncio.Event()
-    started: list[Nexlet] = []
-
-    def stop() -> None:
-        asked.set()
-        for nexlet in started:
-            nexlet.stop_soon()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
+    signals = _Signals(loop)
     loop.add_signal_handler(signal.SIGHUP, _reload, holder)
-    async with await Nexlet.start(holder, environment=os.environ) as nexlet:
-        started.append(nexlet)
-        if asked.is_set():
-            nexlet.stop_soon()
+    # Executed at once: while it loads what workers need, on another core, we load what the nexlet needs.
+    zygote = asyncio.ensure_future(Zygote.start(modules=holder.current.modules))
+    await asyncio.sleep(0)
+    with loading():
+        from nexlet_functions.nexlet import Nexlet
+
+    async with await Nexlet.start(holder, environment=os.environ, zygote=zygote) as nexlet:
+        signals.stop_with(nexlet.stop_soon)
         if nexlet.started_by_node:
-            with _until_ended(parent, stop):
+            with _until_ended(parent, signals.stop):
                 await nexlet.wait()
         else:
             await nexlet.wait()
+
+
+class _Signals:
+    """SIGTERM and SIGINT ask it to end in order; a person's second Ctrl-C ends it where it stands."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._asked_at: float | None = None
+        self._stop: Callable[[], None] | None = None
+        loop.add_signal_handler(signal.SIGTERM, self.stop)
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+
+    def stop(self) -> None:
+        """Begin to end, or as soon as there is something to end."""
+        if self._asked_at is None:
+            self._asked_at = self._loop.time()
+            if self._stop is not None:
+                self._stop()
+
+    def stop_with(self, stop: Callable[[], None]) -> None:
+        """From now on `stop` is what ends it; at once, where that was asked for before."""
+        self._stop = stop
+        if self._asked_at is not None:
+            stop()
+
+    def _interrupt(self) -> None:
+        if self._asked_at is None or self._loop.time() < self._asked_at + ONE_CTRL_C:
+            self.stop()
+            return
+        _logger().warning("interrupted again: ends at once, and what still ran is lost")
+        sys.stderr.flush()
+        # The zygote and the workers go with us: the kernel sees to it.
+        os._exit(Exit.INTERRUPTED)
 
 
 @contextmanager
@@ -75,13 +109,11 @@ def _until_ended(parent: int, stop: Callable[[], None]) -> Iterator[None]:
     The next one starts an agent of its own, under another id. We would serve beside it for ever, and nobody could tell
     us to stop.
     """
-    import structlog
 
     def gone() -> None:
-        log.warning("the node that started this nexlet has ended, and so does the nexlet", pid=parent)
+        _logger().warning("the node that started this nexlet has ended, and so does the nexlet", pid=parent)
         stop()
 
-    log = structlog.stdlib.get_logger("nexlet_functions")
     if os.getppid() != parent:
         gone()  # while we were starting
         yield
@@ -106,11 +138,9 @@ def _until_ended(parent: int, stop: Callable[[], None]) -> Iterator[None]:
 
 
 def _reload(holder: SettingsHolder) -> None:
-    import structlog
-
     from nexlet_functions.errors import SettingsRefused
 
-    log = structlog.stdlib.get_logger("nexlet_functions")
+    log = _logger()
     try:
         changed, restart = holder.reload()
     except SettingsRefused as refused:
@@ -119,3 +149,10 @@ def _reload(holder: SettingsHolder) -> None:
     log.info("settings read again", changed=list(changed))
     if restart:
         log.warning("some settings changed that take a restart", settings=list(restart))
+
+
+def _logger() -> structlog.stdlib.BoundLogger:
+    import structlog
+
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("nexlet_functions")
+    return logger

@@ -261,6 +261,15 @@ class Runner:
             if resumed:
                 tasks.create_task(self._confirm_resumed(), name="confirm")
             tasks.create_task(watch.run(), name="node-watch")
+            if self._state is not None:
+                tasks.create_task(self._catch_up(self._state), name="state")
+
+    async def _catch_up(self, state: State) -> None:
+        """Have the disk say what it could not be told before: it was full, or not there."""
+        while True:
+            await asyncio.sleep(self._settings.heartbeat_interval)
+            if state.owed:
+                await state.catch_up()
 
     async def _register_first(self, offer: RegisterAgentRequest) -> None:
         pause = self._settings.retry_first

@@ -2,8 +2,9 @@
 
 - `KeptRegistration`, `KeptWorkload`: a file each, JSON, with the version of its layout.
 - `State`: the folder. Files are 0600 and written whole or not at all (a temporary one, fsync, rename); a lock keeps
-  two nexlets from sharing one folder. A file that is damaged or of another version is set aside, with a word in the
-  log, and the nexlet goes on without it.
+  two nexlets from sharing one folder. A file that is damaged or of another version is set aside under another name,
+  with a word in the log, and the nexlet goes on without it. What a full disk, or one that is not to be written to,
+  keeps from being written is owed: it is tried again (`catch_up`) until it is there.
 
 Both kinds of file hold credentials.
 """
@@ -19,6 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Self, TypeVar
 
+import orjson
 import structlog
 
 from nexlet_functions.errors import NexletFunctionsError
@@ -77,6 +79,11 @@ class State:
         self._lock = lock
         # One write after another: a workload that is stopped while its start is being kept must end up forgotten.
         self._order = asyncio.Lock()
+        # Digests of what stands on the disk. What a restart brings back is not written again: for a hundred workloads
+        # that is two hundred waits for a disk, while they are to serve.
+        self._standing: dict[Path, bytes] = {}
+        # What could not be written; None is a file that could not be removed.
+        self._owed: dict[Path, bytes | None] = {}
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -104,12 +111,13 @@ class State:
                 f"state folder {folder} is in use by another nexlet{f' (process {holder})' if holder else ''}; "
                 "give each nexlet a folder of its own"
             ) from None
-        os.ftruncate(lock, 0)
-        os.write(lock, f"{os.getpid()}\n".encode())
-        state = cls(folder, lock)
+        with contextlib.suppress(OSError):  # a full disk has no room for what only tells a person whom to look for
+            os.ftruncate(lock, 0)
+            os.write(lock, f"{os.getpid()}\n".encode())
         for left in (*folder.glob(".new-*"), *(folder / "workloads").glob(".new-*")):
-            left.unlink(missing_ok=True)  # of a write that was cut short
-        return state
+            with contextlib.suppress(OSError):
+                left.unlink()  # of a write that was cut short
+        return cls(folder, lock)
 
     @property
     def agent_folder(self) -> Path:
@@ -122,20 +130,42 @@ class State:
 
     def workloads(self) -> dict[str, AgentStartWorkloadRequest]:
         """What was kept and is sound, by workload id."""
-        kept = (self._read(file, KeptWorkload) for file in sorted((self._folder / "workloads").glob("*.json")))
-        return {one.id: one.request for one in kept if one is not None}
+        found: dict[str, AgentStartWorkloadRequest] = {}
+        for file in sorted((self._folder / "workloads").glob("*.json")):
+            kept = self._read(file, KeptWorkload)
+            if kept is None:
+                continue
+            if file != self._file(kept.id):
+                self._set_aside(file, f"it is about workload {kept.id!r}, which has a file of another name")
+                continue
+            found[kept.id] = kept.request
+        return found
+
+    @property
+    def owed(self) -> int:
+        """How many files are not as they should be, because they could not be written or removed."""
+        return len(self._owed)
 
     async def keep_registration(self, kept: KeptRegistration) -> None:
-        """Write it down. What goes wrong is logged: serving goes on, resuming will not be possible."""
-        await self._do(self._write, self._folder / "registration.json", kept.to_json())
+        """Write it down. What goes wrong is logged, and tried again: serving goes on."""
+        await self._do(self._folder / "registration.json", kept.to_json())
 
     async def keep_workload(self, workload_id: str, request: AgentStartWorkloadRequest) -> None:
         """Write it down; see `keep_registration`."""
-        await self._do(self._write, self._file(workload_id), KeptWorkload(id=workload_id, request=request).to_json())
+        await self._do(self._file(workload_id), KeptWorkload(id=workload_id, request=request).to_json())
 
     async def forget_workload(self, workload_id: str) -> None:
         """Remove it, where it is there."""
-        await self._do(self._remove, self._file(workload_id), b"")
+        await self._do(self._file(workload_id), None)
+
+    async def catch_up(self) -> None:
+        """Try again what is owed. To be called now and then."""
+        for file in list(self._owed):
+            async with self._order:
+                if file not in self._owed or not await self._try(file, self._owed[file]):
+                    continue
+            if not self._owed:
+                _log.info("state is kept again: everything that was owed is written")
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -145,13 +175,36 @@ class State:
         # An id is a subject's token, which may have characters that a file's name cannot.
         return self._folder / "workloads" / f"{hashlib.sha256(workload_id.encode()).hexdigest()[:40]}.json"
 
-    async def _do(self, work: object, file: Path, data: bytes) -> None:
-        assert callable(work)
+    async def _do(self, file: Path, data: bytes | None) -> None:
         async with self._order:
-            try:
-                await asyncio.to_thread(work, file, data)
-            except OSError as error:
-                _log.error("state could not be kept", file=str(file), reason=error.strerror)
+            if data is None or self._standing.get(file) != _digest(data):
+                await self._try(file, data)
+
+    async def _try(self, file: Path, data: bytes | None) -> bool:
+        """Have `file` say `data`, or be gone where that is None. Whether it does."""
+        known = file in self._owed
+        try:
+            if data is None:
+                await asyncio.to_thread(self._remove, file)
+            else:
+                await asyncio.to_thread(self._write, file, data)
+        except OSError as error:
+            self._standing.pop(file, None)
+            self._owed[file] = data
+            if not known:  # once, however often it is tried
+                _log.error(
+                    "state could not be kept",
+                    file=str(file),
+                    reason=error.strerror,
+                    consequence="serving goes on; a restart does not know of it until it could be written",
+                )
+            return False
+        self._owed.pop(file, None)
+        if data is None:
+            self._standing.pop(file, None)
+        else:
+            self._standing[file] = _digest(data)
+        return True
 
     @staticmethod
     def _write(file: Path, data: bytes) -> None:
@@ -170,29 +223,58 @@ class State:
         _sync_folder(file.parent)
 
     @staticmethod
-    def _remove(file: Path, _: bytes) -> None:
+    def _remove(file: Path) -> None:
         file.unlink(missing_ok=True)
         _sync_folder(file.parent)
 
     def _read(self, file: Path, kind: type[_Kept]) -> _Kept | None:
         try:
-            kept = kind.from_json(file.read_bytes())
+            data = file.read_bytes()
+            version = _version(data)
+            if version != VERSION:
+                self._set_aside(file, f"its version is {version}, and this program reads version {VERSION}")
+                return None
+            kept = kind.from_json(data)
         except FileNotFoundError:
             return None
-        except (OSError, MalformedMessage) as error:
-            self._set_aside(file, error.strerror or "" if isinstance(error, OSError) else str(error))
+        except OSError as error:
+            self._set_aside(file, f"it cannot be read: {error.strerror}")
             return None
-        if kept.version != VERSION:
-            self._set_aside(file, f"its version is {kept.version}, this program's is {VERSION}")
+        except MalformedMessage as error:
+            self._set_aside(file, f"it is damaged: {error}")
             return None
+        self._standing[file] = _digest(data)
         return kept
 
     @staticmethod
     def _set_aside(file: Path, reason: str) -> None:
         aside = file.with_suffix(".set-aside")
-        _log.warning("a state file is not used", file=str(file), reason=reason, kept_as=str(aside))
-        with contextlib.suppress(OSError):
+        try:
             file.replace(aside)
+        except OSError as error:
+            _log.warning("a state file is not used", file=str(file), reason=reason, stays=error.strerror)
+        else:
+            _log.warning("a state file is not used", file=str(file), reason=reason, kept_as=str(aside))
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def _version(data: bytes) -> object:
+    """What a file says its layout is, whatever else it has.
+
+    Raises:
+        MalformedMessage: it says nothing of the kind.
+    """
+    try:
+        said = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise MalformedMessage("state file", (f"no JSON: {error}",)) from None
+    version = said.get("version") if isinstance(said, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise MalformedMessage("state file", ("it does not say its version",))
+    return version
 
 
 def _sync_folder(folder: Path) -> None:

@@ -117,6 +117,7 @@ class Zygote:
 
     Attributes:
         arguments: what the interpreter is executed with.
+        on_restart: called with a reason when it ended by itself and a new one is started.
         without: layers that are left out of every worker: the machine lacks them, and the operator permits that.
         restarts: how often it ended by itself and was started again.
     """
@@ -125,7 +126,7 @@ class Zygote:
 
     def __init__(self, *, modules: Permitted | None = None, on_restart: Callable[[str], None] | None = None) -> None:
         self._modules = to_arguments(modules or {})
-        self._on_restart = on_restart
+        self.on_restart = on_restart
         self._refusal = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -341,8 +342,8 @@ class Zygote:
 
     async def _restart(self, reason: str) -> None:
         for delay in itertools.chain(_RESTARTS_DELAY, itertools.repeat(_RESTARTS_DELAY[-1])):
-            if self._on_restart is not None:
-                self._on_restart(reason)
+            if self.on_restart is not None:
+                self.on_restart(reason)
             await asyncio.sleep(delay)
             try:
                 await self._launch()
