@@ -17,6 +17,7 @@ import structlog
 from nexlet_functions.functions.agent import FunctionAgent
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.permissions import notices
+from nexlet_functions.natsio.life import Options
 from nexlet_functions.runner.registration import LocalRegistration, local_registration
 from nexlet_functions.runner.runner import Runner, RunnerSettings
 from nexlet_functions.runner.secrets import FolderSecrets
@@ -53,6 +54,7 @@ class Nexlet:
         *,
         registration: LocalRegistration | None,
         state_folder: Path | None,
+        connection: Options,
     ) -> None:
         """Use `start`."""
         current = settings.current
@@ -68,7 +70,7 @@ class Nexlet:
             credentials_of=lambda namespace: settings.current.namespace_credentials(namespace),
             secrets=FolderSecrets(current.secrets_dir) if current.secrets_dir is not None else None,
             state_folder=state_folder,
-            settings=RunnerSettings(grace=current.grace),
+            settings=RunnerSettings(grace=current.grace, connection=connection),
         )
         self._running = asyncio.create_task(self.runner.run(), name="nexlet")
 
@@ -79,6 +81,7 @@ class Nexlet:
         *,
         environment: Mapping[str, str] | None = None,
         zygote: Awaitable[Zygote] | None = None,
+        connection: Options | None = None,
     ) -> Self:
         """Start everything. Connecting and registering go on in the background, for as long as it takes.
 
@@ -86,6 +89,7 @@ class Nexlet:
             settings: what it runs with; may be read again while it runs.
             environment: of the process, where a node that starts its agents says so, and systemd its state directory.
             zygote: one that is being started already, with the modules of the settings; it is ours from now on.
+            connection: how connections to servers behave; None means the defaults.
 
         Raises:
             ZygoteError: no process for workers can be started, or a module that the settings permit cannot be given.
@@ -105,7 +109,14 @@ class Nexlet:
             sandboxing = await prove(maker, settings.current)
             sandboxing.require(settings.current.default_profile)
             maker.without = sandboxing.without
-            nexlet = cls(settings, maker, sandboxing, registration=registration, state_folder=state_folder)
+            nexlet = cls(
+                settings,
+                maker,
+                sandboxing,
+                registration=registration,
+                state_folder=state_folder,
+                connection=connection or Options(),
+            )
         except BaseException:
             await maker.close()
             raise

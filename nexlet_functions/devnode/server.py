@@ -54,6 +54,7 @@ class EmbeddedServer:
 
     Attributes:
         url: where clients connect, such as `nats://127.0.0.1:41873`. Stays the same over `restart`.
+        monitoring: where its monitoring is, such as `http://127.0.0.1:41874`, if `config` asks for it (`http: ...`).
         pid: of the running server; None while it is down.
         log_file: what the server says.
     """
@@ -72,6 +73,7 @@ class EmbeddedServer:
         self._folder: Path | None = None
         self._process: asyncio.subprocess.Process | None = None
         self.url = ""
+        self.monitoring = ""
 
     @property
     def pid(self) -> int | None:
@@ -113,8 +115,9 @@ class EmbeddedServer:
             ports = list(folder.glob("*.ports"))
             if ports:
                 with contextlib.suppress(json.JSONDecodeError):  # half written: look again
-                    urls = json.loads(ports[0].read_text())["nats"]
-                    self.url = str(urls[0])
+                    listens = json.loads(ports[0].read_text())
+                    self.url = str(listens["nats"][0])
+                    self.monitoring = next(iter(listens.get("monitoring") or ()), "")
                     self._port = int(self.url.rsplit(":", 1)[1])
                     return self
             if self._process.returncode is not None or time.monotonic() > deadline:

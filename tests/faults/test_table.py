@@ -1,0 +1,18 @@
+"""The failure table as users read it (`docs/failures.md`) and the tests that hold it, side by side."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TESTS = ("test_table_invocations.py", "test_table_lives.py")
+
+
+def test_each_row_has_a_test_and_each_test_a_row() -> None:
+    text = (ROOT / "docs" / "failures.md").read_text()
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
+    rows = [row for row in rows if row != "what" and not row.startswith("--")]
+    assert len(rows) == len(set(rows)) > 15
+    here = "".join((Path(__file__).parent / name).read_text() for name in TESTS)
+    assert set(re.findall(r'\brow\(\s*"([^"]+)"', here)) == set(rows)
