@@ -54,7 +54,12 @@ def invoke(
     ] = None,
     timeout: Annotated[
         str,
-        typer.Option("--timeout", metavar="DURATION", help="How long to wait for the answer.", envvar="NEXFN_TIMEOUT"),
+        typer.Option(
+            "--timeout",
+            metavar="DURATION",
+            help="How long to wait for the answer. The function is told, and does not run for longer.",
+            envvar="NEXFN_TIMEOUT",
+        ),
     ] = "5s",
     no_reply: Annotated[
         bool,
@@ -71,6 +76,7 @@ def invoke(
 
     Ends with 0 for an answer, 1 for an error as the answer, 3 where nobody listens, 4 where nobody answers in time.
     """
+    from nexlet_functions.functions.deadlines import DEADLINE_HEADER
     from nexlet_functions.settings import Settings
     from nexlet_models.subjects import valid_subject
 
@@ -80,6 +86,8 @@ def invoke(
         raise CommandFailed(Exit.USAGE, "invalid-subject", f"'{subject}' is no subject to publish on: it {reason}")
     given = header or os.environ.get("NEXFN_HEADER", "").splitlines()
     payload, headers, wait = read_payload(data), read_headers(given), duration(timeout, "--timeout")
+    if not no_reply and not any(name.lower() == DEADLINE_HEADER.lower() for name in headers):
+        headers[DEADLINE_HEADER] = str(max(1, round(wait * 1000)))
     answered = asyncio.run(
         _invoke(Settings.read(flags), subject, payload, headers, wait, Output(json=json), reply=not no_reply)
     )

@@ -20,6 +20,7 @@ from typing import Final
 
 import orjson
 
+from nexlet_functions.functions.deadlines import DeadlineRefused, deadline_ns
 from nexlet_functions.functions.permissions import ReplyRule
 from nexlet_functions.functions.triggers import Trigger
 from nexlet_functions.natsio.connection import Connection
@@ -61,7 +62,7 @@ class DispatchCounts:
 class _Entrance:
     """The sink of one trigger's messages; it knows which pattern they matched. Implements `BatchSink`."""
 
-    __slots__ = ("_answers", "_dispatcher", "_enqueue", "_may_answer", "_pattern", "batch_end")
+    __slots__ = ("_answers", "_dispatcher", "_enqueue", "_may_answer", "_pattern", "_refuse", "batch_end")
 
     def __init__(self, dispatcher: Dispatcher, pool: Pool, pattern: int, *, answers: bool, rule: ReplyRule) -> None:
         self._dispatcher = dispatcher
@@ -69,6 +70,7 @@ class _Entrance:
         self._answers = answers
         self._may_answer = rule.may_answer
         self._enqueue = pool.enqueue
+        self._refuse = pool.refuse
         self.batch_end = pool.flush
 
     def take(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
@@ -77,7 +79,14 @@ class _Entrance:
         if reply and answers and not self._may_answer(reply.decode("utf-8", "replace")):
             answers = False
             self._dispatcher.counts.replies_withheld += 1
-        self._enqueue(Call(subject, payload, reply, headers, self._pattern, time.monotonic_ns(), answers))
+        call = Call(subject, payload, reply, headers, self._pattern, time.monotonic_ns(), answers)
+        if headers:
+            try:
+                call.deadline_ns = deadline_ns(headers, call.received_ns)
+            except DeadlineRefused as refused:
+                self._refuse(call, 400, str(refused))
+                return
+        self._enqueue(call)
 
 
 class Dispatcher:

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from nexlet_functions.functions import requests
+from nexlet_functions.functions.deadlines import deadline_ns
 from nexlet_functions.nexfile import FunctionFolder, FunctionRefused, read_function
 from nexlet_functions.rules import Ceilings
 from nexlet_functions.testing.events import SampleEvent
@@ -227,7 +228,8 @@ class AsyncFunction:
             attempt: which delivery this is.
 
         Raises:
-            ValueError: both `json` and `data`, or a subject that none of the function's triggers takes.
+            ValueError: both `json` and `data`, a subject that none of the function's triggers takes, or a header
+                `Nex-Deadline-Ms` that is no whole number.
         """
         if json is not None and data is not None:
             raise ValueError("json and data: one of the two")
@@ -238,14 +240,16 @@ class AsyncFunction:
         elif data is not None:
             payload = data.encode() if isinstance(data, str) else data
         subject = subject or event.subject or self._only_subject()
+        block, now = _header_block({**event.headers, **(headers or {})}), time.monotonic_ns()
         call = Call(
             subject.encode(),
             payload,
             reply=reply.encode(),
-            headers=_header_block({**event.headers, **(headers or {})}),
+            headers=block,
             pattern=self._pattern(subject),
-            received_ns=time.monotonic_ns(),
+            received_ns=now,
             attempt=attempt,
+            deadline_ns=deadline_ns(block, now),
         )
         assert self._pool is not None, "the block was left"
         result = await self._sink.run(self._pool, call)

@@ -51,6 +51,9 @@ def fill_unhappy(result: Result, ending: int, code: int, first: bytes, second: b
     elif ending == Ending.EXPIRED:
         result.outcome, result.code = Outcome.EXPIRED, 503
         result.error = f"waited {result.queue_ns // 1_000_000} ms for a worker, and was not run"
+    elif ending == Ending.LATE:
+        result.outcome, result.code = Outcome.TIMEOUT, 504
+        result.error = f"took {result.run_ns / 1e9:g} s, longer than the time it had"
     elif ending == Ending.MEMORY:
         result.outcome, result.code = Outcome.MEMORY, 507
         result.error = f"took more memory than its limit of {memory >> 20} MiB"

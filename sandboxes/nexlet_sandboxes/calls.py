@@ -5,11 +5,14 @@ These are the objects of the hot path: one `Call` and one `Result` for each mess
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from nexlet_sandboxes.outcomes import Outcome
 
-__all__ = ["Call", "Result", "Sink"]
+__all__ = ["NEVER_NS", "Call", "Result", "Sink"]
+
+NEVER_NS: Final = 1 << 62
+"""The deadline of a call whose caller has none: far beyond any CLOCK_MONOTONIC."""
 
 
 class Call:
@@ -23,18 +26,23 @@ class Call:
         attempt: 1, or more when it was delivered before.
         received_ns: CLOCK_MONOTONIC when it came in.
         timeout_ns: how long it may run; 0 for the function's own limit.
+        deadline_ns: CLOCK_MONOTONIC after which its caller does not wait any more: from then on it is not begun, and
+            what runs is ended. `NEVER_NS` where the caller said nothing.
+        size: bytes of the message; filled in by the pool.
         id: given by the pool, unique within it, increasing.
         tag: whatever the sink wants to find again.
     """
 
     __slots__ = (
         "attempt",
+        "deadline_ns",
         "headers",
         "id",
         "pattern",
         "payload",
         "received_ns",
         "reply",
+        "size",
         "subject",
         "tag",
         "timeout_ns",
@@ -51,6 +59,7 @@ class Call:
         tag: object = None,
         attempt: int = 1,
         timeout_ns: int = 0,
+        deadline_ns: int = NEVER_NS,
     ) -> None:
         self.subject = subject
         self.payload = payload
@@ -60,8 +69,10 @@ class Call:
         self.received_ns = received_ns
         self.attempt = attempt
         self.timeout_ns = timeout_ns
+        self.deadline_ns = deadline_ns
         self.tag = tag
         self.id = 0
+        self.size = 0
 
 
 class Result:

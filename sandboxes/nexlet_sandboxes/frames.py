@@ -24,10 +24,10 @@ __all__ = ["HEADER", "INVOKE", "MAX_BODY", "RESULT", "Ending", "FrameError", "Ki
 HEADER: Final = struct.Struct("<IBBHQ")
 """length of the body, kind, flag, aux, invocation id."""
 
-INVOKE: Final = struct.Struct("<IBBHQHHIIIQ")
+INVOKE: Final = struct.Struct("<IBBHQHHIIIQQ")
 """A whole INVOKE header: HEADER (aux = index of the trigger pattern), then the lengths of subject, reply subject and
-header block, the attempt (1 = first), the time allowed in microseconds, and when (CLOCK_MONOTONIC, nanoseconds) it has
-waited too long to be run. Subject, reply, header block and payload follow."""
+header block, the attempt (1 = first), the time allowed in microseconds, and two times (CLOCK_MONOTONIC, nanoseconds):
+when it has waited too long to be run, and when its caller gives up. Subject, reply, header block and payload follow."""
 
 RESULT: Final = struct.Struct("<IBBHQIIII")
 """A whole RESULT header: HEADER (flag = an `Ending`, aux = the code a `Reject` chose), then microseconds it ran,
@@ -69,6 +69,8 @@ class Ending(enum.IntEnum):
     EXPIRED = 4
     RETURNED = 5
     """Not an ending: it was not begun, because the call before it was slow; another worker may be free by now."""
+    LATE = 6
+    """It ended by itself, after its time was over and before it was ended from outside."""
 
 
 class Stream(enum.IntEnum):

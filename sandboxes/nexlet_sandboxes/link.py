@@ -16,7 +16,7 @@ import orjson
 
 from nexlet_models.problems import Problem
 from nexlet_sandboxes.answers import checked_headers, fill_unhappy, one_line, problems_of
-from nexlet_sandboxes.calls import Call, Result
+from nexlet_sandboxes.calls import NEVER_NS, Call, Result
 from nexlet_sandboxes.frames import (
     HEADER,
     INVOKE,
@@ -49,7 +49,12 @@ MAX_WINDOW: Final = 256
 """... and so many calls at most."""
 
 AHEAD_BYTES: Final = 1024 * 1024
-"""... and so many bytes of payload, unless it is idle: what is sent ahead is memory that waits in a socket."""
+"""... and so many bytes of messages, unless it is idle: what is sent ahead is memory that waits in a socket."""
+
+BEGINS_WITHIN_NS: Final = 1_000_000_000
+"""A worker's word about when it began a call is taken where it is no further (nanoseconds) from when the call was sent,
+or the one before it answered: on a busy machine it gets its turn late, and its time counts from then. One that lies
+gains no more."""
 
 MAX_REFUSAL: Final = 256 * 1024
 MAX_LINE_SLACK: Final = 64
@@ -87,7 +92,7 @@ class Link:
     Attributes:
         fifo: calls it was sent and has not answered, oldest first.
         window: how many it may have at a time.
-        ahead: bytes of their payloads.
+        ahead: bytes of these messages.
         since_ns: when the head of `fifo` began, as far as is known; of an idle worker, when it became so.
     """
 
@@ -107,6 +112,7 @@ class Link:
         "_splitter",
         "_talk",
         "_timer",
+        "_timer_due",
         "_writing",
         "ahead",
         "fifo",
@@ -131,6 +137,7 @@ class Link:
         self._talk = LogRate(pool.limits.log_rate * TOO_LOUD, self.since_ns)
         self._answers = self._drops = self._may_return = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0
         self._loading: asyncio.Future[None] | None = None
         self._closed = False
         self._reason = ""
@@ -208,7 +215,7 @@ class Link:
     # Out.
 
     def has_room(self, size: int) -> bool:
-        """Whether it may be sent one more call, with a payload of `size` bytes."""
+        """Whether it may be sent one more call, of `size` bytes."""
         waiting = len(self.fifo)
         return not waiting or (waiting < self.window and self.ahead + size <= AHEAD_BYTES)
 
@@ -231,6 +238,7 @@ class Link:
                 call.attempt,
                 min(timeout_ns // 1000, 0xFFFFFFFF),
                 expires_ns,
+                call.deadline_ns,
             )
         )
         out.append(subject)
@@ -240,11 +248,13 @@ class Link:
             out.append(headers)
         out.append(payload)
         if not self.fifo:
-            self.since_ns = time.monotonic_ns()
+            self.since_ns = now = time.monotonic_ns()
             if self._timer is None:
-                self._timer = self._loop.call_later(timeout_ns / 1e9, self._on_timer)
+                self._arm_timer(now + timeout_ns, now)
+        if call.deadline_ns != NEVER_NS:
+            self._arm_timer(call.deadline_ns, time.monotonic_ns())
         self.fifo.append(call)
-        self.ahead += len(payload)
+        self.ahead += call.size
         return first and not self._writing
 
     def flush(self) -> None:
@@ -335,7 +345,7 @@ class Link:
                 if not ran and self._may_return <= answers:
                     raise FrameError("an invocation handed back, though nothing before it was slow")
                 returned.append(fifo.popleft())
-                self.ahead -= len(call.payload)
+                self.ahead -= call.size
                 answers += 1
                 continue
             ran = True
@@ -358,7 +368,7 @@ class Link:
                 return answers + 1, True
             # Not a moment earlier: what is not as the protocol says leaves the call where its end is found.
             fifo.popleft()
-            self.ahead -= len(call.payload)
+            self.ahead -= call.size
             answers += 1
             finished(call, result)
         if answers:
@@ -402,25 +412,53 @@ class Link:
 
     # Time and end.
 
+    def _arm_timer(self, due_ns: int, now: int) -> None:
+        """Have the head looked at no later than `due_ns`. A timer that fires too early costs a look."""
+        if self._timer is not None:
+            if self._timer_due <= due_ns:
+                return
+            self._timer.cancel()
+        self._timer_due = due_ns
+        self._timer = self._loop.call_later(max(0, due_ns - now) / 1e9, self._on_timer)
+
     def _on_timer(self) -> None:
         self._timer = None
         if not self.fifo or self._closed:
             return
-        timeout_ns = self.fifo[0].timeout_ns or int(self._pool.limits.timeout * 1e9)
-        left = self.since_ns + timeout_ns - time.monotonic_ns()
-        if left <= 0:
+        due = self._head_due()
+        if due <= time.monotonic_ns():
             # What it wrote may lie in the socket still, if the loop was busy: read before judging.
             while self._readable_now():
                 pass
-            if self._closed:
+            if self._closed or not self.fifo:
                 return
-            if not self.fifo:
-                return
-            left = self.since_ns + timeout_ns - time.monotonic_ns()
-        if left > 0:
-            self._timer = self._loop.call_later(left / 1e9, self._on_timer)
+            due = self._head_due()
+        now = time.monotonic_ns()
+        if due > now:
+            # Those behind it with deadlines of their own may have to be ended earlier, once they are the head.
+            later = (call.deadline_ns for call in self.fifo if call.deadline_ns > now)
+            self._arm_timer(min(due, min(later, default=due)), now)
             return
-        self._fail(Outcome.TIMEOUT, f"took longer than its limit of {timeout_ns / 1e9:g} s")
+        head = self.fifo[0]
+        if due == head.deadline_ns:
+            self._fail(Outcome.TIMEOUT, "took longer than its caller gave it")
+        else:
+            self._fail(Outcome.TIMEOUT, f"took longer than its limit of {self._timeout_ns(head) / 1e9:g} s")
+
+    def _timeout_ns(self, call: Call) -> int:
+        return call.timeout_ns or int(self._pool.limits.timeout * 1e9)
+
+    def _head_due(self) -> int:
+        """When the time of the call at the head is over: its limit, or the end of its caller's patience before that."""
+        head = self.fifo[0]
+        return min(self._head_began() + self._timeout_ns(head), head.deadline_ns)
+
+    def _head_began(self) -> int:
+        process = self.process
+        if process.running_call == self.fifo[0].id:
+            since, slack = self.since_ns, BEGINS_WITHIN_NS
+            return max(since - slack, min(process.began_ns, since + slack))
+        return self.since_ns
 
     def _readable_now(self) -> bool:
         before = len(self.fifo)
@@ -455,6 +493,7 @@ class Link:
     def _fail(self, outcome: Outcome, reason: str, *, running: int | None = None, peak: int = 0) -> None:
         """End the worker and hand its calls back to the pool."""
         running_call = self.process.running_call if running is None else running
+        since_ns = self._head_began() if self.fifo else self.since_ns
         self._reason = reason
         loading = self._loading
         calls = self.close()
@@ -462,7 +501,7 @@ class Link:
             if not loading.done():
                 loading.set_exception(SandboxError(f"{reason} while it loaded"))
             return
-        end = LinkEnd(outcome, reason, calls, running_call, self.since_ns, peak or self._peak)
+        end = LinkEnd(outcome, reason, calls, running_call, since_ns, peak or self._peak)
         self._pool.ended(self, end)
 
     def close(self) -> tuple[Call, ...]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nexlet_models.problems import Problem
-from nexlet_sandboxes.calls import Call, Result, Sink
+from nexlet_sandboxes.calls import NEVER_NS, Call, Result, Sink
 from nexlet_sandboxes.link import Link, LinkEnd
 from nexlet_sandboxes.lograte import LogRate
 from nexlet_sandboxes.outcomes import CODES, LoadRefused, Outcome, SandboxError
@@ -39,6 +39,10 @@ UNWELL_AFTER: Final = 3
 
 BACK_OFF: Final = (0.1, 30.0)
 """Seconds before the first spaced start, doubled with every further death, up to the second figure."""
+
+LOOK_EVERY_NS: Final = 10_000_000
+"""Nanoseconds between two looks through the queue for callers who have given up: all of it has to be looked at, since
+their deadlines are in no order."""
 
 TELL_DROPPED: Final = 1.0
 """Seconds at most until the author reads how many lines were dropped."""
@@ -90,6 +94,8 @@ class Pool:
         self._refused = False
         self._queue_timer: asyncio.TimerHandle | None = None
         self._queue_due = 0
+        self._next_deadline = NEVER_NS
+        self._looked_ns = 0
         self._idle_timer: asyncio.TimerHandle | None = None
         self._starts: set[asyncio.Task[None]] = set()
         self._retry_timer: asyncio.TimerHandle | None = None
@@ -194,7 +200,11 @@ class Pool:
             self._refused = True
             self._finish(call, Outcome.UNAVAILABLE, call.received_ns, error="the function is stopping")
             return
-        size = len(call.payload)
+        size = call.size = len(call.payload) + len(call.headers) + len(call.subject) + len(call.reply)
+        if call.deadline_ns <= call.received_ns:
+            self._refused = True
+            self._expire(call, call.received_ns)
+            return
         if not self._pending:
             for link in self._links:
                 if link.has_room(size):
@@ -210,12 +220,21 @@ class Pool:
             return
         self._pending.append(call)
         self._pending_bytes += size
+        hurried = call.deadline_ns < self._next_deadline
+        if hurried:
+            self._next_deadline = call.deadline_ns
         if self._single_use:
             self._prepare()
         elif not self._links:
             self._begin_start()
-        if len(self._pending) == 1:
+        if hurried or len(self._pending) == 1:
             self._arm_queue_timer()
+
+    def refuse(self, call: Call, code: int, error: str) -> None:
+        """End a call of a batch, in place of `enqueue`, which is not as a call has to be."""
+        self._next_id = call.id = self._next_id + 1
+        self._refused = True
+        self.sink.finished(call, Result(Outcome.REJECTED, code, error=error))
 
     def stats(self) -> PoolStats:
         """Figures for metrics, heartbeats and tests."""
@@ -253,17 +272,27 @@ class Pool:
             self.sink.flush()
 
     def _send(self, link: Link, call: Call) -> None:
-        if link.send(call, call.timeout_ns or self._timeout_ns, call.received_ns + self._queue_timeout_ns):
+        if link.send(call, call.timeout_ns or self._timeout_ns, self._expires_ns(call)):
             self._dirty.append(link)
 
     def _refill(self, link: Link) -> None:
         """Give a worker what waits, as far as it has room, in one write."""
         pending = self._pending
-        while pending and link.has_room(len(pending[0].payload)):
+        while pending and link.has_room(pending[0].size):
             call = pending.popleft()
-            self._pending_bytes -= len(call.payload)
-            link.send(call, call.timeout_ns or self._timeout_ns, call.received_ns + self._queue_timeout_ns)
+            self._pending_bytes -= call.size
+            link.send(call, call.timeout_ns or self._timeout_ns, self._expires_ns(call))
         link.flush()
+
+    def _expires_ns(self, call: Call) -> int:
+        """When it has waited too long to be run."""
+        expires, deadline = call.received_ns + self._queue_timeout_ns, call.deadline_ns
+        return deadline if deadline < expires else expires
+
+    def _expire(self, call: Call, now: int) -> None:
+        waited = (now - call.received_ns) // 1_000_000
+        by = ", as long as its caller gave it" if call.deadline_ns <= now else ""
+        self._finish(call, Outcome.EXPIRED, now, error=f"waited {waited} ms for a worker{by}, and was not run")
 
     def _finish(self, call: Call, outcome: Outcome, now: int, *, error: str = "") -> None:
         self.sink.finished(call, Result(outcome, CODES[outcome], max(0, now - call.received_ns), error=error))
@@ -294,7 +323,9 @@ class Pool:
         """A worker hands back calls it did not begin, in their order: they are the next in line."""
         for call in reversed(calls):
             self._pending.appendleft(call)
-            self._pending_bytes += len(call.payload)
+            self._pending_bytes += call.size
+            if call.deadline_ns < self._next_deadline:
+                self._next_deadline = call.deadline_ns
 
     def may_log(self, size: int) -> bool:
         """Whether output of `size` bytes is passed on; what is not is counted, and the count is told in time."""
@@ -449,6 +480,8 @@ class Pool:
         assert self._loop is not None
         now = time.monotonic_ns()
         due = self._pending[0].received_ns + self._queue_timeout_ns
+        if self._next_deadline < due:
+            due = max(self._next_deadline, self._looked_ns + LOOK_EVERY_NS)
         if self._links and len(self._links) + len(self._starts) < self.limits.max_workers and not self._starts:
             due = min(due, max(now, self._pending[0].received_ns + GROW_AFTER_NS))
         if self._queue_timer is not None:
@@ -464,9 +497,10 @@ class Pool:
         now = time.monotonic_ns()
         while pending and pending[0].received_ns + self._queue_timeout_ns <= now:
             call = pending.popleft()
-            self._pending_bytes -= len(call.payload)
-            waited = (now - call.received_ns) // 1_000_000
-            self._finish(call, Outcome.EXPIRED, now, error=f"waited {waited} ms for a worker, and was not run")
+            self._pending_bytes -= call.size
+            self._expire(call, now)
+        if self._next_deadline <= now:
+            self._expire_hurried(now)
         self.sink.flush()
         if self._drained is not None:
             self._look_drained()
@@ -478,6 +512,21 @@ class Pool:
         elif waited_ns >= GROW_AFTER_NS and len(self._links) < self.limits.max_workers:
             self._begin_start()
         self._arm_queue_timer()
+
+    def _expire_hurried(self, now: int) -> None:
+        """Answer those whose callers have given up, wherever in the queue they are."""
+        self._looked_ns = now
+        self._next_deadline = NEVER_NS
+        waiting = list(self._pending)
+        self._pending.clear()
+        for call in waiting:
+            if call.deadline_ns <= now:
+                self._pending_bytes -= call.size
+                self._expire(call, now)
+                continue
+            self._pending.append(call)
+            if call.deadline_ns < self._next_deadline:
+                self._next_deadline = call.deadline_ns
 
     def _arm_idle_timer(self, delay: float) -> None:
         assert self._loop is not None

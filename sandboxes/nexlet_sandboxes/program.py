@@ -53,7 +53,7 @@ class Limits:
         load_timeout: for compiling the sources and running the module once.
         memory: growth above the ready worker.
         max_pending: invocations that may wait for a worker; one more is refused at once.
-        max_pending_bytes: and their payloads together.
+        max_pending_bytes: and their messages together, headers and subjects included.
         queue_timeout: what has waited longer is answered and not run.
         log_rate: bytes of output a second that are passed on; four times that in a burst.
         max_log_line: a longer line is cut, and says so.

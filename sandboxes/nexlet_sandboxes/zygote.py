@@ -98,6 +98,11 @@ class WorkerProcess:
         """The invocation it says it is at; 0 for none. The word of a worker: it decides about its own calls alone."""
         return int.from_bytes(self._marker[:8], sys.byteorder)
 
+    @property
+    def began_ns(self) -> int:
+        """When it began that one (CLOCK_MONOTONIC, nanoseconds). Its word; `Link` says how far it is taken."""
+        return int.from_bytes(self._marker[8:16], sys.byteorder)
+
     def kill(self) -> None:
         """End the process now (SIGKILL); nothing happens where it has ended already."""
         with contextlib.suppress(ProcessLookupError):

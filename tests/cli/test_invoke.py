@@ -17,12 +17,19 @@ from tests.support.settle import settle
 
 
 @pytest.fixture
-async def client(nats_server: EmbeddedServer) -> AsyncIterator[Client]:
+def deadlines() -> list[str | None]:
+    """What the callers of `echo` said about how long they wait."""
+    return []
+
+
+@pytest.fixture
+async def client(nats_server: EmbeddedServer, deadlines: list[str | None]) -> AsyncIterator[Client]:
     """A connection that answers on `echo` and `fail`, as a function would."""
     connection = await nats.connect(nats_server.url)
 
     async def echo(message: Msg) -> None:
         headers = {"workload_id": "w1", "namespace": "demo", **(message.headers or {})}
+        deadlines.append(headers.pop("Nex-Deadline-Ms", None))
         await connection.publish(message.reply, message.data, headers=headers)
 
     async def fail(message: Msg) -> None:
@@ -185,3 +192,12 @@ async def test_credentials_come_from_files_and_from_the_environment(tmp_path: Pa
             "invoke", "--no-reply", "x", env=environment(NATS_URL=server.url.replace("//", "//eve:p-a-s-s@"))
         )
         assert (dropped.code, dropped.error["code"]) == (1, "publish-refused")
+
+
+async def test_the_function_is_told_how_long_the_caller_waits(
+    client: Client, nats_server: EmbeddedServer, deadlines: list[str | None]
+) -> None:
+    for more in ((), ("--timeout", "1m"), ("-H", "nex-deadline-ms: 7"), ("-H", "Nex-Deadline-Ms: 8")):
+        ended = await nexfn("invoke", "-s", nats_server.url, "echo", *more)
+        assert ended.code == 0, ended.err
+    assert deadlines == ["5000", "60000", None, "8"], "its own word about it is left alone"

@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import cast
 
@@ -34,6 +35,7 @@ class Peer:
 
     Attributes:
         marker: what the worker says it is at.
+        began_ns: since when, as it says: when it read the last invocation.
         killed: whether the nexlet has ended it.
     """
 
@@ -43,6 +45,7 @@ class Peer:
         self._frames = Splitter(MAX_BODY)
         self._invocations: list[tuple[int, bytes]] = []
         self.marker = 0
+        self.began_ns = 0
         self.killed = asyncio.Event()
         self.on_killed: Callable[[], None] = lambda: None
 
@@ -75,6 +78,7 @@ class Peer:
             raise ConnectionResetError("the nexlet has closed the socket")
         for kind, _, _, call, buffer, start, end in self._frames.feed(data):
             if kind == Kind.INVOKE:
+                self.began_ns = time.monotonic_ns()
                 sizes = INVOKE.unpack_from(buffer, start - HEADER.size)[5:8]
                 at = start - HEADER.size + INVOKE.size + sum(sizes)
                 self._invocations.append((call, buffer[at:end]))
@@ -100,6 +104,10 @@ class _Played(WorkerProcess):
     @property
     def running_call(self) -> int:
         return self.peer.marker
+
+    @property
+    def began_ns(self) -> int:
+        return self.peer.began_ns
 
     def kill(self) -> None:
         if not self.peer.killed.is_set():

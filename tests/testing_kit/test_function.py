@@ -76,6 +76,18 @@ def test_without_a_loop(tmp_path: Path) -> None:
         assert function.invoke(subject="demo.run").json() == 2
 
 
+async def test_a_callers_deadline_is_a_header_like_any_other(tmp_path: Path) -> None:
+    source = "def handler(event, context):\n    if event.data:\n        return context.remaining_ms()\n"
+    source += "    while True:\n        pass\n"
+    async with load_function(folder_of(tmp_path / "f", source), secrets={"API_KEY": "k"}) as function:
+        told = await function.invoke(data="x", subject="demo.run", headers={"Nex-Deadline-Ms": "700"})
+        assert 0 < told.json() <= 700
+        ended = await function.invoke(subject="demo.run", headers={"Nex-Deadline-Ms": "200"})
+        assert (ended.outcome, ended.code) == (Outcome.TIMEOUT, 504)
+        with pytest.raises(ValueError, match="whole number"):
+            await function.invoke(subject="demo.run", headers={"Nex-Deadline-Ms": "soon"})
+
+
 async def test_nothing_is_left_behind(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "f", "def handler(event, context):\n    while True:\n        pass\n")
     before = descendants(os.getpid())

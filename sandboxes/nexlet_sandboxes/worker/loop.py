@@ -208,7 +208,7 @@ class Worker:
             for kind, _, pattern, call, buffer, start, end in feed(data):
                 if kind != Kind.INVOKE:
                     return
-                _, _, _, _, _, subjects, replies, headers, attempt, allowed_us, expires = unpack(
+                _, _, _, _, _, subjects, replies, headers, attempt, allowed_us, expires, until = unpack(
                     buffer, start - header_size
                 )
                 at = start - header_size + invoke_size
@@ -226,8 +226,12 @@ class Worker:
                 if expires < began:
                     out.append(pack(extra, result_kind, Ending.EXPIRED, 0, call, 0, 0, self._peak_kib, 0))
                     continue
+                marker[1] = began
                 marker[0] = call
-                self._deadline = began + allowed_us * 1000
+                allowed = began + allowed_us * 1000
+                if allowed < until:  # nearly always: `until`, the caller's own deadline, is mostly far away
+                    until = allowed
+                self._deadline = until
                 output.call = call
                 split_subject = at + subjects
                 split_reply = split_subject + replies
@@ -269,6 +273,9 @@ class Worker:
                     ending, code, first, second = Ending.MEMORY, 0, b"", b""
                 output.end()
                 after = now_ns()
+                if after > until and ending != Ending.MEMORY:
+                    # Nobody was quick enough to end it, which is no reason for an answer that came too late.
+                    ending, code, first, second = Ending.LATE, 0, b"", b""
                 ran = cpu = after - began
                 if ran < BRIEF_NS:
                     brief += ran
