@@ -19,9 +19,10 @@ from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.permissions import notices
 from nexlet_functions.natsio.life import Options
 from nexlet_functions.runner.registration import LocalRegistration, local_registration
-from nexlet_functions.runner.runner import Runner, RunnerSettings
+from nexlet_functions.runner.runner import Runner
 from nexlet_functions.runner.secrets import FolderSecrets
 from nexlet_functions.runner.services import Services
+from nexlet_functions.runner.settings import RunnerSettings
 from nexlet_functions.sandboxing import Sandboxing, prove
 from nexlet_functions.settings import SettingsHolder, state_directory
 from nexlet_sandboxes.permitted import audit

@@ -6,9 +6,10 @@ agent is given.
 
 from nexlet_functions.runner.agent import Agent, AgentError, Refused, WorkloadNotFound
 from nexlet_functions.runner.registration import LocalRegistration, RegistrationFailed, local_registration
-from nexlet_functions.runner.runner import Phase, Runner, RunnerSettings
+from nexlet_functions.runner.runner import Phase, Runner
 from nexlet_functions.runner.secrets import FolderSecrets, SecretStore
 from nexlet_functions.runner.services import Registered, Services, TriggerSpec
+from nexlet_functions.runner.settings import RunnerSettings
 
 __all__ = [
     "Agent",

@@ -23,7 +23,8 @@ from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.functions.agent import FunctionAgent
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.natsio import Credentials
-from nexlet_functions.runner.runner import Phase, Runner, RunnerSettings
+from nexlet_functions.runner.runner import Phase, Runner
+from nexlet_functions.runner.settings import RunnerSettings
 from nexlet_functions.settings import Settings, SettingsHolder
 from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
 from nexlet_sandboxes.zygote import Zygote
