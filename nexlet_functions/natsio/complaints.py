@@ -8,7 +8,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["Violation", "key", "read"]
+__all__ = ["TOO_MANY_SUBSCRIPTIONS", "Violation", "key", "read"]
+
+TOO_MANY_SUBSCRIPTIONS = "maximum subscriptions exceeded"
+"""What a server says to one subscription too many; it does not say which, and goes on with the others."""
 
 _REFUSED = re.compile(
     r'permissions violation for (subscription|publish) to "(.*?)(?<!\\)"(?: using queue "(.*?)(?<!\\)")?', re.S

@@ -23,6 +23,7 @@ import structlog
 from nats.aio.client import Client
 
 from nexlet_functions.natsio import complaints
+from nexlet_functions.natsio.backoff import Backoff, Servers
 from nexlet_functions.natsio.complaints import Violation
 from nexlet_functions.natsio.credentials import Credentials
 from nexlet_functions.natsio.errors import (
@@ -35,19 +36,20 @@ from nexlet_functions.natsio.errors import (
     RequestTimeout,
     SubscriptionRefused,
 )
-from nexlet_functions.natsio.life import Life, Options
+from nexlet_functions.natsio.life import Life, Options, Pulse
 from nexlet_functions.natsio.outgoing import Outgoing
 from nexlet_functions.natsio.protocol import encode_publish
 from nexlet_functions.natsio.sinks import BatchSink, MessageSink
 from nexlet_functions.natsio.subscriptions import Subscription, Subscriptions
+from nexlet_models.connection import redact_url
 from nexlet_models.subjects import valid_subject
 
 __all__ = ["Connection", "ConnectionState", "ConnectionStats", "Reply"]
 
 _WATCH = 1.0
 """Seconds between looks at a client that may have died without telling."""
-_STEADY = 5.0
-"""Seconds after which a connection counts as good, and the next pause is short again."""
+_SPREAD = 1.0
+"""Seconds, at most, before leaving a server that says it is about to go: it says so to all of its clients at once."""
 _KEPT_VIOLATIONS = 1000
 _LITERAL = re.compile(r"[^\s\x00-\x20\x7f.*>]+(?:\.[^\s\x00-\x20\x7f.*>]+)*")
 """A subject to publish on, and surely no more than that: checked for every message, so not with `valid_subject`."""
@@ -69,9 +71,11 @@ class ConnectionStats:
     """Counts since the connection was made.
 
     Attributes:
-        connects: how often it was connected.
+        connects: how often it was connected after it was not; `moves`, how often it went to another server without
+            a gap.
         published: messages handed over by `publish` and `write`.
         dropped: messages refused because too much was waiting.
+        unconfirmed: messages that were on their way when a connection was lost, and may not have arrived.
         oversized: messages refused because the server takes none of that size.
         publish_violations: messages the server turned down.
         sink_errors: messages whose sink raised.
@@ -80,8 +84,10 @@ class ConnectionStats:
     """
 
     connects: int
+    moves: int
     published: int
     dropped: int
+    unconfirmed: int
     oversized: int
     publish_violations: int
     sink_errors: int
@@ -121,7 +127,12 @@ class Connection:
         self._supervisor: asyncio.Task[None] | None = None
         self._failure: ConnectFailed | None = None
         self._failures: set[asyncio.Future[ConnectFailed]] = set()
-        self._pool = list(credentials.servers)
+        self._servers = Servers(credentials)
+        self._backoff = Backoff(
+            first=self._options.backoff_first,
+            longest=self._options.backoff_max,
+            refused=self._options.backoff_refused,
+        )
         self._max_payload = 1024 * 1024
         self._outgoing = Outgoing(self._options.max_outgoing)
         self._subscriptions = Subscriptions(flush_timeout=self._options.flush_timeout, log=self._log)
@@ -129,7 +140,7 @@ class Connection:
         self._seen_violations: set[tuple[str, str]] = set()
         self._state_callbacks: list[Callable[[ConnectionState, str], None]] = []
         self._violation_callbacks: list[Callable[[Violation], None]] = []
-        self._connects = self._oversized = self._publish_violations = self._sink_errors = 0
+        self._connects = self._moves = self._oversized = self._publish_violations = self._sink_errors = 0
 
     # --- life and state ------------------------------------------------------------------------------------------
 
@@ -241,9 +252,11 @@ class Connection:
     def stats(self) -> ConnectionStats:
         return ConnectionStats(
             connects=self._connects,
+            moves=self._moves,
             published=self._outgoing.published,
             dropped=self._outgoing.dropped,
-            oversized=self._oversized,
+            unconfirmed=self._outgoing.unconfirmed,
+            oversized=self._oversized + self._outgoing.oversized,
             publish_violations=self._publish_violations,
             sink_errors=self._sink_errors,
             outgoing_bytes=self._outgoing.size,
@@ -321,7 +334,9 @@ class Connection:
                 if life is None:
                     raise ConnectionLost("a flush")
                 self._outgoing.pump(at_once=True)
+                mark = self._outgoing.mark()
                 await life.guard(life.wire.flush(), "a flush")
+                self._outgoing.confirm(life, mark)
         except TimeoutError:
             raise self._failure or ConnectionLost("a flush") from None
 
@@ -405,47 +420,65 @@ class Connection:
 
     async def _supervise(self) -> None:
         loop = asyncio.get_running_loop()
-        failures = attempts = 0
+        left, reason, attempts = "", "", 0
         while True:
-            attempts += 1
             self._set_state(ConnectionState.CONNECTING)
-            server = self._pool.pop(0)
-            self._pool.append(server)
-            try:
-                life = await Life.begin(
-                    server,
-                    self.credentials,
-                    self._options,
-                    name=self.name,
-                    on_error=self._complaint,
-                    failed=self._sink_failed,
-                )
-            except Exception as error:  # noqa: BLE001  # whatever it is, attempts go on
-                failures += 1
-                self._fail(error, attempt=attempts)
-                await self._pause(failures)
+            life: Life | None = None
+            refused = False
+            for server in self._servers.round(after=left):
+                attempts += 1
+                try:
+                    life = await self._begin(server)
+                    break
+                except Exception as error:  # noqa: BLE001  # whatever it is, attempts go on
+                    refused = self._fail(error, attempt=attempts).refused or refused
+            if life is None:
+                await asyncio.sleep(self._backoff.after_failure(refused=refused))
                 continue
             attempts, began = 0, loop.time()
-            try:
-                await self._live(life)
-            except (ConnectionLost, TimeoutError):
-                pass  # lost while subscribing; `life.reason` has why
-            except Exception as error:  # noqa: BLE001  # a bug, ours or nats-py's: the next client may do better
-                self._log.error("a connection is given up", exc_info=error)
-            finally:
-                self._learn_servers(life)
-                self._life = None
-                self._outgoing.attach(None)
-                self._up.clear()
-                await life.close()
-            failures = 0 if loop.time() - began > _STEADY else failures + 1
-            reason = life.reason or "the connection was lost"
+            while life is not None:
+                left = life.server
+                life, reason = await self._serve(life)
             self._log.warning("disconnected", reason=reason)
             self._set_state(ConnectionState.DISCONNECTED, reason)
-            await self._pause(failures)
+            await asyncio.sleep(self._backoff.after_loss(loop.time() - began))
 
-    async def _live(self, life: Life) -> None:
-        """From the moment a client is connected until it is lost."""
+    async def _begin(self, server: str) -> Life:
+        return await Life.begin(
+            server,
+            self.credentials,
+            self._options,
+            name=self.name,
+            on_error=self._complaint,
+            failed=self._sink_failed,
+        )
+
+    async def _serve(self, life: Life) -> tuple[Life | None, str]:
+        """From the moment a client is connected until it is lost or left.
+
+        Returns:
+            The one that has taken over, where that was possible before it was lost; and why it was lost.
+        """
+        successor: Life | None = None
+        try:
+            if self._life is not life:
+                await self._take_up(life)
+            successor = await self._stay(life)
+        except (ConnectionLost, TimeoutError):
+            pass  # lost while subscribing; `life.reason` has why
+        except Exception as error:  # noqa: BLE001  # a bug, ours or nats-py's: the next client may do better
+            self._log.error("a connection is given up", exc_info=error)
+        finally:
+            if successor is None:
+                self._servers.learn(url.geturl() for url in life.client.discovered_servers)
+                self._life = None
+                self._outgoing.detach()
+                self._up.clear()
+            await life.close()
+        return successor, life.reason or "the connection was lost"
+
+    async def _take_up(self, life: Life) -> None:
+        """Make a client that is connected the one of this connection."""
         async with asyncio.timeout(self._options.flush_timeout):
             await self._subscriptions.renew(life, self._subscriptions.all())
         self._max_payload = life.client.max_payload
@@ -456,33 +489,80 @@ class Connection:
         (self._log.debug if self._passing else self._log.info)(
             "connected" if self._connects == 1 else "connected again",
             subscriptions=len(self._subscriptions),
+            refused=len(self._subscriptions.refused()),
             fast=life.wire.fast,
         )
         self._set_state(ConnectionState.CONNECTED)
-        self._outgoing.attach(life)
-        retry = asyncio.get_running_loop().time() + self._options.retry_refused
+        self._outgoing.attach(life, self._max_payload)
+
+    async def _stay(self, life: Life) -> Life | None:
+        """Until it is lost, or another one could take over from a server that is about to go: that one."""
+        loop, options = asyncio.get_running_loop(), self._options
+        pulse = Pulse(life.wire, misses=options.max_outstanding_pings, answered=lambda: self._to_confirm(life))
+        retry = loop.time() + options.retry_refused
+        look, leave = 0.0, 0.0
         while not life.over:
+            now = loop.time()
+            if now >= look:
+                look = now + options.ping_interval
+                if not pulse.look():
+                    life.give_up("the server is silent")
+                    return None
+            if life.lame_duck.is_set() and now >= leave:
+                if leave:
+                    successor = await self._move(life)
+                    if successor is not None:
+                        return successor
+                leave = now + random.uniform(0.0, _SPREAD)  # noqa: S311  # jitter, no secret
+            wait = min(_WATCH, look - now, leave - now if leave else _WATCH)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_WATCH):
+                async with asyncio.timeout(max(0.0, wait)):
                     await life.lost.wait()
-            if asyncio.get_running_loop().time() >= retry and not life.over:
-                retry = asyncio.get_running_loop().time() + self._options.retry_refused
-                async with asyncio.timeout(self._options.flush_timeout):
-                    await self._subscriptions.renew(life, self._subscriptions.refused())
+            if loop.time() >= retry and not life.over:
+                retry = loop.time() + options.retry_refused
+                async with asyncio.timeout(options.flush_timeout):
+                    await self._subscriptions.renew(life, self._subscriptions.refused(), retry=True)
+        return None
 
-    def _learn_servers(self, life: Life) -> None:
-        """Other servers that this one told us of, to go to when it is gone."""
-        known = {_netloc(url) for url in self._pool}
-        for found in life.client.discovered_servers:
-            if found.netloc not in known:
-                self._pool.append(self.credentials.with_user_part(found.geturl()))
+    def _to_confirm(self, life: Life) -> Callable[[], None]:
+        mark = self._outgoing.mark()
+        return lambda: self._outgoing.confirm(life, mark)
 
-    async def _pause(self, failures: int) -> None:
-        """Before the next attempt: nearly nothing after a loss, growing from failure to failure, never the same."""
-        longest = min(self._options.backoff_max, self._options.backoff_first * 2 ** min(failures, 16))
-        await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311  # jitter, no secret
+    async def _move(self, old: Life) -> Life | None:
+        """Another server takes over while the old one still serves, so that nothing is lost; None where there is none.
 
-    def _fail(self, error: Exception, *, attempt: int) -> None:
+        Raises:
+            ConnectionLost, TimeoutError: the new one was lost in between, and with it the way back.
+        """
+        self._servers.learn(url.geturl() for url in old.client.discovered_servers)
+        for server in self._servers.round(after=old.server)[:-1]:
+            try:
+                new = await self._begin(server)
+                break
+            except (ConnectFailed, CredentialsInvalid):
+                continue
+        else:
+            return None
+        try:
+            async with asyncio.timeout(self._options.flush_timeout):
+                await self._subscriptions.move(old, new)
+                # What was delivered on the way out of there is answered through here.
+                self._outgoing.pump(at_once=True)
+                mark = self._outgoing.mark()
+                with contextlib.suppress(ConnectionLost):
+                    await old.guard(old.wire.flush(), "a flush")
+                    self._outgoing.confirm(old, mark)
+        except BaseException:
+            await new.close()
+            raise
+        self._max_payload = new.client.max_payload
+        self._life = new
+        self._outgoing.attach(new, self._max_payload)
+        self._moves += 1
+        self._log.info("moved away from a server that is about to go", to=redact_url(new.server))
+        return new
+
+    def _fail(self, error: Exception, *, attempt: int) -> ConnectFailed:
         if not isinstance(error, ConnectFailed):
             reason = str(error) if isinstance(error, CredentialsInvalid) else f"{type(error).__name__} while connecting"
             if not isinstance(error, CredentialsInvalid):
@@ -495,12 +575,16 @@ class Connection:
         for waiting in tuple(self._failures):
             if not waiting.done():
                 waiting.set_result(error)
+        return error
 
     # --- what the server complains about ---------------------------------------------------------------------------
 
     def _complaint(self, text: str) -> None:
         violation = complaints.read(text)
         if violation is None:
+            if complaints.TOO_MANY_SUBSCRIPTIONS in text.lower():
+                self._subscriptions.too_many()
+                self._log.warning("the server refused", what="subscription", reason=text)
             return
         if violation.kind == "publish":
             self._publish_violations += 1
@@ -550,7 +634,3 @@ async def _answer(asked: asyncio.Future[Any], refused: asyncio.Future[str], subj
     except nats.errors.TimeoutError:
         raise RequestTimeout(subject, timeout) from None
     return Reply(message.data, dict(message.headers or {}))
-
-
-def _netloc(url: str) -> str:
-    return url.rpartition("://")[2].rpartition("@")[2]

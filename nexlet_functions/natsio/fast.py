@@ -18,16 +18,19 @@ and `_ps`, whose `parse` the reader looks up on the client for each chunk it has
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription as ClientSubscription
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
+from nexlet_functions.natsio.complaints import TOO_MANY_SUBSCRIPTIONS
 from nexlet_functions.natsio.sinks import BatchSink, MessageSink
-from nexlet_functions.natsio.wire import FutureSink
+from nexlet_functions.natsio.wire import FutureSink, abort
 
 __all__ = ["FastWire", "why_not"]
 
@@ -86,14 +89,13 @@ class _Taken:
 class _Pong:
     """Stands in the client's list for a future that nobody can cancel: the client sets it without looking."""
 
-    __slots__ = ("_future",)
+    __slots__ = ("_answered",)
 
-    def __init__(self, future: asyncio.Future[None]) -> None:
-        self._future = future
+    def __init__(self, answered: Callable[[], None]) -> None:
+        self._answered = answered
 
     def set_result(self, _: object) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
+        self._answered()
 
 
 def _nothing() -> None:
@@ -129,7 +131,9 @@ class RoutingParser(Parser):
     def __init__(self, client: Any, routes: dict[int, _Route], failed: Callable[[BaseException], None]) -> None:
         self._routes = routes
         self._failed = failed
+        self._client = client
         self._stats: dict[str, int] = client.stats
+        self.reads = 0
         super().__init__(client)
 
     def reset(self) -> None:
@@ -141,6 +145,7 @@ class RoutingParser(Parser):
 
     async def parse(self, data: bytes = b"") -> None:
         """Take what the reader has read."""
+        self.reads += 1
         if self._parts:
             self._parts.append(data)
             self._have += len(data)
@@ -159,7 +164,12 @@ class RoutingParser(Parser):
                 break
             first = data[at]
             if first != 77 and first != 72:  # neither MSG nor HMSG: a line without a body
-                await super().parse(data[at : end + 2])
+                line = data[at : end + 2]
+                if first == 45 and TOO_MANY_SUBSCRIPTIONS.encode() in line.lower():
+                    # The server goes on without that subscription. nats-py would close the connection of all others.
+                    await self._client._error_cb(nats.errors.Error(TOO_MANY_SUBSCRIPTIONS))
+                else:
+                    await super().parse(line)
                 at = end + 2
                 continue
             words = data[at:end].split()
@@ -218,7 +228,10 @@ class FastWire:
         self._client = cast(Any, client)
         self._failed = failed
         self._routes: dict[int, _Route] = {}
-        self._client._ps = RoutingParser(client, self._routes, failed)
+        self._parser = self._client._ps = RoutingParser(client, self._routes, failed)
+        self._written = 0  # bytes of ours, ever
+        self._pinged = 0  # of them, those before the last PING
+        self._queued: list[bytes] = []  # what the flusher has still to take
         # A WebSocket has another transport and sends only when it is drained: batches then take the client's own way.
         writer = getattr(self._client._transport, "_io_writer", None)
         self._direct = getattr(writer, "transport", None)
@@ -226,10 +239,17 @@ class FastWire:
     @property
     def alive(self) -> bool:
         client = self._client
-        return bool(client.is_connected) and not client._reading_task.done() and not client._flusher_task.done()
+        return (
+            bool(client.is_connected)
+            and not client._reading_task.done()
+            and not client._flusher_task.done()
+            # Lost, and the reader has not come to it yet: what is written now would be gone without a word.
+            and not (self._direct is not None and self._direct.is_closing())
+        )
 
     def send(self, blobs: list[bytes], size: int, taken: Callable[[], None]) -> None:
         client, direct = self._client, self._direct
+        self._written += size
         if direct is not None and not client._pending and direct.get_write_buffer_size() < DIRECT:
             # Nothing is before it, so it can go at once: the flusher's way costs two more turns of the loop.
             direct.write(blobs[0] if len(blobs) == 1 else b"".join(blobs))
@@ -237,23 +257,50 @@ class FastWire:
             return
         client._pending.extend(blobs)
         client._pending_data_size += size
+        self._queued += blobs
+
+        def took() -> None:
+            self._queued = []
+            taken()
+
         try:
-            client._flush_queue.put_nowait(_Taken(taken))
+            client._flush_queue.put_nowait(_Taken(took))
         except asyncio.QueueFull:
             taken()  # a thousand others have woken the flusher already
 
     async def flush(self) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ping(lambda: None if future.done() else future.set_result(None))
+        await future
+
+    def ping(self, answered: Callable[[], None]) -> None:
         client = self._client
         pending, client._pending = client._pending, []
         if pending:
             client._transport.writelines(pending)
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        client._pongs.append(_Pong(future))
+        client._pongs.append(_Pong(answered))
         client._transport.write(_PING)
+        self._pinged = self._written
         # What a flusher finds to do makes it drain: a WebSocket transport sends only then.
         client._pending_data_size = len(_PING)
-        await client._flush_queue.put(_Taken(_nothing))
-        await future
+        # With a queue that is full, a thousand others have woken the flusher already.
+        with contextlib.suppress(asyncio.QueueFull):
+            client._flush_queue.put_nowait(_Taken(_nothing))
+
+    def signs(self) -> object:
+        # Something was read; or the last PING is still here, behind what leaves slowly, but does leave.
+        waiting = self._client._pending_data_size
+        if self._direct is not None:
+            waiting += self._direct.get_write_buffer_size()
+        return self._parser.reads, min(self._written - waiting, self._pinged)
+
+    def take_back(self) -> list[bytes]:
+        queued, self._queued = {id(blob) for blob in self._queued}, []
+        pending = self._client._pending
+        back = [blob for blob in pending if id(blob) in queued]
+        if back:
+            self._client._pending = [blob for blob in pending if id(blob) not in queued]
+        return back
 
     async def subscribe(self, subject: str, queue: str, sink: MessageSink | BatchSink) -> ClientSubscription:
         future: Any = FutureSink(sink, self._failed)
@@ -279,7 +326,7 @@ class FastWire:
         self._routes.clear()
 
     def abandon(self) -> None:
-        self._client._transport.close()
+        abort(self._client)
 
 
 def _sid(handle: Any) -> int:

@@ -3,6 +3,10 @@
 nats-py can reconnect by itself, but it also gives up for good (a revoked user, a limit reached), keeps to the servers
 it began with, and has no jitter. So a client here is used for one connection only: when that is lost, the `Life` is
 over, and `connection.Connection` begins the next one. One path for every kind of loss.
+
+- `Life`: the client and its wire.
+- `Pulse`: whether its server still lives.
+- `Options`: how all of that behaves.
 """
 
 from __future__ import annotations
@@ -21,9 +25,10 @@ from nexlet_functions.natsio.credentials import Credentials
 from nexlet_functions.natsio.errors import ConnectFailed, ConnectionLost
 from nexlet_functions.natsio.wire import PublicWire, Wire
 
-__all__ = ["Life", "Options"]
+__all__ = ["Life", "Options", "Pulse"]
 
 _Result = TypeVar("_Result")
+_NEVER = 7 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +36,25 @@ class Options:
     """How a connection behaves. Durations in seconds, sizes in bytes.
 
     Attributes:
-        connect_timeout: for one attempt at one server.
-        ping_interval, max_outstanding_pings: a server that is silent for their product is taken for gone.
-        backoff_first, backoff_max: pause after a failed attempt, doubling, each time shortened by chance by up to half.
+        connect_timeout: for each step of one attempt at one server. Two seconds are nats-py's and nats.go's.
+        ping_interval: how often the server is asked for a sign of life.
+        max_outstanding_pings: a server of which nothing was heard in so many intervals is taken for gone. By default
+            that is within nine seconds: a node takes an agent for unhealthy ten seconds after its last heartbeat.
+        backoff_first, backoff_max: pause after a loss, doubling while no server can be reached, each shortened by
+            chance. With the longest below a second, a server that is back is found within a second.
+        backoff_refused: the longest where a server answers and turns us down.
         max_outgoing: what may wait to be sent; one message more is dropped and counted.
         flush_timeout: how long a flush may take before the connection is taken for lost.
         retry_refused: how often a subscription that the server came to refuse is tried again.
         public_only: do without nats-py's private names (see `fast`).
     """
 
-    connect_timeout: float = 5.0
-    ping_interval: float = 20.0
+    connect_timeout: float = 2.0
+    ping_interval: float = 3.0
     max_outstanding_pings: int = 2
-    backoff_first: float = 0.05
-    backoff_max: float = 2.0
+    backoff_first: float = 0.1
+    backoff_max: float = 0.8
+    backoff_refused: float = 5.0
     max_outgoing: int = 8 * 1024 * 1024
     flush_timeout: float = 10.0
     retry_refused: float = 30.0
@@ -57,14 +67,18 @@ class Life:
     Attributes:
         client: nats-py's.
         wire: how messages get in and out of it.
+        server: the URL it was made for.
         lost: set when the connection is gone, for whatever reason.
+        lame_duck: set when the server has said that it is about to go.
         reason: why, in the server's or the system's words.
     """
 
-    def __init__(self, client: Client, on_error: Callable[[str], None]) -> None:
+    def __init__(self, client: Client, server: str, on_error: Callable[[str], None]) -> None:
         self.client = client
+        self.server = server
         self.wire: Wire
         self.lost = asyncio.Event()
+        self.lame_duck = asyncio.Event()
         self.reason = ""
         self._released = asyncio.Event()
         self._complained = asyncio.Event()
@@ -91,7 +105,7 @@ class Life:
             ConnectFailed: the attempt failed.
             CredentialsInvalid: a file of the credentials is missing or unusable.
         """
-        life = cls(Client(), on_error)
+        life = cls(Client(), server, on_error)
         arguments = credentials.connect_options()
         # A server that another one told us of by its address has a certificate for the name we know.
         first = credentials.servers[0]
@@ -105,11 +119,11 @@ class Life:
                 error_cb=life._error,
                 disconnected_cb=life._disconnected,
                 closed_cb=life._closed,
+                lame_duck_mode_cb=life._lame_duck,
                 connect_timeout=options.connect_timeout,  # type: ignore[arg-type]  # a float does
                 max_reconnect_attempts=1,
                 reconnect_time_wait=0,
-                ping_interval=options.ping_interval,  # type: ignore[arg-type]  # a float does
-                max_outstanding_pings=options.max_outstanding_pings,
+                ping_interval=_NEVER,  # `Pulse` does it: nats-py's own takes a server that is busy sending for gone
                 pending_size=options.max_outgoing,
                 **arguments,
             )
@@ -155,12 +169,24 @@ class Life:
                     return task.result()
                 except (nats.errors.ConnectionClosedError, nats.errors.ConnectionReconnectingError, OSError):
                     raise ConnectionLost(doing) from None
+                except RuntimeError:
+                    if not self.over:
+                        raise
+                    raise ConnectionLost(doing) from None  # uvloop says it like this that a socket is closed
             raise ConnectionLost(doing)
         finally:
             await _end(task, lost)
 
+    def give_up(self, reason: str) -> None:
+        """Take it for lost, without waiting for anything."""
+        self.reason = reason
+        self.lost.set()
+
     async def close(self) -> None:
         """End it. What was handed to the wire and not yet flushed may be lost."""
+        if self.lost.is_set():
+            # The client would wait for what it holds to be taken by a server that takes nothing any more.
+            self.wire.abandon()
         self.lost.set()
         await self.wire.close()
         await self._close_client()
@@ -171,8 +197,8 @@ class Life:
         try:
             async with asyncio.timeout(5):
                 await self.client.close()
-        except (OSError, TimeoutError, nats.errors.Error):
-            pass  # it writes what it still holds to a socket that is gone
+        except (OSError, RuntimeError, TimeoutError, nats.errors.Error):
+            pass  # it writes what it still holds to a socket that is gone; uvloop makes that a RuntimeError
 
     async def _error(self, error: Exception) -> None:
         text = _text(error)
@@ -189,10 +215,51 @@ class Life:
     async def _closed(self) -> None:
         self._over()
 
+    async def _lame_duck(self) -> None:
+        self.lame_duck.set()
+
     def _over(self) -> None:
         if not self.reason and self.client.last_error is not None:
             self.reason = _text(self.client.last_error)
         self.lost.set()
+
+
+class Pulse:
+    """Whether a server still shows signs of life. `look` at regular intervals.
+
+    Looks are counted, not seconds: a process that was itself stopped for a minute has not seen its server be silent.
+    """
+
+    def __init__(self, wire: Wire, *, misses: int, answered: Callable[[], Callable[[], None]]) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            misses: looks in a row without a sign, after which the server is taken for gone.
+            answered: called when a question is asked; what it returns is called when that is answered.
+        """
+        self._wire = wire
+        self._misses = misses
+        self._answered = answered
+        self._asked = False
+        self._missed = 0
+        self._signs: object = None
+
+    def look(self) -> bool:
+        """Ask for a sign, unless a question is open; False where too many looks have seen none."""
+        signs = self._wire.signs()
+        self._missed = self._missed + 1 if signs == self._signs else 0
+        if self._missed >= self._misses:
+            return False
+        if not self._asked:
+            self._asked = True
+            told = self._answered()
+            self._wire.ping(lambda: self._pong(told))
+        self._signs = self._wire.signs()
+        return True
+
+    def _pong(self, told: Callable[[], None]) -> None:
+        self._asked = False
+        told()
 
 
 async def _end(*tasks: asyncio.Future[Any]) -> None:

@@ -1,12 +1,14 @@
 """What waits to be sent: in order, bounded, handed to the client a batch at a time.
 
 Batches make themselves: while the client has one, what is published meanwhile becomes the next. What waits outlives the
-client; what the client had when it was lost may be lost with it, and is never sent twice.
+client. Of what the client had when it was lost, that which never left it waits again; the rest may have arrived or not,
+is never sent twice, and is counted (`unconfirmed`).
 """
 
 from __future__ import annotations
 
 from nexlet_functions.natsio.life import Life
+from nexlet_functions.natsio.protocol import encode_publish, parse_publishes
 
 __all__ = ["Outgoing"]
 
@@ -17,6 +19,8 @@ class Outgoing:
     Attributes:
         size: bytes that wait.
         published, dropped: messages taken and refused so far.
+        unconfirmed: messages that were on their way when a client was lost, and may not have arrived.
+        oversized: messages that waited for a server which then took none of their size.
         closed: whether nothing is taken any more.
     """
 
@@ -26,18 +30,49 @@ class Outgoing:
         Args:
             limit: bytes that may wait.
         """
-        self.size = self.published = self.dropped = 0
+        self.size = self.published = self.dropped = self.unconfirmed = self.oversized = 0
         self.closed = False
         self._limit = limit
         self._blobs: list[bytes] = []
+        self._waiting = 0  # messages in them
+        self._handed = self._confirmed = 0  # messages that this client was given, and that its server had
         self._life: Life | None = None
         self._busy = False
 
-    def attach(self, life: Life | None) -> None:
-        """Send through this client from now on; None holds everything back."""
+    def attach(self, life: Life, max_payload: int) -> None:
+        """Send through this client from now on.
+
+        Args:
+            max_payload: bytes its server takes. What waits may have been published for one that took more, and
+                would end the connection.
+        """
+        self.detach()
         self._life = life
-        self._busy = False
+        self._fit(max_payload)
         self.pump()
+
+    def detach(self) -> None:
+        """Hold everything back until there is another client; the one that was is lost, or has been flushed."""
+        life, self._life = self._life, None
+        self._busy = False
+        if life is None:
+            return
+        back = life.wire.take_back()
+        messages = sum(1 for blob in back for _ in parse_publishes(blob))
+        self.unconfirmed += max(0, self._handed - messages - self._confirmed)
+        self._blobs[:0] = back
+        self._waiting += messages
+        self.size += sum(map(len, back))
+        self._handed = self._confirmed = 0
+
+    def mark(self) -> int:
+        """What `confirm` takes, when everything that was handed over until now is known to have arrived."""
+        return self._handed
+
+    def confirm(self, life: Life, mark: int) -> None:
+        """What `mark` stands for has arrived."""
+        if self._life is life:
+            self._confirmed = max(self._confirmed, mark)
 
     def write(self, blob: bytes, count: int) -> bool:
         """See `Connection.write`."""
@@ -48,6 +83,7 @@ class Outgoing:
         self._blobs.append(blob)
         self.size = size
         self.published += count
+        self._waiting += count
         if not self._busy:
             self.pump()
         return True
@@ -58,7 +94,8 @@ class Outgoing:
         if life is None or not self._blobs or (self._busy and not at_once) or not life.wire.alive:
             return
         blobs, size = self._blobs, self.size
-        self._blobs, self.size = [], 0
+        self._handed += self._waiting
+        self._blobs, self.size, self._waiting = [], 0, 0
         self._busy = True
         life.wire.send(blobs, size, lambda: self._taken(life))
 
@@ -66,3 +103,19 @@ class Outgoing:
         if self._life is life:
             self._busy = False
             self.pump()
+
+    def _fit(self, max_payload: int) -> None:
+        """Drop what is larger than the server takes, and count it."""
+        for number, blob in enumerate(self._blobs):
+            if len(blob) <= max_payload:  # and so is each message in it
+                continue
+            kept = []
+            for one in parse_publishes(blob):
+                if len(one.headers) + len(one.payload) <= max_payload:
+                    kept.append(encode_publish(one.subject, one.payload, headers=one.headers, reply=one.reply))
+                else:
+                    self.oversized += 1
+                    self._waiting -= 1
+            self._blobs[number] = b"".join(kept)
+        self._blobs = [blob for blob in self._blobs if blob]
+        self.size = sum(map(len, self._blobs))

@@ -20,7 +20,7 @@ import nats.errors
 import structlog
 from nats.aio.subscription import Subscription as ClientSubscription
 
-from nexlet_functions.natsio.complaints import Violation, key
+from nexlet_functions.natsio.complaints import TOO_MANY_SUBSCRIPTIONS, Violation, key
 from nexlet_functions.natsio.errors import ConnectionLost, SubscriptionRefused
 from nexlet_functions.natsio.life import Life
 from nexlet_functions.natsio.sinks import BatchSink, MessageSink
@@ -44,6 +44,8 @@ class Subscription:
         self.refused = ""
         self.closed = False
         self.held: tuple[Life, ClientSubscription] | None = None
+        self.former: tuple[Life, ClientSubscription] | None = None  # while it moves
+        self.changing = asyncio.Lock()  # while it is asked for anew: whoever ends it then waits for that
 
     async def unsubscribe(self) -> None:
         """End it. When this returns no further message comes; what was under way has reached the sink."""
@@ -65,6 +67,8 @@ class Subscriptions:
         self._locks: weakref.WeakValueDictionary[tuple[str, str], asyncio.Lock] = weakref.WeakValueDictionary()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self._too_many = 0  # how often a server said that there are too many
+        self._careful = False
 
     def __len__(self) -> int:
         return len(self._live)
@@ -88,6 +92,9 @@ class Subscriptions:
     async def ask(self, life: Life, subscription: Subscription) -> None:
         """Subscribe on this client and learn the verdict (`refused`); one that is allowed is ours from here on.
 
+        Where the server says that there are too many, it does not say which: all that are being asked for then are
+        refused, and none of those that are live.
+
         Raises:
             ConnectionLost: before there was one.
             SubscriptionRefused: nats-py takes the subject for none.
@@ -95,18 +102,25 @@ class Subscriptions:
         name = key(subscription.subject, subscription.queue)
         self._asked[name] = subscription
         subscription.refused = ""
+        too_many = self._too_many
         handle: ClientSubscription | None = None
         try:
             handle = await life.guard(
                 life.wire.subscribe(subscription.subject, subscription.queue, subscription.sink), "a subscription"
             )
             await life.guard(life.wire.flush(), "a subscription")
+            if self._too_many != too_many:
+                subscription.refused = subscription.refused or TOO_MANY_SUBSCRIPTIONS
             if not subscription.refused:
                 subscription.held = (life, handle)
                 self._live[subscription] = None
                 handle = None
         except nats.errors.BadSubjectError:
             raise SubscriptionRefused(subscription.subject, "", reason="it is not a subject") from None
+        except ConnectionLost:
+            if not _full(life):
+                raise
+            subscription.refused = TOO_MANY_SUBSCRIPTIONS  # nats-py ends a connection over it; once more would, too
         finally:
             del self._asked[name]
             if handle is not None and not self._closed:
@@ -118,31 +132,90 @@ class Subscriptions:
             return
         subscription.closed = True
         self._live.pop(subscription, None)
-        held, subscription.held = subscription.held, None
-        if held is not None:
-            await self._forget(*held)
+        async with subscription.changing:
+            held, subscription.held = subscription.held, None
+            former, subscription.former = subscription.former, None
+            for one in (held, former):
+                if one is not None:
+                    await self._forget(*one)
 
-    async def renew(self, life: Life, subscriptions: Iterable[Subscription]) -> None:
+    async def renew(self, life: Life, subscriptions: Iterable[Subscription], *, retry: bool = False) -> None:
         """All of them on this client, with one flush; those that are refused now say so (`refused`).
+
+        Args:
+            retry: also those that ended a connection before, because there were too many.
 
         Raises:
             ConnectionLost: before that.
         """
-        wanted = list(subscriptions)
+        skip = self._careful and not retry
+        wanted = [one for one in subscriptions if not (skip and one.refused == TOO_MANY_SUBSCRIPTIONS)]
         before = {one: one.refused for one in wanted}
-        for one in wanted:
+        too_many, asked = self._too_many, []
+        for number, one in enumerate(wanted):
+            try:
+                if await self._again(life, one):
+                    asked.append(one)
+                if self._careful:
+                    await life.guard(life.wire.flush(), "subscribing")
+            except ConnectionLost:
+                if self._careful and _full(life):
+                    for left in wanted[number:]:
+                        left.refused = TOO_MANY_SUBSCRIPTIONS
+                raise
+        try:
+            await life.guard(life.wire.flush(), "subscribing")
+        except ConnectionLost:
+            self._careful = self._careful or _full(life)  # next time it shows at which one
+            raise
+        # A server takes them in their order until there are too many: the last ones are those it did not take.
+        allowed = [one for one in asked if not one.refused]
+        for one in allowed[max(0, len(allowed) - (self._too_many - too_many)) :]:
+            one.refused = TOO_MANY_SUBSCRIPTIONS
+        for one in asked:
+            if one.refused:
+                async with one.changing:
+                    held, one.held = one.held, None
+                    if held is not None:
+                        await self._forget(*held)
+            elif before[one] and not one.closed:
+                self._log.info("subscription allowed again", subject=one.subject, queue=one.queue)
+
+    async def move(self, old: Life, new: Life) -> None:
+        """All of them from one client that still lives to another, with nothing delivered twice.
+
+        Members of a queue group are there twice for a moment, of which the server chooses one; any other would get each
+        message twice, so that it leaves before it comes.
+
+        Raises:
+            ConnectionLost: the new one was lost.
+        """
+        moving = [one for one in self._live if one.held is not None and one.held[0] is old]
+        for one in moving:
+            one.former = one.held
+        await self.renew(new, [one for one in self._live if one.queue])
+        await asyncio.gather(*(self._leave(one) for one in moving))
+        await self.renew(new, [one for one in self._live if not one.queue])
+
+    async def _leave(self, one: Subscription) -> None:
+        former, one.former = one.former, None
+        if former is not None:
+            await self._forget(*former)
+
+    async def _again(self, life: Life, one: Subscription) -> bool:
+        """Ask for one on this client; False where it was ended meanwhile."""
+        async with one.changing:
             if one.held is not None and one.held[0] is life:
                 await self._forget(*one.held)
-            one.refused = ""
+            one.refused, one.held = "", None
+            if one.closed:
+                return False
             one.held = (life, await life.guard(life.wire.subscribe(one.subject, one.queue, one.sink), "subscribing"))
-        await life.guard(life.wire.flush(), "subscribing")
-        for one in wanted:
-            held = one.held
-            if held is not None and (one.closed or one.refused):
-                one.held = None
-                await self._forget(*held)
-            if before[one] and not one.refused and not one.closed:
-                self._log.info("subscription allowed again", subject=one.subject, queue=one.queue)
+            return True
+
+    def too_many(self) -> None:
+        """The server said so, to one of those that were asked for last."""
+        self._too_many += 1
 
     def refuse(self, violation: Violation) -> None:
         """The server said so: to the one that is being asked for, else to those that were allowed so far."""
@@ -178,3 +251,8 @@ class Subscriptions:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _full(life: Life) -> bool:
+    """Whether it was lost because there were too many subscriptions."""
+    return life.lost.is_set() and TOO_MANY_SUBSCRIPTIONS in life.reason.lower()

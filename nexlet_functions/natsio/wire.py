@@ -51,6 +51,18 @@ class Wire(Protocol):
         """Return when the server has processed everything handed over before. May wait for ever; can be cancelled."""
         ...
 
+    def ping(self, answered: Callable[[], None]) -> None:
+        """Ask for a sign; `answered` is called when the server has processed everything handed over before."""
+        ...
+
+    def signs(self) -> object:
+        """Something that differs from what it was before where the server has since shown that it lives."""
+        ...
+
+    def take_back(self) -> list[bytes]:
+        """What was handed over and has surely not left yet. It is the caller's again; for a wire that is lost."""
+        ...
+
     async def subscribe(self, subject: str, queue: str, sink: MessageSink | BatchSink) -> ClientSubscription:
         """Ask for a subscription; the server's verdict is known after a flush."""
         ...
@@ -64,8 +76,21 @@ class Wire(Protocol):
         ...
 
     def abandon(self) -> None:
-        """Make sure that a closed client has let go of its socket."""
+        """Have the client let go of its socket at once, whatever still waits to be written to it."""
         ...
+
+
+def abort(client: Client) -> None:
+    """Close the client's socket without waiting for what its buffer still holds.
+
+    Nothing public does it, and a client whose server takes nothing any more would keep socket and buffer for as long as
+    the kernel tries, a quarter of an hour. Where its insides are other ones than we know, that is what happens.
+    """
+    transport: Any = getattr(client, "_transport", None)
+    for writer in (getattr(transport, "_io_writer", None), getattr(transport, "_bare_io_writer", None)):
+        end = getattr(getattr(writer, "transport", None), "abort", None)
+        if callable(end):
+            end()
 
 
 class FutureSink:
@@ -118,6 +143,7 @@ class PublicWire:
         self._more = asyncio.Event()
         self._publisher = asyncio.create_task(self._publish_all(), name="natsio-publisher")
         self._tasks: set[asyncio.Task[Any]] = {self._publisher}
+        self._pongs = 0
 
     @property
     def alive(self) -> bool:
@@ -135,6 +161,25 @@ class PublicWire:
         await self._undisturbed(self._client.flush(_FOREVER))
         await self._undisturbed(self._client.flush(_FOREVER))
 
+    def ping(self, answered: Callable[[], None]) -> None:
+        task = asyncio.create_task(self.flush(), name="natsio-ping")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda done: self._answered(done, answered))
+
+    def _answered(self, task: asyncio.Task[None], answered: Callable[[], None]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self._pongs += 1
+            answered()
+
+    def signs(self) -> object:
+        # What is on its way out cannot be seen here: a server that reads slowly and sends nothing counts as silent.
+        return self._client.stats["in_bytes"], self._client.stats["in_msgs"], self._pongs
+
+    def take_back(self) -> list[bytes]:
+        batches, self._batches = self._batches, deque()
+        return [blob for blobs, _ in batches for blob in blobs]
+
     async def subscribe(self, subject: str, queue: str, sink: MessageSink | BatchSink) -> ClientSubscription:
         future: Any = FutureSink(sink, self._failed)
         return await self._client.subscribe(subject, queue=queue, future=future)
@@ -151,7 +196,7 @@ class PublicWire:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def abandon(self) -> None:
-        pass  # nothing public does it
+        abort(self._client)
 
     async def _undisturbed(self, asked: Any) -> None:
         """Await it in a task that our own caller's cancellation does not reach (see `_FOREVER`)."""
@@ -166,7 +211,10 @@ class PublicWire:
             self._more.clear()
             while self._batches:
                 blobs, taken = self._batches.popleft()
-                for blob in blobs:
+                for number, blob in enumerate(blobs):
+                    if not self._client.is_connected:  # it would take the message and lose it
+                        self._batches.appendleft((blobs[number:], taken))
+                        return
                     for message in parse_publishes(blob):
                         try:
                             await self._publish(message.subject, message.reply, message.headers, message.payload)
