@@ -18,6 +18,8 @@ from nexlet_functions.functions.agent import FunctionAgent
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.permissions import notices
 from nexlet_functions.natsio.life import Options
+from nexlet_functions.observing.figures import NexletFigures
+from nexlet_functions.observing.status import Status, claim
 from nexlet_functions.runner.registration import LocalRegistration, local_registration
 from nexlet_functions.runner.runner import Runner
 from nexlet_functions.runner.secrets import FolderSecrets
@@ -44,6 +46,7 @@ class Nexlet:
     Attributes:
         runner: its runner, for ids and connections.
         sandboxing: what the sandbox holds on this machine.
+        status: serves its metrics and its health; None where the settings do not ask for it.
         started_by_node: whether a node started this process as one of its agents.
     """
 
@@ -62,6 +65,8 @@ class Nexlet:
         self._settings = settings
         self._zygote = zygote
         self.sandboxing = sandboxing
+        self.status: Status | None = None
+        self._made: FunctionAgent | None = None
         self.started_by_node = registration is not None
         self.runner = Runner(
             self._agent,
@@ -73,6 +78,7 @@ class Nexlet:
             state_folder=state_folder,
             settings=RunnerSettings(grace=current.grace, connection=connection),
         )
+        self._figures = NexletFigures(self.runner, zygote)
         self._running = asyncio.create_task(self.runner.run(), name="nexlet")
 
     @classmethod
@@ -94,6 +100,7 @@ class Nexlet:
 
         Raises:
             ZygoteError: no process for workers can be started, or a module that the settings permit cannot be given.
+            ExtraMissing, AddressUnusable: metrics cannot be served as the settings ask.
             LayersMissing: the default profile does not hold on this machine, and that is not permitted.
             CredentialsInvalid: a file with credentials cannot be read.
             RegistrationFailed: the environment is half of what a node gives to an agent.
@@ -110,6 +117,7 @@ class Nexlet:
             sandboxing = await prove(maker, settings.current)
             sandboxing.require(settings.current.default_profile)
             maker.without = sandboxing.without
+            listening = claim(settings.current.metrics) if settings.current.metrics is not None else None
             nexlet = cls(
                 settings,
                 maker,
@@ -122,6 +130,14 @@ class Nexlet:
             await maker.close()
             raise
         current = settings.current
+        if listening is not None:
+            nexlet.status = await Status.start(
+                listening,
+                runner=nexlet.runner,
+                zygote=maker,
+                figures=nexlet._figures,
+                agent=lambda: nexlet._made,
+            )
         _log.info(
             "nexlet starts",
             register_type=current.register_type,
@@ -174,6 +190,8 @@ class Nexlet:
         """End in order, workers last. What `wait` would raise is not raised here."""
         self.runner.stop_soon()
         await asyncio.gather(self._running, return_exceptions=True)
+        if self.status is not None:
+            await self.status.close()
         await self._zygote.close()
 
     async def __aenter__(self) -> Self:
@@ -183,13 +201,15 @@ class Nexlet:
         await self.close()
 
     def _agent(self, services: Services) -> FunctionAgent:
-        return FunctionAgent(
+        self._made = agent = FunctionAgent(
             services=services,
             zygote=self._zygote,
             settings=self._settings,
             key=self._key(services.state_folder),
             sandboxing=self.sandboxing,
         )
+        agent.on_gone = self._figures.gone
+        return agent
 
     def _key(self, folder: Path | None) -> CurveKey:
         """The curve key: the operator's file, the one that was kept, or one for this run alone."""

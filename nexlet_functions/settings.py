@@ -27,6 +27,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Pydanti
 from nexlet_functions.documents import Document, DocumentRefused, path_of, read_document
 from nexlet_functions.errors import SettingsRefused
 from nexlet_functions.functions.keys import public_key_problem
+from nexlet_functions.observing.listening import Address, parse_address
 from nexlet_functions.rules import (
     Ceilings,
     Duration,
@@ -99,6 +100,11 @@ def _layer(name: str) -> str:
     return name
 
 
+def _address(value: object) -> object:
+    return parse_address(str(value)) if isinstance(value, str | int) else value
+
+
+Listening = Annotated[Address, NoDecode, BeforeValidator(_address)]
 Folder = Annotated[Path, AfterValidator(_folder)]
 Texts = Annotated[tuple[str, ...], NoDecode, _listed(",")]
 CurveKeys = Annotated[tuple[Annotated[str, AfterValidator(_curve_key)], ...], NoDecode, _listed(",")]
@@ -172,6 +178,9 @@ class Settings(BaseSettings):
     artifact_timeout: Duration = Field(30.0, description="longest time for fetching a source")
     log_format: LogFormat = Field(LogFormat.AUTO, description="auto, text or json")
     log_level: LogLevel = Field(LogLevel.INFO, description="debug, info, warning or error")
+    metrics: Listening | None = Field(
+        None, description="address that serves /metrics, /healthz and /readyz; on this machine alone without a host"
+    )
 
     # What functions may do; read again on SIGHUP.
     events: Events = Field(Events.ALL, description="which invocations are published as events: all or failures")

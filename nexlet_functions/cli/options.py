@@ -73,6 +73,7 @@ _METAVARS = {
     "grace": "DURATION",
     "artifact_timeout": "DURATION",
     "max_workloads": "N",
+    "metrics": "HOST:PORT",
 }
 """What a value looks like in `--help`; TEXT where nothing is said."""
 

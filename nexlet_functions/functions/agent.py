@@ -12,7 +12,7 @@ import importlib.metadata
 import json
 import secrets
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +63,22 @@ _KV_LIMIT = 10 * 1024
 _START_DEADLINE = 55.0
 """Seconds for a start in all. The node waits a minute, and would then take for failed what came to run after all."""
 
+_OURS = frozenset({"internal", "unreachable"})
+"""Codes of problems that are not in what was asked for, but in what it was to be done with."""
+
 _STOPPED = (Problem("it was stopped while it was starting", advice="deploy it again", code="stopped"),)
 
 DESCRIPTION = "Runs Python functions on NATS subjects, each in locked processes of its own"
 
 
 class FunctionAgent:
-    """Implements `Agent`, `ClosingAgent` and `DescribedAgent` of `nexlet_functions.runner.agent`."""
+    """Implements `Agent`, `ClosingAgent` and `DescribedAgent` of `nexlet_functions.runner.agent`.
+
+    Attributes:
+        starts: how starts of functions ended: `started`, `restored` (it ran before), `refused` (its author can
+            mend it), `failed` (only we or the operator can), `stopped` (while it was starting).
+        on_gone: called with a function that is gone, when nothing is counted in it any more.
+    """
 
     def __init__(
         self,
@@ -116,6 +125,8 @@ class FunctionAgent:
         self._tasks: set[asyncio.Task[None]] = set()
         self._tidied = False
         self._failed_replays: dict[str, str] = {}  # workload id to namespace
+        self.starts: Counter[str] = Counter()
+        self.on_gone: Callable[[Function], None] = lambda function: None
 
     # --- who we are ------------------------------------------------------------------------------------------------
 
@@ -344,6 +355,7 @@ class FunctionAgent:
             ]
         else:
             self._failed_replays.pop(workload_id, None)
+            self.starts["restored" if existing else "started"] += 1
             return
         self._tell_refusal(workload_id, function.asked, problems, existing=existing)
         raise refused(function.name, problems)
@@ -352,6 +364,8 @@ class FunctionAgent:
         self, workload_id: str, asked: StartWorkloadRequest, problems: Sequence[Problem], *, existing: bool
     ) -> None:
         """The operator's line about a function that is not started. About replayed ones the runner has a line."""
+        ours = any(problem.code in _OURS for problem in problems)
+        self.starts["stopped" if problems is _STOPPED else "failed" if ours else "refused"] += 1
         if existing:
             if problems is not _STOPPED:
                 self._failed_replays[workload_id] = asked.namespace
@@ -410,6 +424,7 @@ class FunctionAgent:
             await function.leave(grace, failure=failure)
         finally:
             self._leaving.discard(function)
+            self.on_gone(function)
 
     async def set_lameduck(self, delay: float) -> None:
         """See `Agent.set_lameduck`. What runs is served on; when the delay is over the runner calls `close`."""
@@ -483,6 +498,11 @@ class FunctionAgent:
             if namespace in (SYSTEM, function.namespace)
             and (not filter or function.workload_id in filter or function.name in filter)
         ]
+
+    @property
+    def functions(self) -> list[Function]:
+        """Those that are here, from their first step to the end of their last worker."""
+        return [*self._functions.values(), *self._leaving]
 
     # --- tasks -----------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import orjson
@@ -28,6 +28,7 @@ from nexlet_functions.natsio.protocol import clean_header_value
 from nexlet_functions.runner.services import Feed, Services, TriggerSpec, WorkloadLog
 from nexlet_models.events import EventName
 from nexlet_sandboxes.calls import Call, Result
+from nexlet_sandboxes.histogram import Histogram
 from nexlet_sandboxes.outcomes import Outcome
 from nexlet_sandboxes.pool import Pool
 
@@ -46,14 +47,15 @@ class DispatchCounts:
 
     Attributes:
         outcomes: ended invocations by outcome.
-        run_ns: how long they ran, all together.
+        ran, queued: how long they ran and waited. An invocation that was not run counts as having run for no time.
         replies_withheld: messages whose reply subject may not be answered (NATS's or Nex's own, or a trigger).
         replies_dropped: answers the connection did not take any more.
         events_dropped: events likewise.
     """
 
     outcomes: dict[str, int]
-    run_ns: int = 0
+    ran: Histogram = field(default_factory=Histogram)
+    queued: Histogram = field(default_factory=Histogram)
     replies_withheld: int = 0
     replies_dropped: int = 0
     events_dropped: int = 0
@@ -140,6 +142,8 @@ class Dispatcher:
         self._ok_tails: dict[bytes, bytes] = {}
         self.counts = DispatchCounts({outcome.value: 0 for outcome in Outcome})
         self._outcomes = self.counts.outcomes
+        self._ran, self._queued = self.counts.ran, self.counts.queued
+        self._ran_buckets, self._queued_buckets = self._ran.buckets, self._queued.buckets
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -181,7 +185,11 @@ class Dispatcher:
         """A call ended: its reply and its event join the batch."""
         outcome = result.outcome
         self._outcomes[outcome] += 1
-        self.counts.run_ns += result.run_ns
+        run_ns, queue_ns = result.run_ns, result.queue_ns
+        self._ran.sum_ns += run_ns
+        self._ran_buckets[(run_ns // 1000).bit_length()] += 1
+        self._queued.sum_ns += queue_ns
+        self._queued_buckets[(queue_ns // 1000).bit_length()] += 1
         if call.reply and call.tag:
             self._reply(call, result)
         if outcome is not Outcome.OK or not self._failures_only:

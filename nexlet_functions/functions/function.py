@@ -149,6 +149,11 @@ class Function:
         """Its invocations; None before there can be any."""
         return self._dispatcher.counts if self._dispatcher is not None else None
 
+    @property
+    def pool(self) -> Pool | None:
+        """Its workers, for those who count them; None before there are any."""
+        return self._pool
+
     def metadata(self) -> dict[str, str]:
         """What it runs and how it is locked in: in its events."""
         facts = {"sandbox": self.profile, **self._means.sandboxing.facts(self.profile)}
@@ -169,7 +174,7 @@ class Function:
         run = 0
         if self._pool is not None and self._dispatcher is not None:
             stats, counts = self._pool.stats(), self._dispatcher.counts
-            run = counts.run_ns
+            run = counts.ran.sum_ns
             facts["workers"] = f"{stats.workers}/{self.limits.max_workers}"
             facts["pending"] = str(stats.pending)
             facts["invocations"] = str(sum(counts.outcomes.values()))

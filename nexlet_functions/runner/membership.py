@@ -65,6 +65,7 @@ class Membership:
         state: where the registration is kept; None keeps none.
         registered: set once a node knows us and our endpoints are served.
         heartbeats: run them while we are a member.
+        registrations: how often we became one, resumed registrations included.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Membership:
         self._replay = replay
         self.state: State | None = None
         self.registered = asyncio.Event()
+        self.registrations = 0
         self.heartbeats = Heartbeats(self.beat, interval=settings.heartbeat_interval)
         self._registration: Registration | None = None
         self._offer: RegisterAgentRequest | None = None
@@ -213,6 +215,7 @@ class Membership:
                     text = unusable("the agent", credentials, error)
                     raise RegistrationFailed(f"what the node gave us to connect with does not do: {text}") from None
             self._registration, self._connection, self._service = registration, connection, service
+            self.registrations += 1
             if connection is not old_connection:
                 connection.on_state(self._agent_connection_changed)
             await self._feeds.update(registration.agent_id, credentials)

@@ -19,7 +19,11 @@ _log = structlog.stdlib.get_logger("nexlet_functions.runner")
 
 
 class Restoring:
-    """Starts workloads side by side and in the background; one that cannot start is reported, once."""
+    """Starts workloads side by side and in the background; one that cannot start is reported, once.
+
+    Attributes:
+        failures: attempts that failed.
+    """
 
     def __init__(self, desk: Desk, *, at_once: int) -> None:
         """Nothing is started yet.
@@ -28,6 +32,7 @@ class Restoring:
             desk: told of each that runs; asked whether any may be started still.
             at_once: how many are started side by side.
         """
+        self.failures = 0
         self._desk = desk
         self._slots = asyncio.Semaphore(at_once)
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -60,6 +65,7 @@ class Restoring:
                     return
                 await agent.start_workload(workload_id, request, existing=True)
             except Exception as error:  # noqa: BLE001  # one that cannot start must not hold up the others
+                self.failures += 1
                 self._report(workload_id, request, error)
                 return
             self._reported.discard(workload_id)

@@ -147,7 +147,26 @@ class Runner:
     @property
     def connections(self) -> list[Connection]:
         """All of them, for counts and state: the nexlet's own, the agent's, those of workloads."""
-        return [one for one in (self._own, self._membership.connection) if one is not None] + self._connections.all()
+        return [connection for named in self.connections_by_use.values() for connection in named]
+
+    @property
+    def connections_by_use(self) -> dict[str, list[Connection]]:
+        """The same by what they are for: `nexlet` and `agent`, without which no node reaches us, and `workloads`."""
+        return {
+            "nexlet": [self._own] if self._own is not None else [],
+            "agent": [self._membership.connection] if self._membership.connection is not None else [],
+            "workloads": self._connections.all(),
+        }
+
+    @property
+    def registrations(self) -> int:
+        """How often a node has taken us, resumed registrations included."""
+        return self._membership.registrations
+
+    @property
+    def restore_failures(self) -> int:
+        """Attempts to start again what ran before that failed."""
+        return self._restoring.failures
 
     async def wait_registered(self) -> None:
         """Return when a node knows us and our endpoints are served; for ever, if `run` ends first."""

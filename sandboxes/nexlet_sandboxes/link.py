@@ -439,6 +439,7 @@ class Link:
             later = (call.deadline_ns for call in self.fifo if call.deadline_ns > now)
             self._arm_timer(min(due, min(later, default=due)), now)
             return
+        self._pool.lateness.add(now - due)
         head = self.fifo[0]
         if due == head.deadline_ns:
             self._fail(Outcome.TIMEOUT, "took longer than its caller gave it")

@@ -22,6 +22,7 @@ from typing import Final
 
 from nexlet_models.problems import Problem
 from nexlet_sandboxes.calls import NEVER_NS, Call, Result, Sink
+from nexlet_sandboxes.histogram import Histogram
 from nexlet_sandboxes.link import Link, LinkEnd
 from nexlet_sandboxes.lograte import LogRate
 from nexlet_sandboxes.outcomes import CODES, LoadRefused, Outcome, SandboxError
@@ -67,7 +68,12 @@ class PoolStats:
 
 
 class Pool:
-    """Runs the calls of one program. See the module for how."""
+    """Runs the calls of one program. See the module for how.
+
+    Attributes:
+        start_times: from asking for a worker until the program was loaded in it.
+        lateness: how long after its deadline each call was ended that was over its time.
+    """
 
     def __init__(self, zygote: Zygote, program: Program, limits: Limits, sink: Sink, *, profile: str = DEFAULT) -> None:
         """Nothing runs yet.
@@ -111,6 +117,8 @@ class Pool:
         self._dropped = self._dropped_in_all = 0
         self._dropped_timer: asyncio.TimerHandle | None = None
         self.last_failure = ""
+        self.start_times = Histogram()
+        self.lateness = Histogram()
 
     # Life.
 
@@ -451,6 +459,7 @@ class Pool:
             self.sink.changed()
 
     async def _open_link(self) -> None:
+        began = time.monotonic_ns()
         process = await self.zygote.spawn(self.profile, self.limits.memory)
         link = Link(process, self)
         try:
@@ -460,6 +469,7 @@ class Pool:
             self._track(link)
             raise
         self._cold_starts += 1
+        self.start_times.add(time.monotonic_ns() - began)
         if self._closed:
             link.close()
             self._track(link)

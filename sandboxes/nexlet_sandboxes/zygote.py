@@ -171,6 +171,11 @@ class Zygote:
         """Of the running process; None between two of them."""
         return self._process.pid if self._process is not None else None
 
+    @property
+    def lives(self) -> bool:
+        """Whether workers can be had of it now: it runs, is ready, and is not being started again."""
+        return self._control is not None and self._restarting is None and not self._closed
+
     async def _launch(self) -> None:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -1,0 +1,243 @@
+"""What is counted, read where it is counted: functions, their pools and dispatchers, connections, the runner.
+
+`Figures` is a table from a metric's name and the value of its last label to a number or a histogram; they add up and
+subtract, which is all that totals and intervals need. `NexletFigures` makes the whole of a nexlet, with totals that do
+not fall when a function or a connection goes. Everything is read on the event loop, without waiting for anything.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from nexlet_functions.functions.agent import FunctionAgent
+from nexlet_functions.functions.function import Function
+from nexlet_functions.natsio.connection import Connection, ConnectionState, ConnectionStats
+from nexlet_functions.runner.runner import Phase, Runner
+from nexlet_models.workloads import WorkloadState
+from nexlet_sandboxes.histogram import Histogram
+from nexlet_sandboxes.outcomes import Outcome
+from nexlet_sandboxes.zygote import Zygote
+
+__all__ = ["Counts", "Figures", "NexletFigures", "Sample", "counts_of", "gauges_of"]
+
+_NOT_RUN: Final = (Outcome.REJECTED, Outcome.EXPIRED, Outcome.UNAVAILABLE)
+
+Key = tuple[str, str]
+"""A metric's name, and the value of its last label; "" where it has none but those of a function."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What only grows, of one function or of several.
+
+    Attributes:
+        numbers: counters.
+        spreads: histograms.
+    """
+
+    numbers: Counter[Key] = field(default_factory=Counter)
+    spreads: dict[str, Histogram] = field(default_factory=dict)
+
+    def add(self, other: Counts) -> None:
+        """Count `other` in."""
+        self.numbers.update(other.numbers)
+        for name, spread in other.spreads.items():
+            mine = self.spreads.get(name)
+            self.spreads[name] = spread.copy() if mine is None else mine + spread
+
+    def since(self, earlier: Counts) -> Counts:
+        """What came after `earlier`."""
+        numbers = Counter({key: now - earlier.numbers[key] for key, now in self.numbers.items()})
+        spreads = {
+            name: spread - earlier.spreads[name] if name in earlier.spreads else spread.copy()
+            for name, spread in self.spreads.items()
+        }
+        return Counts(numbers, spreads)
+
+
+def counts_of(function: Function) -> Counts:
+    """What a function has counted so far."""
+    counts, pool = function.counts, function.pool
+    if counts is None or pool is None:
+        return Counts()
+    stats = pool.stats()
+    numbers: Counter[Key] = Counter()
+    for outcome, count in counts.outcomes.items():
+        numbers["nexlet_function_invocations_total", outcome] = count
+    for reason, count in stats.deaths.items():
+        numbers["nexlet_function_worker_deaths_total", reason] = count
+    numbers["nexlet_function_cold_starts_total", ""] = stats.cold_starts
+    numbers["nexlet_function_log_lines_dropped_total", ""] = stats.log_lines_dropped
+    numbers["nexlet_function_replies_withheld_total", ""] = counts.replies_withheld
+    numbers["nexlet_function_messages_dropped_total", "reply"] = counts.replies_dropped
+    numbers["nexlet_function_messages_dropped_total", "event"] = counts.events_dropped
+    ran, queued = counts.ran.copy(), counts.queued.copy()
+    # On the hot path every invocation counts, so that nothing is decided there. Here those without a duration go.
+    ran.buckets[0] = max(0, ran.buckets[0] - sum(counts.outcomes[outcome] for outcome in _NOT_RUN))
+    queued.buckets[0] = max(0, queued.buckets[0] - counts.outcomes[Outcome.REJECTED])
+    return Counts(
+        numbers,
+        {
+            "nexlet_function_duration_seconds": ran,
+            "nexlet_function_queue_seconds": queued,
+            "nexlet_cold_start_seconds": pool.start_times.copy(),
+            "nexlet_deadline_lateness_seconds": pool.lateness.copy(),
+        },
+    )
+
+
+def gauges_of(function: Function) -> Counter[Key]:
+    """What a function is at now."""
+    stats = function.stats
+    if stats is None:
+        return Counter()
+    return Counter(
+        {
+            ("nexlet_function_in_flight", ""): stats.in_flight,
+            ("nexlet_function_pending", ""): stats.pending,
+            ("nexlet_function_pending_bytes", ""): stats.pending_bytes,
+            ("nexlet_function_workers", "busy"): stats.busy,
+            ("nexlet_function_workers", "idle"): stats.workers - stats.busy,
+            ("nexlet_function_workers", "starting"): stats.starting,
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One line of what is served: a metric, the values of its labels, and its value."""
+
+    name: str
+    labels: tuple[str, ...]
+    value: float | Histogram
+
+
+Figures = list[Sample]
+"""In no order."""
+
+_TOTALS: Final[Mapping[str, str]] = {
+    "nexlet_function_invocations_total": "nexlet_invocations_total",
+    "nexlet_function_worker_deaths_total": "nexlet_worker_deaths_total",
+}
+"""What is counted of each function and told for all of them, too."""
+
+_TOTAL_SPREADS: Final = ("nexlet_cold_start_seconds", "nexlet_deadline_lateness_seconds")
+"""What is told for all of them alone."""
+
+
+class NexletFigures:
+    """Reads one nexlet."""
+
+    def __init__(self, runner: Runner, zygote: Zygote) -> None:
+        self._runner = runner
+        self._zygote = zygote
+        self._gone = Counts()
+        self._seen: dict[Connection, str] = {}
+        self._connections_gone: Counter[tuple[str, ...]] = Counter()
+
+    def gone(self, function: Function) -> None:
+        """A function is gone: what it counted stays in the totals."""
+        self._gone.add(counts_of(function))
+
+    def read(self, *, agent: FunctionAgent | None, ready: bool) -> Figures:
+        """All of it, at this moment.
+
+        Args:
+            agent: None before the runner has made it.
+            ready: see `health`.
+        """
+        runner = self._runner
+        samples = [
+            Sample("nexlet_build_info", _build(), 1),
+            Sample("nexlet_ready", (), int(ready)),
+            Sample("nexlet_registrations_total", (), runner.registrations),
+            Sample("nexlet_restore_failures_total", (), runner.restore_failures),
+            Sample("nexlet_zygote_restarts_total", (), self._zygote.restarts),
+            *(Sample("nexlet_phase", (phase,), int(runner.phase is phase)) for phase in Phase),
+            *self._connections(),
+        ]
+        functions = agent.functions if agent is not None else []
+        states = Counter(function.state for function in functions)
+        samples += [Sample("nexlet_functions", (state,), states[state]) for state in _STATES]
+        starts = agent.starts if agent is not None else {}
+        samples += [Sample("nexlet_function_starts_total", (result,), count) for result, count in starts.items()]
+        samples += self._functions(functions)
+        return samples
+
+    def _functions(self, functions: list[Function]) -> Iterator[Sample]:
+        # Two workloads of one name are one function as far as anybody who looks at its name is concerned.
+        by_name: dict[tuple[str, str], tuple[Counts, Counter[Key]]] = {}
+        totals = Counts()
+        totals.add(self._gone)
+        for function in functions:
+            counts, gauges = by_name.setdefault((function.namespace, function.name), (Counts(), Counter()))
+            now = counts_of(function)
+            counts.add(now)
+            totals.add(now)
+            gauges.update(gauges_of(function))
+        for names, (counts, gauges) in by_name.items():
+            for (name, label), number in (*counts.numbers.items(), *gauges.items()):
+                yield Sample(name, (*names, label) if label else names, number)
+            for name, spread in counts.spreads.items():
+                if name not in _TOTAL_SPREADS:
+                    yield Sample(name, names, spread)
+        for (name, label), number in totals.numbers.items():
+            if name in _TOTALS:
+                yield Sample(_TOTALS[name], (label,), number)
+        for name in _TOTAL_SPREADS:
+            yield Sample(name, (), totals.spreads.get(name) or Histogram())
+
+    def _connections(self) -> Iterator[Sample]:
+        by_use = self._runner.connections_by_use
+        states: Counter[tuple[str, str]] = Counter({(use, state): 0 for use in by_use for state in _CONNECTION_STATES})
+        numbers: Counter[tuple[str, ...]] = Counter()
+        for use, connections in by_use.items():
+            numbers["nexlet_outgoing_bytes", use] = 0
+            for connection in connections:
+                states[use, connection.state] += 1
+                self._seen[connection] = use
+        for connection, use in list(self._seen.items()):
+            counted = _connection_counts(use, connection.stats())
+            if connection.state is ConnectionState.CLOSED:
+                del self._seen[connection]
+                self._connections_gone.update(counted)
+                continue
+            numbers.update(counted)
+            stats = connection.stats()
+            numbers["nexlet_outgoing_bytes", use] += stats.outgoing_bytes
+            numbers["nexlet_subscriptions", use, "live"] += stats.subscriptions - stats.refused
+            numbers["nexlet_subscriptions", use, "refused"] += stats.refused
+        numbers.update(self._connections_gone)
+        for (use, state), count in states.items():
+            yield Sample("nexlet_connections", (use, state), count)
+        for (name, *labels), number in numbers.items():
+            yield Sample(name, tuple(labels), number)
+
+
+_STATES: Final = [state for state in WorkloadState if state is not WorkloadState.STOPPED]
+_CONNECTION_STATES: Final = [state for state in ConnectionState if state is not ConnectionState.CLOSED]
+
+
+def _connection_counts(use: str, stats: ConnectionStats) -> Counter[tuple[str, ...]]:
+    return Counter(
+        {
+            ("nexlet_reconnections_total", use): max(0, stats.connects - 1),
+            ("nexlet_messages_published_total", use): stats.published,
+            ("nexlet_messages_dropped_total", use, "full"): stats.dropped,
+            ("nexlet_messages_dropped_total", use, "oversized"): stats.oversized,
+            ("nexlet_messages_dropped_total", use, "refused"): stats.publish_violations,
+        }
+    )
+
+
+def _build() -> tuple[str, ...]:
+    return (
+        importlib.metadata.version("nexlet-functions"),
+        platform.python_version(),
+        importlib.metadata.version("nats-py"),
+    )
