@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Ceilings",
     "Duration",
+    "Interval",
     "NamespaceCredentials",
     "NamespaceRules",
     "ProfileName",
@@ -45,6 +46,9 @@ def _size(value: object) -> object:
 
 Duration = Annotated[float, BeforeValidator(_duration), Field(gt=0, allow_inf_nan=False)]
 """Seconds; written as Go writes durations: "300ms", "1m30s"."""
+
+Interval = Annotated[float, BeforeValidator(_duration), Field(ge=0, allow_inf_nan=False)]
+"""Seconds between two times; 0 is never."""
 
 Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 """Bytes; written with a unit: "64MiB"."""

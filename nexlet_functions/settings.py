@@ -31,6 +31,7 @@ from nexlet_functions.observing.listening import Address, parse_address
 from nexlet_functions.rules import (
     Ceilings,
     Duration,
+    Interval,
     NamespaceCredentials,
     NamespaceRules,
     ProfileName,
@@ -176,6 +177,9 @@ class Settings(BaseSettings):
     # How we behave.
     grace: Duration = Field(10.0, description="time for what runs to finish when a function or the nexlet stops")
     artifact_timeout: Duration = Field(30.0, description="longest time for fetching a source")
+    metrics_interval: Interval = Field(
+        10.0, description="time between two messages about a function on Nex's metrics feed; 0s for none"
+    )
     log_format: LogFormat = Field(LogFormat.AUTO, description="auto, text or json")
     log_level: LogLevel = Field(LogLevel.INFO, description="debug, info, warning or error")
     metrics: Listening | None = Field(

@@ -74,6 +74,7 @@ _METAVARS = {
     "artifact_timeout": "DURATION",
     "max_workloads": "N",
     "metrics": "HOST:PORT",
+    "metrics_interval": "DURATION",
 }
 """What a value looks like in `--help`; TEXT where nothing is said."""
 

@@ -31,7 +31,7 @@ ONE_CTRL_C = 1.0
     Nex=("nexus", "register_type", "name", "max_workloads"),
     What_is_kept=("settings_file", "state_dir", "no_state", "xkey_file", "xkey_peers", "secrets_dir"),
     Functions=("source_folders", "default_profile", "permit_missing_layers", "events", "grace", "artifact_timeout"),
-    What_it_shows=("metrics", "log_level", "log_format"),
+    What_it_shows=("metrics", "metrics_interval", "log_level", "log_format"),
 )
 def up(*, flags: Mapping[str, object]) -> None:
     """Run the nexlet: register with a node, take functions, serve until SIGTERM.

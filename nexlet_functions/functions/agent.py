@@ -32,6 +32,7 @@ from nexlet_functions.functions.requests import (
     sound_part,
     triggers_of,
 )
+from nexlet_functions.observing.feed import MetricsFeed
 from nexlet_functions.runner.agent import Refused, WorkloadNotFound
 from nexlet_functions.runner.services import Services
 from nexlet_functions.sandboxing import Sandboxing, permitted_profiles
@@ -125,6 +126,11 @@ class FunctionAgent:
         self._tasks: set[asyncio.Task[None]] = set()
         self._tidied = False
         self._failed_replays: dict[str, str] = {}  # workload id to namespace
+        self._feed: MetricsFeed | None = None
+        self._feeding: asyncio.Task[None] | None = None
+        interval = settings.current.metrics_interval
+        if interval:
+            self._feed = MetricsFeed(services, lambda: self.functions, interval=interval)
         self.starts: Counter[str] = Counter()
         self.on_gone: Callable[[Function], None] = lambda function: None
 
@@ -135,6 +141,8 @@ class FunctionAgent:
         if not self._tidied:
             self._tidied = True
             self._own(self._tidy(), "tidy pinned sources")
+            if self._feed is not None:
+                self._feeding = self._own(self._feed.run(), "metrics feed")
         settings = self._settings.current
         return RegisterAgentRequest(
             name=settings.name,
@@ -424,6 +432,8 @@ class FunctionAgent:
             await function.leave(grace, failure=failure)
         finally:
             self._leaving.discard(function)
+            if self._feed is not None:
+                self._feed.gone(function)
             self.on_gone(function)
 
     async def set_lameduck(self, delay: float) -> None:
@@ -447,6 +457,8 @@ class FunctionAgent:
         lameduck = self._state is AgentState.LAMEDUCK
         reason = "its nexlet went into lameduck" if lameduck else "its nexlet was shut down"
         await self._drain(WorkloadFailure(code="503", message=reason), grace)
+        if self._feeding is not None:
+            self._feeding.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _drain(self, failure: WorkloadFailure, grace: float | None) -> None:
