@@ -366,7 +366,11 @@ class FunctionAgent:
             self.starts["restored" if existing else "started"] += 1
             return
         self._tell_refusal(workload_id, function.asked, problems, existing=existing)
-        raise refused(function.name, problems)
+        refusing = refused(function.name, problems)
+        if existing and any(problem.code == "load-timeout" for problem in problems):
+            # It loaded before: with all the others that start at the same time, it is the machine that is slow.
+            refusing.status = 503
+        raise refusing
 
     def _tell_refusal(
         self, workload_id: str, asked: StartWorkloadRequest, problems: Sequence[Problem], *, existing: bool

@@ -41,7 +41,7 @@ from nexlet_sandboxes.calls import Result
 from nexlet_sandboxes.outcomes import LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.pool import Pool, PoolStats
 from nexlet_sandboxes.program import Limits, Program
-from nexlet_sandboxes.zygote import Zygote
+from nexlet_sandboxes.zygote import Zygote, ZygoteError
 
 __all__ = ["Function", "Means"]
 
@@ -273,6 +273,14 @@ class Function:
             await pool.start()
         except LoadRefused as refused:
             raise Refusal(*refused.problems) from None
+        except ZygoteError as error:
+            raise Refusal(
+                Problem(
+                    f"no worker could be made: {error}",
+                    advice="that is for the operator of the nexlet to mend; deploy it again then",
+                    code="no-worker",
+                )
+            ) from None
         except SandboxError as error:
             raise Refusal(
                 Problem(f"no worker could be made: {error}", advice="ask the operator of the nexlet", code="internal")

@@ -29,6 +29,7 @@ STATUS: Final[dict[str, int]] = {
     "too-large": 413,
     "quota-exceeded": 429,
     "internal": 500,
+    "no-worker": 503,
     "draining": 503,
     "unreachable": 503,
 }

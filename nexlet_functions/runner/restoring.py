@@ -17,9 +17,18 @@ __all__ = ["Restoring"]
 
 _log = structlog.stdlib.get_logger("nexlet_functions.runner")
 
+_AS_IT_IS = frozenset({400, 409, 413})
+"""Statuses of a start that failed by what the request says: to try the same again is of no use."""
+
+_AGAIN = (1.0, 60.0)
+"""Seconds until a workload that could not be restored for another reason is tried again: doubling, up to the second."""
+
 
 class Restoring:
-    """Starts workloads side by side and in the background; one that cannot start is reported, once.
+    """Starts workloads side by side and in the background.
+
+    One that cannot start is reported, once, and tried again where the reason may go away by itself: the node takes it for
+    running all the while.
 
     Attributes:
         failures: attempts that failed.
@@ -46,6 +55,12 @@ class Restoring:
                 self._tasks[workload_id] = task
                 task.add_done_callback(functools.partial(self._done, workload_id))
 
+    def give_up(self, workload_id: str) -> None:
+        """It was stopped: what waits for its next try does not get one."""
+        task = self._tasks.get(workload_id)
+        if task is not None:
+            task.cancel()
+
     async def cancel(self) -> None:
         """Start no more, and let go of those that are just being started."""
         tasks = list(self._tasks.values())
@@ -57,22 +72,33 @@ class Restoring:
         self._tasks.pop(workload_id, None)
 
     async def _one(self, agent: Agent, workload_id: str, request: AgentStartWorkloadRequest) -> None:
+        pause = _AGAIN[0]
+        while not await self._try(agent, workload_id, request):
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _AGAIN[1])
+
+    async def _try(self, agent: Agent, workload_id: str, request: AgentStartWorkloadRequest) -> bool:
+        """Start it, once. Whether there is nothing left to try."""
         async with self._slots:
             try:
                 if await agent.query_workloads(subjects.SYSTEM, (workload_id,)):
-                    return  # it runs
+                    return True  # it runs
                 if self._desk.refusing:
-                    return
+                    return True
                 await agent.start_workload(workload_id, request, existing=True)
             except Exception as error:  # noqa: BLE001  # one that cannot start must not hold up the others
                 self.failures += 1
-                self._report(workload_id, request, error)
-                return
-            self._reported.discard(workload_id)
+                final = isinstance(error, AgentError) and error.status in _AS_IT_IS
+                self._report(workload_id, request, error, final=final)
+                return final
+            if workload_id in self._reported:
+                self._reported.discard(workload_id)
+                _log.info("a workload could be restored after all", workload_id=workload_id)
             await self._desk.started(workload_id, request)
+            return True
 
-    def _report(self, workload_id: str, request: AgentStartWorkloadRequest, error: Exception) -> None:
-        # Once: a node that keeps state replays it at every registration.
+    def _report(self, workload_id: str, request: AgentStartWorkloadRequest, error: Exception, *, final: bool) -> None:
+        # Once: it may be tried again and again, and a node that keeps state replays it at every registration.
         if workload_id in self._reported:
             return
         self._reported.add(workload_id)
@@ -83,5 +109,6 @@ class Restoring:
             namespace=request.request.namespace,
             name=request.request.name,
             reason=error.text if isinstance(error, AgentError) else str(error),
+            next="it stays so until it is deployed again" if final else "it is tried again and again",
             exc_info=None if known else error,
         )

@@ -266,6 +266,7 @@ class Runner:
             await self._state.keep_workload(workload_id, request)
 
     async def stopped(self, workload_id: str) -> None:
+        self._restoring.give_up(workload_id)
         await self._triggers.unregister(workload_id)
         if self._state is not None:
             await self._state.forget_workload(workload_id)

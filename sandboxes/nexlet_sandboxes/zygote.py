@@ -4,13 +4,15 @@ What comes back for a worker is a socket to it, a descriptor of the process (a p
 process that took over the number), and the marker, a page of memory in which the worker writes what it is at.
 
 A zygote that ends takes its workers along (the kernel sees to it); the handle then starts a new one by itself, so that
-the next `spawn` finds one.
+the next `spawn` finds one. One that is asked for workers and says nothing at all for a while (stopped from outside,
+stuck) is ended, which is the same then: nobody who waits for a worker waits for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import mmap
 import os
@@ -26,11 +28,18 @@ import orjson
 
 from nexlet_sandboxes.outcomes import SandboxError
 from nexlet_sandboxes.permitted import Permitted, to_arguments
+from nexlet_sandboxes.shortages import in_words
 
 __all__ = ["Exit", "LayerUnavailable", "WorkerProcess", "Zygote", "ZygoteError"]
 
 _START_TIMEOUT: Final = 30.0
 """Seconds for a Python with everything preloaded to be ready, on a slow and busy machine."""
+
+_SILENCE: Final = 10
+"""Looks, a second apart, at a zygote that has been asked for a worker: after so many without a word it is taken for
+stuck. Looks and not seconds, since a machine that slept, or a container that was paused, stopped us with it."""
+
+_LOOK: Final = 1.0
 
 _RESTARTS_DELAY: Final = (0.0, 0.1, 0.5, 2.0, 5.0)
 """Seconds before a zygote that ended is started again, by how often in a row it failed to get ready."""
@@ -141,6 +150,8 @@ class Zygote:
         self._ready: asyncio.Future[None] | None = None
         self._restarting: asyncio.Task[None] | None = None
         self._closed = False
+        self._looking: asyncio.TimerHandle | None = None
+        self._unheard = 0
         self.without: frozenset[str] = frozenset()
         self.restarts = 0
 
@@ -226,8 +237,12 @@ class Zygote:
             raise ZygoteError("the zygote is closed")
         self._next += 1
         number = self._next
-        future: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[WorkerProcess] = loop.create_future()
         self._spawning[number] = future
+        if self._looking is None:
+            self._unheard = 0
+            self._looking = loop.call_later(_LOOK, self._look)
         request = {
             "spawn": number,
             "profile": profile,
@@ -251,6 +266,16 @@ class Zygote:
         finally:
             # Whoever stopped waiting gets no worker: it is closed when it comes (`_on_spawned`).
             self._spawning.pop(number, None)
+
+    def _look(self) -> None:
+        self._looking = None
+        if not self._spawning or self._control is None:
+            return
+        self._unheard += 1
+        if self._unheard > _SILENCE:
+            self._lost(f"it was asked for a worker and has said nothing for {_SILENCE * _LOOK:g} seconds")
+            return
+        self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look)
 
     async def close(self) -> None:
         """End the zygote and, with it, every worker."""
@@ -296,6 +321,7 @@ class Zygote:
             self._on_message(orjson.loads(data), descriptors)
 
     def _on_message(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        self._unheard = 0
         if "exited" in message:
             worker = self._workers.pop(message["exited"], None)
             if worker is not None:
@@ -313,16 +339,15 @@ class Zygote:
         if "error" in message:
             if future is not None and not future.done():
                 reason = message["error"]
-                future.set_exception(
-                    LayerUnavailable(reason) if message["layer"] else ZygoteError(f"no worker could be made: {reason}")
-                )
+                future.set_exception(LayerUnavailable(reason) if message["layer"] else ZygoteError(reason))
             return
-        sock_fd, pidfd, marker_fd = descriptors
-        sock = socket.socket(fileno=sock_fd)
-        sock.setblocking(False)
-        marker = mmap.mmap(marker_fd, mmap.PAGESIZE, prot=mmap.PROT_READ)
-        os.close(marker_fd)
-        worker = WorkerProcess(number, message["pid"], sock, pidfd, marker)
+        try:
+            worker = _received(number, message["pid"], descriptors)
+        except OSError as error:
+            # Its end of the socket is closed, and so it ends, too.
+            if future is not None and not future.done():
+                future.set_exception(ZygoteError(in_words(error)))
+            return
         self._workers[number] = worker
         if future is None or future.done():
             worker.kill()
@@ -363,3 +388,28 @@ class Zygote:
                 self.restarts += 1
                 self._restarting = None
                 return
+
+
+def _received(number: int, pid: int, descriptors: list[int]) -> WorkerProcess:
+    """A worker of what the zygote has sent.
+
+    Raises:
+        OSError: this process has no room for the descriptors. None of them is left open.
+    """
+    if len(descriptors) < 3:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        # As many came as there was room for; the kernel has dropped the rest.
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    sock_fd, pidfd, marker_fd = descriptors
+    try:
+        marker = mmap.mmap(marker_fd, mmap.PAGESIZE, prot=mmap.PROT_READ)  # it keeps a descriptor of its own
+    except OSError:
+        os.close(sock_fd)
+        os.close(pidfd)
+        raise
+    finally:
+        os.close(marker_fd)
+    sock = socket.socket(fileno=sock_fd)
+    sock.setblocking(False)
+    return WorkerProcess(number, pid, sock, pidfd, marker)

@@ -32,6 +32,7 @@ from nexlet_sandboxes.kernel.trials import TRIALS
 from nexlet_sandboxes.outcomes import ModulesRefused
 from nexlet_sandboxes.permitted import from_arguments
 from nexlet_sandboxes.profiles import PROFILES
+from nexlet_sandboxes.shortages import in_words
 from nexlet_sandboxes.worker.loop import Worker
 
 __all__ = ["main"]
@@ -141,7 +142,7 @@ class _Nursery:
         except OSError as error:
             if leash is not None:
                 leash.close()
-            self._tell_refused(number, f"{type(error).__name__}: {error}")
+            self._tell_refused(number, in_words(error))
         finally:
             for descriptor in opened:
                 os.close(descriptor)
@@ -204,7 +205,7 @@ class _Nursery:
                 self._tell_spawned(number, inner, unborn.sock, unborn.marker)
                 leash.send(GO)
         except OSError as error:
-            self._tell_refused(number, f"{type(error).__name__}: {error}")
+            self._tell_refused(number, in_words(error))
         finally:
             os.close(unborn.sock)
             os.close(unborn.marker)

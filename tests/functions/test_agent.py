@@ -602,7 +602,7 @@ class TestHealth:
     async def test_without_a_zygote_a_start_is_refused_and_nothing_left(self, bench: AgentBench) -> None:
         await bench.zygote.close()
         refused = await bench.refusal()
-        assert refused.status == 500
+        assert refused.status == 503
         assert "no worker could be made" in refused.text
 
 
