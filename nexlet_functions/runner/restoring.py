@@ -27,8 +27,8 @@ _AGAIN = (1.0, 60.0)
 class Restoring:
     """Starts workloads side by side and in the background.
 
-    One that cannot start is reported, once, and tried again where the reason may go away by itself: the node takes it for
-    running all the while.
+    One that cannot start is reported, once, and tried again where the reason may go away by itself: the node takes it
+    for running all the while.
 
     Attributes:
         failures: attempts that failed.

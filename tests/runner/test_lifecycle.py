@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import stat
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from pydantic import SecretStr
 
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.natsio import Credentials
-from nexlet_functions.runner import LocalRegistration, Phase, RegistrationFailed, Runner, RunnerSettings
+from nexlet_functions.runner import LocalRegistration, Phase, RegistrationFailed, Runner, RunnerSettings, restoring
+from nexlet_functions.runner.agent import Refused
 from nexlet_functions.runner.state import StateUnusable
 from nexlet_models import subjects
 from nexlet_models.registration import RegisterAgentRequest
+from nexlet_models.workloads import AgentStartWorkloadRequest, StartWorkloadResponse
 from tests.support.echo_agent import EchoAgent
 from tests.support.jwt import Operator
 from tests.support.polling import eventually
@@ -263,6 +266,39 @@ async def test_existing_workloads_are_started_side_by_side_and_failures_reported
         assert said.count("could not be restored") == 2
         assert "no longer allowed" in said
         assert "broken" in said
+
+
+async def test_what_could_not_be_restored_for_want_of_something_is_tried_until_it_starts_or_is_stopped(
+    nats_server: EmbeddedServer, node: ScriptedNode, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restoring, "_AGAIN", (0.01, 0.02))
+    short_of: set[str] = {"first", "second", "third"}
+    tried: Counter[str] = Counter()
+
+    class Short(EchoAgent):
+        async def start_workload(
+            self, workload_id: str, request: AgentStartWorkloadRequest, *, existing: bool
+        ) -> StartWorkloadResponse:
+            tried[workload_id] += 1
+            if workload_id in short_of:
+                raise Refused("out of processes", status=503)
+            if workload_id == "bad":
+                raise Refused("a syntax error")
+            return await super().start_workload(workload_id, request, existing=existing)
+
+    node.existing = {name: start_request(node.url, run=TRIGGERS) for name in (*short_of, "bad")}
+    async with start(nats_server.url, agent=Short) as running:
+        await node.registered()
+        await eventually(lambda: min(tried[name] for name in short_of) > 3)
+        assert tried["bad"] == 1, "its own request is at fault"
+        short_of.discard("first")
+        await eventually(lambda: running.agent.existing == ["first"])
+        await running.runner.stopped("second")  # what the endpoint does when a node has it stopped
+        counted, others = tried["second"], tried["third"]
+        short_of.discard("second")
+        await eventually(lambda: tried["third"] > others + 5)
+        assert tried["second"] <= counted + 1, "one try may have been under way"
+        assert running.agent.existing == ["first"]
 
 
 # --- a node that forgets us -----------------------------------------------------------------------------------------
