@@ -106,6 +106,8 @@ async def test_a_return_value_becomes_a_body(sandbox: Sandbox, returned: str, bo
         ("datetime.datetime(2026, 1, 1)", "datetime.datetime, which is not JSON; return value.isoformat()"),
         ("[float('nan')]", "nan, which is not JSON"),
         ("{'a': {'b': float('inf')}}", "inf, which is not JSON"),
+        ("Lying(a=float('nan'))", "nan, which is not JSON"),
+        ("Slotted(float('nan'))", "nan, which is not JSON"),
         ("(x for x in [1])", "a generator, which is not JSON; return a list: list(value)"),
         ("handler", "a function, which is not JSON"),
         ("{1: 2}", "Dict key must be str"),
@@ -120,6 +122,14 @@ async def test_a_return_value_becomes_a_body(sandbox: Sandbox, returned: str, bo
 async def test_what_is_no_reply_is_an_error_that_says_so(sandbox: Sandbox, returned: str, says: str) -> None:
     source = f"""
 import datetime
+from dataclasses import dataclass
+class Lying(dict):
+    def values(self):
+        return []
+@dataclass(slots=True)
+class Slotted:
+    x: float
+    y: object = None
 def itself():
     made = []
     made.append(made)

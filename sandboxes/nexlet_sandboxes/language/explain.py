@@ -36,6 +36,7 @@ _args_of: Final = BaseException.__dict__["args"].__get__
 _traceback_of: Final = BaseException.__dict__["__traceback__"].__get__
 _cause_of: Final = BaseException.__dict__["__cause__"].__get__
 _context_of: Final = BaseException.__dict__["__context__"].__get__
+_files_of: Final = (OSError.__dict__["filename"].__get__, OSError.__dict__["filename2"].__get__)
 _suppressed: Final = BaseException.__dict__["__suppress_context__"].__get__
 
 
@@ -149,13 +150,18 @@ def _text(error: BaseException) -> str:
     if all(_is_small(item) for item in args[:10]) and len(args) <= 10:
         own = is_own_class(kind)
         # The text of Python's own exceptions is made of their arguments, and no more.
-        if not own and kind.__str__ in _SAFE_STR and kind not in _MUTABLE:
+        if not own and kind.__str__ in _SAFE_STR and kind not in _MUTABLE and _has_small_files(error):
             return str(error)
     if not args:
         return ""
     if len(args) == 1:
         return args[0] if type(args[0]) is str else _show(args[0], 3)
     return _show(args, 3)
+
+
+def _has_small_files(error: BaseException) -> bool:
+    """Whether the files that an OSError names, which are not among its arguments, are texts or nothing."""
+    return not isinstance(error, OSError) or all(_is_small(of(error)) for of in _files_of)
 
 
 def _is_small(value: object) -> bool:

@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn
 from nexlet_sandboxes.language.host import Host
 from nexlet_sandboxes.language.modules.own import is_own_class
 from nexlet_sandboxes.language.names import GUARDED_ATTRIBUTES, REFUSED_ATTRIBUTES, is_private
+from nexlet_sandboxes.language.texts import text_of
 
 __all__ = ["Importer", "Own", "OwnClasses", "builtins", "class_name"]
 
@@ -60,6 +61,7 @@ WRITABLE: Final = frozenset({dict, list, bytearray, defaultdict, OrderedDict, Co
 
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 _FORMATS: Final = frozenset({"format", "format_map"})
+_NO_FIELDS: Final = {str: _FORMATS, AttributeError: frozenset({"obj"})}
 
 
 class Own:
@@ -92,6 +94,8 @@ def _read(value: object, name: str) -> Any:
     found = getattr(value, name)
     if name == "register" and getattr(found, "__func__", None) is abc.ABCMeta.register:
         raise AttributeError("classes are not registered with abstract ones here; derive from the abstract class")
+    if name == "groupindex" and type(found) is types.MappingProxyType:
+        return dict(found)
     if name in _FORMATS:
         # It is what was found that counts: there are many ways to get at it (an instance, a subclass, super()).
         if isinstance(found, types.BuiltinMethodType) and isinstance(found.__self__, str):
@@ -173,7 +177,7 @@ def _item(value: object) -> Any:
     """`value`, whose item is about to be written, if it is a container or an instance of an own class."""
     if type(value) in WRITABLE or is_own_class(type(value)):
         return value
-    raise TypeError(f"items of a {class_name(value)} cannot be written")
+    raise TypeError(f"items of {class_name(value)} objects cannot be written")
 
 
 def _matched(value: object) -> Any:
@@ -283,11 +287,14 @@ def _untraced(values: Iterable[object]) -> tuple[object, ...]:
 
 
 def _refuse_fields(made: type) -> None:
-    # Trusted code reads fields by name (dataclasses.asdict, patterns); of a str, these would be the real methods.
-    if issubclass(made, str):
-        for kind in made.__mro__:
-            for name in _FORMATS.intersection(inspect.get_annotations(kind)):
-                raise TypeError(f"a class that is a str cannot have a field {name!r}; choose another name")
+    # Trusted code reads fields by name (dataclasses.asdict, patterns), and no guard stands before that.
+    for base, names in _NO_FIELDS.items():
+        if issubclass(made, base):
+            for kind in made.__mro__:
+                for name in names.intersection(inspect.get_annotations(kind)):
+                    raise TypeError(
+                        f"a class derived from {base.__name__} cannot have a field {name!r}; choose another name"
+                    )
 
 
 class OwnClasses:
@@ -360,7 +367,8 @@ def builtins(host: Host, importer: Importer, own: OwnClasses) -> dict[str, objec
         for name, value in (("sep", sep), ("end", end)):
             if value is not None and not isinstance(value, str):
                 raise TypeError(f"{name} must be None or a string, not {class_name(value)}")
-        text = (" " if sep is None else sep).join(map(str, values)) + ("\n" if end is None else end)
+        between, last = " " if sep is None else text_of(sep), "\n" if end is None else text_of(end)
+        text = between.join(map(text_of, values)) + last
         host.write("stdout", text)
 
     salt = secrets.randbits(64)

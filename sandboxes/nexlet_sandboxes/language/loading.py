@@ -103,7 +103,8 @@ class _File:
     __slots__ = ("code", "problems", "source", "tree")
 
     def __init__(self, filename: str, text: str) -> None:
-        self.source = Source(filename, text)
+        # Some editors begin a file with it, and Python takes no notice of it in a file.
+        self.source = Source(filename, text.removeprefix("\ufeff"))
         self.tree, self.problems = parse(self.source)
         self.code: types.CodeType | None = None
 

@@ -55,9 +55,10 @@ REFUSED_ATTRIBUTES: Final = ALWAYS_REFUSED | {
 }
 """Attributes of frames, code, tracebacks, generators, coroutines and classes that lead out of the author's own code."""
 
-GUARDED_ATTRIBUTES: Final = frozenset({"format", "format_map", "obj", "register"})
+GUARDED_ATTRIBUTES: Final = frozenset({"format", "format_map", "groupindex", "obj", "register"})
 """Read through a guard: `str.format` walks attributes by name, `AttributeError.obj` hands back what trusted code failed
-on, and `register` of an abstract class writes to a class that everybody shares."""
+on, `register` of an abstract class writes to a class that everybody shares, and `groupindex` of a pattern is a view
+that hands its dictionary to whatever it is compared with."""
 
 MAIN_MODULE: Final = "function"
 """`__name__` of a function's main module, whatever its file is called; a helper's is `function.prices`. It is in no

@@ -416,6 +416,13 @@ class Policy(RestrictingNodeTransformer):
             unknown = ast.UnaryOp(ast.Not(), _type_in(this, "_owns_"))
             first.append(ast.If(unknown, [ast.Expr(_call("_write_", this))], []))
         if in_class and node.name == "__exit__":
+            if node.decorator_list:
+                self.refuse(
+                    node.decorator_list[0],
+                    "__exit__ takes no decorator: it would be given the traceback",
+                    code="construct-refused",
+                    advice="call what the decorator does from within the method",
+                )
             first.extend(_hide_traceback(node.args))
         at = 1 if _is_docstring(node.body[0]) else 0
         node.body = body[:at] + [_at(node.body[0], item) for item in first] + body[at:]

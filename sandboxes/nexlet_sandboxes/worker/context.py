@@ -6,11 +6,12 @@ gives it, so that it holds no way into the loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, NoReturn
 
 import orjson
+
+from nexlet_sandboxes.language.texts import text_of
 
 __all__ = ["Context", "Log", "Metrics"]
 
@@ -24,6 +25,43 @@ class Uncopyable:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError(f"{type(self).__name__} cannot be copied")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class Environment(Uncopyable, Mapping[str, str]):
+    """A function's environment, read-only; its values may be secrets, so its own text shows the names alone.
+
+    Not a `MappingProxyType`: that one hands the dictionary behind it to whatever it is compared with.
+    """
+
+    __slots__ = ("__values",)
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self.__values: Final = dict(values)
+
+    def __getitem__(self, name: str) -> str:
+        return self.__values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self.__values))
+
+    def __len__(self) -> int:
+        return len(self.__values)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.__values
+
+    def __or__(self, other: Mapping[str, str]) -> dict[str, str]:
+        return {**self.__values, **other}
+
+    def copy(self) -> dict[str, str]:
+        """The same as a dict of one's own."""
+        return dict(self.__values)
+
+    def __repr__(self) -> str:
+        return f"<Environment: {', '.join(self.__values)}>"
 
 
 class Log(Uncopyable):
@@ -39,23 +77,23 @@ class Log(Uncopyable):
 
     def debug(self, message: object, /, **fields: object) -> None:
         """A line for whoever looks for a fault."""
-        self._emit("debug", str(message), fields)
+        self._emit("debug", text_of(message), fields)
 
     def info(self, message: object, /, **fields: object) -> None:
         """A line about what happened."""
-        self._emit("info", str(message), fields)
+        self._emit("info", text_of(message), fields)
 
     def warning(self, message: object, /, **fields: object) -> None:
         """A line about what someone should look at."""
-        self._emit("warning", str(message), fields)
+        self._emit("warning", text_of(message), fields)
 
     def error(self, message: object, /, **fields: object) -> None:
         """A line about what went wrong."""
-        self._emit("error", str(message), fields)
+        self._emit("error", text_of(message), fields)
 
     def critical(self, message: object, /, **fields: object) -> None:
         """A line about what must be seen now."""
-        self._emit("critical", str(message), fields)
+        self._emit("critical", text_of(message), fields)
 
 
 class Metrics(Uncopyable):
@@ -83,9 +121,9 @@ class Metrics(Uncopyable):
             raise TypeError(f"a metric's value is a number, not {type(value).__name__}")
         if value != value or value in (float("inf"), float("-inf")):
             raise ValueError(f"a metric's value is a finite number, not {value}")
-        entry: dict[str, object] = {"name": str(name), "kind": kind, "value": value}
+        entry: dict[str, object] = {"name": text_of(name), "kind": kind, "value": value}
         if labels:
-            entry["labels"] = {key: str(label) for key, label in labels.items()}
+            entry["labels"] = {text_of(key): text_of(label) for key, label in labels.items()}
         self._emit(orjson.dumps(entry))
 
 
@@ -115,7 +153,7 @@ class Context(Uncopyable):
         self.workload_id = workload_id
         self.name = name
         self.namespace = namespace
-        self.env = MappingProxyType(dict(environment))
+        self.env: Mapping[str, str] = Environment(environment)
         self.log = log
         self.metrics = metrics
         self._remaining = remaining
@@ -126,3 +164,6 @@ class Context(Uncopyable):
 
     def __repr__(self) -> str:
         return f"<Context {self.namespace}/{self.name}>"
+
+
+Context.__module__ = "nexlet_functions.authoring"  # where authors import it from: its text is theirs to see

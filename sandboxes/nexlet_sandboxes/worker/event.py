@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import orjson
 
+from nexlet_sandboxes.language.texts import plain_int, text_of
+
 __all__ = ["RESERVED_HEADERS", "Event", "HeaderRefused", "Reject", "Reply", "encode_headers", "parse_headers"]
 
 RESERVED_HEADERS: Final = frozenset({"workload_id", "namespace", "error"})
@@ -39,11 +41,13 @@ class Reject(Exception):
         Raises:
             ValueError: `code` is not a whole number from 400 to 599.
         """
-        if isinstance(code, bool) or not isinstance(code, int) or not 400 <= code <= 599:
+        number = plain_int(code) if isinstance(code, int) and not isinstance(code, bool) else 0
+        if not 400 <= number <= 599:
             raise ValueError("Reject takes a code from 400 to 599 and a text: Reject(422, 'qty must be > 0')")
-        super().__init__(code, str(text))
-        self.code = code
-        self.text = str(text)
+        plain = text_of(text)
+        super().__init__(number, plain)
+        self.code = number
+        self.text = plain
 
 
 class Reply:
@@ -168,10 +172,15 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
     """
     lines = []
     for name, value in headers.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        plain = text_of(name) if isinstance(name, str) else ""
+        if not _NAME.fullmatch(plain):
             raise HeaderRefused(f"{name!r} cannot be the name of a header")
-        lower = name.lower()
+        lower = plain.lower()
         if lower in RESERVED_HEADERS or lower.startswith("nats-"):
-            raise HeaderRefused(f"header {name!r} is written by the nexlet, a function cannot set it")
-        lines.append(f"{name}: {_CONTROL.sub(' ', str(value)).strip()}\r\n")
+            raise HeaderRefused(f"header {plain!r} is written by the nexlet, a function cannot set it")
+        lines.append(f"{plain}: {_CONTROL.sub(' ', text_of(value)).strip()}\r\n")
     return "".join(lines).encode()
+
+
+for _kind in (Event, Reject, Reply):
+    _kind.__module__ = "nexlet_functions.authoring"  # where authors import it from: its text is theirs to see

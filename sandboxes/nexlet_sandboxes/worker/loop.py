@@ -32,6 +32,7 @@ from nexlet_sandboxes.frames import (
     frame,
 )
 from nexlet_sandboxes.language import Loaded, check, load
+from nexlet_sandboxes.language.texts import plain_int, text_of
 from nexlet_sandboxes.outcomes import LoadRefused
 from nexlet_sandboxes.program import Program
 from nexlet_sandboxes.worker.context import Context, Log, Metrics
@@ -348,8 +349,12 @@ def _rejected(reject: Reject) -> tuple[Ending, int, bytes, bytes]:
     """What a rejection answers. A class of the author's may derive from `Reject` and have neither code nor text."""
     try:
         code, text = reject.code, reject.text
-        if type(code) is int and 400 <= code <= 599 and isinstance(text, str):
-            return Ending.REJECT, code, b"", _bounded(text)
+        if isinstance(code, int) and isinstance(text, str):
+            number = plain_int(code)
+            if 400 <= number <= 599:
+                return Ending.REJECT, number, b"", _bounded(text_of(text))
+    except MemoryError:
+        return Ending.MEMORY, 0, b"", b""
     except BaseException as error:  # noqa: BLE001  # a property of the author's, whatever it raises
         return Ending.ERROR, 0, b"a Reject whose code or text cannot be read", _bounded(type(error).__name__)
     return Ending.ERROR, 0, b"a Reject without code and text: call super().__init__(code, text)", b""
@@ -418,9 +423,14 @@ def _refuse_nan(value: object) -> None:
         if isinstance(item, float):
             if not math.isfinite(item):
                 raise Unserialisable(f"the return value holds {item}, which is not JSON; return None or a text instead")
+        # As orjson reads them: what an author's class says of itself does not count.
         elif isinstance(item, dict):
-            stack.extend(item.values())
-        elif isinstance(item, (list, tuple)):
-            stack.extend(item)
-        elif hasattr(type(item), "__dataclass_fields__"):
-            stack.extend(vars(item).values() if hasattr(item, "__dict__") else ())
+            stack.extend(dict.values(item))
+        elif isinstance(item, list):
+            stack.extend(list.__iter__(item))
+        elif isinstance(item, tuple):
+            stack.extend(tuple.__iter__(item))
+        elif fields := getattr(type(item), "__dataclass_fields__", None):
+            stack.extend(
+                vars(item).values() if hasattr(item, "__dict__") else [getattr(item, name, None) for name in fields]
+            )

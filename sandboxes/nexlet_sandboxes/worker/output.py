@@ -13,6 +13,7 @@ from typing import Final
 import orjson
 
 from nexlet_sandboxes.frames import Kind, Stream, frame
+from nexlet_sandboxes.language.texts import text_of
 from nexlet_sandboxes.lograte import LogRate
 
 __all__ = ["LEVELS", "Output"]
@@ -64,8 +65,13 @@ class Output:
         if self.call:
             entry["invocation_id"] = f"{self.prefix}{self.call:x}"
         for name, value in fields.items():
-            entry.setdefault(name, value)
-        line = orjson.dumps(entry, default=_text, option=orjson.OPT_NON_STR_KEYS)
+            entry.setdefault(text_of(name), value)
+        try:
+            line = orjson.dumps(entry, default=_text, option=orjson.OPT_NON_STR_KEYS)
+        except (
+            TypeError
+        ):  # a number or a text that JSON cannot hold, or a list within itself: a line is not lost for it
+            line = orjson.dumps({_sayable(name): _sayable(value) for name, value in entry.items()})
         self._emit(Stream.STDERR if number >= LEVELS["warning"] else Stream.STDOUT, number, line)
 
     def allows(self, size: int) -> bool:
@@ -91,4 +97,8 @@ class Output:
 
 def _text(value: object) -> str:
     """What JSON does not know is logged as its text."""
-    return str(value)
+    return text_of(value)
+
+
+def _sayable(value: object) -> str:
+    return text_of(value).encode("utf-8", "replace").decode()

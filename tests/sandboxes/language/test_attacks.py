@@ -25,7 +25,10 @@ from tests.support.language import Host
 CORPUS = json.loads(Path(__file__).parents[1].joinpath("attacks.json").read_text())["attacks"]
 STAGES = ("compile", "runtime", "contained")
 ROWS = [
-    row for row in CORPUS if row["layer"] == "language" and (set(STAGES) & {row["expected"], *row.get("also_ok", ())})
+    row
+    for row in CORPUS
+    # What is expected to end by a limit is for real workers to run, which have them.
+    if row["layer"] == "language" and (row["expected"] in STAGES or "compile" in row.get("also_ok", ()))
 ]
 WITHIN_S = 10.0
 

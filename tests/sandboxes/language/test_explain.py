@@ -126,6 +126,7 @@ def handler(event, context):
     ran.clear()
     kind, args = event
     values = {"own": Hostile(), "text": Text("t"), "nested": [hostile, (Hostile(),), {"k": Hostile()}], "dict": hostile}
+    values |= {"code": 5, "plain": "p"}
     raise {
         "Raised": Raised, "ValueError": ValueError, "KeyError": KeyError, "OSError": OSError, "SystemExit": SystemExit,
         "SyntaxError": SyntaxError, "StopIteration": StopIteration, "ImportError": ImportError,
@@ -136,7 +137,20 @@ def handler(event, context):
 @pytest.mark.parametrize(
     "kind", ["Raised", "ValueError", "KeyError", "OSError", "SystemExit", "StopIteration", "ImportError"]
 )
-@pytest.mark.parametrize("args", [(), ("own",), ("text",), ("nested",), ("dict",), ("own", "text"), ("text", "text")])
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("own",),
+        ("text",),
+        ("nested",),
+        ("dict",),
+        ("own", "text"),
+        ("text", "text"),
+        ("code", "plain", "own"),
+        ("code", "plain", "plain", "code", "own"),
+    ],
+)
 def test_none_of_the_authors_code_runs(kind: str, args: tuple[str, ...]) -> None:
     loaded, error = failure(HOSTILE, (kind, args))
     ran: list[str] = loaded.handler.__globals__["ran"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from nexlet_sandboxes.language import modules
 from nexlet_sandboxes.language.modules import Sealed
 from nexlet_sandboxes.language.modules.safe import zones
 from nexlet_sandboxes.language.modules.safe.timing import LEEWAY, sleeper
@@ -343,6 +344,12 @@ def main():
         ),
     ),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def preloaded() -> None:
+    """Some of what works takes modules that no author's import gets: `_strptime`. Workers have them in memory."""
+    modules.preload()
 
 
 @pytest.mark.parametrize("name", WORKS)

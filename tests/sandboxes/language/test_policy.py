@@ -331,10 +331,10 @@ def test_abstract_classes_are_not_registered_with() -> None:
 
 
 def test_patterns_read_no_guarded_attribute_by_position() -> None:
-    source = "from dataclasses import dataclass\n@dataclass(init=False)\nclass P(AttributeError):\n    obj: object\n"
+    source = "from dataclasses import dataclass\n@dataclass(init=False)\nclass P:\n    register: object\n"
     for pattern in ("P(found)", "[P(found), *_]", "{'k': P(found)}", "P(found) | int(found)"):
         body = f"match [P()]:\n    case {pattern}:\n        return found"
-        with pytest.raises(TypeError, match="'obj' is not available in a pattern"):
+        with pytest.raises(TypeError, match="'register' is not available in a pattern"):
             call(handler(body, source))
 
 
@@ -344,14 +344,17 @@ def test_patterns_read_no_guarded_attribute_by_position() -> None:
         "class P(str):\n    format: object\n",
         "class B:\n    format_map: object\nclass P(str, B): pass\n",
         "class B:\n    format: object\nclass C(B): pass\nclass P(str, C): pass\n",
+        "class P(AttributeError):\n    obj: object\n",
+        "class B:\n    obj: object\nclass P(AttributeError, B): pass\n",
     ],
 )
-def test_a_text_has_no_field_that_trusted_code_would_read_unguarded(source: str) -> None:
-    """`dataclasses.asdict` and its like read fields by name: of a str, this one is the real `str.format`."""
+def test_no_class_has_a_field_that_trusted_code_would_read_unguarded(source: str) -> None:
+    """`dataclasses.asdict` and its like read fields by name: of a str, this one is the real `str.format`, and of an
+    AttributeError what trusted code failed on."""
     (problem,) = refusal(source)
     assert "TypeError" in problem.message
     assert problems_of(source) == []
-    assert call(handler("return 1", "class P:\n    format: object\n")) == 1
+    assert call(handler("return 1", "class P:\n    format: object\n    obj: object\n")) == 1
 
 
 def test_a_class_in_a_pattern_is_looked_at_once() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import collections
-import sys
 from collections.abc import Iterable
 
 from nexlet_sandboxes.language.modules.own import plain_text
+from nexlet_sandboxes.language.names import MAIN_MODULE
 
 __all__ = ["namedtuple"]
 
@@ -24,7 +24,6 @@ def namedtuple(
         field_names = [plain_text(name, "a field name") for name in field_names]
     else:
         field_names = plain_text(field_names, "field_names")
-    module = sys._getframe(1).f_globals.get("__name__")
     return collections.namedtuple(
-        plain_text(typename, "typename"), field_names, rename=bool(rename), defaults=defaults, module=module
+        plain_text(typename, "typename"), field_names, rename=bool(rename), defaults=defaults, module=MAIN_MODULE
     )

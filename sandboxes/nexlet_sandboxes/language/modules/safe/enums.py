@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nexlet_sandboxes.language.modules.own import plain_text
+from nexlet_sandboxes.language.names import MAIN_MODULE
 
 __all__ = ["Enum", "Flag", "IntEnum", "IntFlag", "StrEnum"]
 
@@ -47,7 +48,7 @@ class _EnumMeta(enum.EnumMeta):
         return super().__call__(
             plain_text(value, "the class's name"),
             _checked(names),
-            module=sys._getframe(1).f_globals.get("__name__"),
+            module=MAIN_MODULE,
             type=type,
             start=start,
         )

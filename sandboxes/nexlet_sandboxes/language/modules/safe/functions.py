@@ -136,3 +136,7 @@ class singledispatch(Sealed):
         """The implementation that an argument of this class gets."""
         found: Callable[..., Any] = self.__inner.dispatch(cls)
         return found
+
+
+for _kind in (cached_property, singledispatch):
+    _kind.__module__ = "functools"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nexlet_sandboxes.language.explain import MAX_FRAMES, Explainer
 from nexlet_sandboxes.language.modules.proxies import Sealed
+from nexlet_sandboxes.language.texts import text_of
 
 if TYPE_CHECKING:
     from nexlet_sandboxes.language.host import Host
@@ -141,13 +142,16 @@ class Logger(Sealed):
         fields: dict[str, object] = {}
         extra = options.get("extra")
         if extra is not None:
-            fields.update({str(key): value for key, value in dict(extra).items()})
+            fields.update({text_of(key): value for key, value in dict(extra).items()})
         if self.__name:
             fields["logger"] = self.__name
         raised = _raised(options.get("exc_info"))
         if raised is not None:
             fields["exception"] = _describe(raised)
         self.__tree.host.log(_level_name(level).lower(), _text(msg, args, fields), fields)
+
+
+Logger.__module__ = "builtins"  # its text names no module of ours, and not the real `logging`, which it is not
 
 
 def journal(host: Host) -> dict[str, object]:
@@ -203,7 +207,7 @@ def _level_name(level: int, *, exact: bool = False) -> str:
 
 
 def _text(msg: object, args: tuple[object, ...], fields: dict[str, object]) -> str:
-    template = msg if type(msg) is str else str(msg)
+    template = text_of(msg)
     if not args:
         return template
     values: object = args

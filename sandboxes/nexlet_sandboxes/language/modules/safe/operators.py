@@ -1,61 +1,33 @@
-"""`attrgetter` and `methodcaller`, which read attributes by name, held to the names that source may say."""
+"""`attrgetter` and `methodcaller`, which read attributes by name, held to the names that source may say.
+
+What they make are the standard library's own callables, once the names have been looked at: those cannot be changed,
+and put no frame of ours between the author's code and what it calls.
+"""
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from typing import Any
 
 from nexlet_sandboxes.language.modules.own import plain_text
-from nexlet_sandboxes.language.modules.proxies import Sealed
 from nexlet_sandboxes.language.names import GUARDED_ATTRIBUTES, attribute_refusal
 
 __all__ = ["attrgetter", "methodcaller"]
 
 
-class attrgetter(Sealed):
+def attrgetter(attr: str, /, *attrs: str) -> Callable[[Any], Any]:
     """A callable that reads the given attributes: `attrgetter("name", "address.city")`."""
-
-    __slots__ = ("__paths",)
-    __paths: tuple[tuple[str, ...], ...]
-
-    def __init__(self, attr: str, /, *attrs: str) -> None:
-        paths = tuple(tuple(plain_text(name, "attribute name").split(".")) for name in (attr, *attrs))
-        for path in paths:
-            for name in path:
-                _allow(name)
-        object.__setattr__(self, "_attrgetter__paths", paths)
-
-    def __call__(self, obj: Any, /) -> Any:
-        found = []
-        for path in self.__paths:
-            value = obj
-            for name in path:
-                value = getattr(value, name)
-            found.append(value)
-        return found[0] if len(found) == 1 else tuple(found)
-
-    def __repr__(self) -> str:
-        return f"operator.attrgetter({', '.join(repr('.'.join(path)) for path in self.__paths)})"
+    for path in (attr, *attrs):
+        for name in plain_text(path, "attribute name").split("."):
+            _allow(name)
+    return operator.attrgetter(attr, *attrs)
 
 
-class methodcaller(Sealed):
+def methodcaller(name: str, /, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
     """A callable that calls the given method: `methodcaller("split", ",")`."""
-
-    __slots__ = ("__arguments", "__name", "__options")
-    __name: str
-    __arguments: tuple[Any, ...]
-    __options: dict[str, Any]
-
-    def __init__(self, name: str, /, *args: Any, **kwargs: Any) -> None:
-        _allow(plain_text(name, "method name"))
-        object.__setattr__(self, "_methodcaller__name", name)
-        object.__setattr__(self, "_methodcaller__arguments", args)
-        object.__setattr__(self, "_methodcaller__options", kwargs)
-
-    def __call__(self, obj: Any, /) -> Any:
-        return getattr(obj, self.__name)(*self.__arguments, **self.__options)
-
-    def __repr__(self) -> str:
-        return f"operator.methodcaller({self.__name!r}, ...)"
+    _allow(plain_text(name, "method name"))
+    return operator.methodcaller(name, *args, **kwargs)
 
 
 def _allow(name: str) -> None:
