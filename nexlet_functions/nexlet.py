@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import structlog
 
@@ -29,6 +29,9 @@ from nexlet_functions.sandboxing import Sandboxing, prove
 from nexlet_functions.settings import SettingsHolder, state_directory
 from nexlet_sandboxes.permitted import audit
 from nexlet_sandboxes.zygote import Zygote
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 __all__ = ["Nexlet"]
 
@@ -59,6 +62,7 @@ class Nexlet:
         registration: LocalRegistration | None,
         state_folder: Path | None,
         connection: Options,
+        tracer: Tracer | None,
     ) -> None:
         """Use `start`."""
         current = settings.current
@@ -66,6 +70,7 @@ class Nexlet:
         self._zygote = zygote
         self.sandboxing = sandboxing
         self.status: Status | None = None
+        self._tracer = tracer
         self._made: FunctionAgent | None = None
         self.started_by_node = registration is not None
         self.runner = Runner(
@@ -89,6 +94,7 @@ class Nexlet:
         environment: Mapping[str, str] | None = None,
         zygote: Awaitable[Zygote] | None = None,
         connection: Options | None = None,
+        tracer: Tracer | None = None,
     ) -> Self:
         """Start everything. Connecting and registering go on in the background, for as long as it takes.
 
@@ -97,6 +103,7 @@ class Nexlet:
             environment: of the process, where a node that starts its agents says so, and systemd its state directory.
             zygote: one that is being started already, with the modules of the settings; it is ours from now on.
             connection: how connections to servers behave; None means the defaults.
+            tracer: makes a span of each invocation (`observing.tracing.tracer_of`); None makes none.
 
         Raises:
             ZygoteError: no process for workers can be started, or a module that the settings permit cannot be given.
@@ -125,6 +132,7 @@ class Nexlet:
                 registration=registration,
                 state_folder=state_folder,
                 connection=connection or Options(),
+                tracer=tracer,
             )
         except BaseException:
             await maker.close()
@@ -207,6 +215,7 @@ class Nexlet:
             settings=self._settings,
             key=self._key(services.state_folder),
             sandboxing=self.sandboxing,
+            tracer=self._tracer,
         )
         agent.on_gone = self._figures.gone
         return agent

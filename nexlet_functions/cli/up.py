@@ -17,8 +17,9 @@ from nexlet_functions.cli.running import loading, loop_factory
 
 if TYPE_CHECKING:
     import structlog
+    from opentelemetry.trace import Tracer
 
-    from nexlet_functions.settings import SettingsHolder
+    from nexlet_functions.settings import Settings, SettingsHolder
 
 __all__ = ["up"]
 
@@ -31,7 +32,7 @@ ONE_CTRL_C = 1.0
     Nex=("nexus", "register_type", "name", "max_workloads"),
     What_is_kept=("settings_file", "state_dir", "no_state", "xkey_file", "xkey_peers", "secrets_dir"),
     Functions=("source_folders", "default_profile", "permit_missing_layers", "events", "grace", "artifact_timeout"),
-    What_it_shows=("metrics", "metrics_interval", "log_level", "log_format"),
+    What_it_shows=("metrics", "metrics_interval", "tracing", "log_level", "log_format"),
 )
 def up(*, flags: Mapping[str, object]) -> None:
     """Run the nexlet: register with a node, take functions, serve until SIGTERM.
@@ -42,11 +43,30 @@ def up(*, flags: Mapping[str, object]) -> None:
 
     holder = SettingsHolder(Settings.read(flags), lambda: Settings.read(flags))
     set_up_logging(level=holder.current.log_level, form=holder.current.log_format)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_up(holder))
+    with _traces(holder.current) as tracer, asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_up(holder, tracer))
 
 
-async def _up(holder: SettingsHolder) -> None:
+@contextmanager
+def _traces(settings: Settings) -> Iterator[Tracer | None]:
+    """What makes spans, where the settings ask for them. They are sent when all is over."""
+    if not settings.tracing:
+        yield None
+        return
+    from nexlet_functions.observing.extras import ExtraMissing
+
+    try:
+        from nexlet_functions.observing import tracing
+    except ImportError:
+        raise ExtraMissing("tracing", "opentelemetry-api", "otel") from None
+    provider = tracing.provider_from(os.environ)
+    try:
+        yield tracing.tracer_of(provider)
+    finally:
+        tracing.shut_down(provider)
+
+
+async def _up(holder: SettingsHolder, tracer: Tracer | None) -> None:
     from nexlet_sandboxes.zygote import Zygote
 
     loop = asyncio.get_running_loop()
@@ -60,7 +80,7 @@ async def _up(holder: SettingsHolder) -> None:
     with loading():
         from nexlet_functions.nexlet import Nexlet
 
-    async with await Nexlet.start(holder, environment=os.environ, zygote=zygote) as nexlet:
+    async with await Nexlet.start(holder, environment=os.environ, zygote=zygote, tracer=tracer) as nexlet:
         signals.stop_with(nexlet.stop_soon)
         if nexlet.started_by_node:
             with _until_ended(parent, signals.stop):

@@ -14,7 +14,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -54,6 +54,9 @@ from nexlet_sandboxes.checking import check
 from nexlet_sandboxes.outcomes import SandboxError
 from nexlet_sandboxes.zygote import Zygote
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
 __all__ = ["FunctionAgent"]
 
 _log = structlog.stdlib.get_logger("nexlet_functions.functions")
@@ -89,6 +92,7 @@ class FunctionAgent:
         settings: SettingsHolder,
         key: CurveKey,
         sandboxing: Sandboxing | None = None,
+        tracer: Tracer | None = None,
         version: str | None = None,
     ) -> None:
         """An agent without functions.
@@ -99,6 +103,7 @@ class FunctionAgent:
             settings: with the rules, which may change.
             key: what environments are sealed to.
             sandboxing: what was proved of the sandbox; None assumes that it holds.
+            tracer: makes spans of invocations; None makes none.
             version: semantic; None takes the installed one.
         """
         self._services = services
@@ -119,6 +124,7 @@ class FunctionAgent:
             key=key,
             settings=lambda: settings.current,
             sandboxing=self._sandboxing,
+            tracer=tracer,
         )
         self._functions: dict[str, Function] = {}
         self._starting: dict[str, asyncio.Task[None]] = {}

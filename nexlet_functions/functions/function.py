@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -43,6 +44,9 @@ from nexlet_sandboxes.pool import Pool, PoolStats
 from nexlet_sandboxes.program import Limits, Program
 from nexlet_sandboxes.zygote import Zygote, ZygoteError
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
 __all__ = ["Function", "Means"]
 
 _log = structlog.stdlib.get_logger("nexlet_functions.functions")
@@ -61,6 +65,7 @@ class Means:
         key: what environments are sealed to.
         settings: those in force; asked anew each time.
         sandboxing: what was proved of the sandbox.
+        tracer: makes spans of invocations; None where nobody traces.
     """
 
     zygote: Zygote
@@ -70,6 +75,7 @@ class Means:
     key: CurveKey
     settings: Callable[[], Settings]
     sandboxing: Sandboxing
+    tracer: Tracer | None = None
 
 
 class Function:
@@ -256,7 +262,7 @@ class Function:
             patterns=tuple(trigger.subject for trigger in self.triggers),
             modules=settings.modules,
         )
-        dispatcher = Dispatcher(
+        dispatcher = self._make_dispatcher(
             workload_id=self.workload_id,
             namespace=self.namespace,
             triggers=self.triggers,
@@ -287,6 +293,13 @@ class Function:
             ) from error
         await self._keep(artifact)
         await self._listen(dispatcher)
+
+    def _make_dispatcher(self, **arguments: Any) -> Dispatcher:
+        if self._means.tracer is None:
+            return Dispatcher(**arguments)
+        from nexlet_functions.observing.tracing import TracingDispatcher  # needs the extra
+
+        return TracingDispatcher(tracer=self._means.tracer, name=self.name, **arguments)
 
     async def _collect(self, connection: Connection, *, existing: bool) -> tuple[Artifact, dict[str, str]]:
         """Source and environment side by side; what is wrong with either is said in one."""

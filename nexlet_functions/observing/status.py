@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Self
 import orjson
 import structlog
 
-from nexlet_functions.errors import NexletFunctionsError
 from nexlet_functions.functions.agent import FunctionAgent
+from nexlet_functions.observing.extras import ExtraMissing
 from nexlet_functions.observing.figures import NexletFigures
 from nexlet_functions.observing.health import Health, liveness, readiness
 from nexlet_functions.observing.listening import Address, listen
@@ -29,15 +29,9 @@ from nexlet_sandboxes.zygote import Zygote
 if TYPE_CHECKING:
     from nexlet_functions.observing.http import Page, PageServer
 
-__all__ = ["ExtraMissing", "Status", "claim"]
+__all__ = ["Status", "claim"]
 
 _log = structlog.stdlib.get_logger("nexlet_functions.observing")
-
-
-class ExtraMissing(NexletFunctionsError):
-    """What a setting asks for needs packages that are not installed. The message says which, and how to get them."""
-
-    code = "extra-missing"
 
 
 def claim(address: Address) -> socket.socket:
@@ -49,9 +43,7 @@ def claim(address: Address) -> socket.socket:
     """
     missing = [name for name in ("prometheus_client", "h11") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ExtraMissing(
-            f"--metrics needs {' and '.join(missing)}, not installed here: install 'nexlet-functions[metrics]'"
-        )
+        raise ExtraMissing("metrics", " and ".join(missing), "metrics")
     return listen(address)
 
 

@@ -14,6 +14,7 @@ import nats.errors
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from opentelemetry.trace import Tracer
 
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.functions.agent import FunctionAgent
@@ -141,6 +142,7 @@ async def agent_bench(
     state_folder: Path | None = None,
     key: CurveKey | None = None,
     options: Options | None = None,
+    tracer: Tracer | None = None,
     **flags: Any,
 ) -> AsyncIterator[AgentBench]:
     """An agent over `server`, ended at the end.
@@ -148,6 +150,7 @@ async def agent_bench(
     Args:
         url: of an administrator, where the server wants to know who connects.
         options: of the connections: which of the two ways to use nats-py.
+        tracer: makes spans of invocations.
         flags: settings.
     """
     url = url or server.url
@@ -157,7 +160,7 @@ async def agent_bench(
     connection = await Connection.open(Credentials(servers=(url,)), options=options)
     services = LiveServices(connection, state_folder=state_folder, options=options)
     zygote = await Zygote.start(modules=holder.current.modules)
-    agent = FunctionAgent(services=services, zygote=zygote, settings=holder, key=key, version="1.2.3")
+    agent = FunctionAgent(services=services, zygote=zygote, settings=holder, key=key, tracer=tracer, version="1.2.3")
     bench = AgentBench(url, agent, services, zygote, holder, key, client)
 
     async def hear(message: Msg) -> None:
