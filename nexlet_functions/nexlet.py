@@ -101,19 +101,21 @@ class Nexlet:
         Args:
             settings: what it runs with; may be read again while it runs.
             environment: of the process, where a node that starts its agents says so, and systemd its state directory.
-            zygote: one that is being started already, with the modules of the settings; it is ours from now on.
+            zygote: one that is being started already, with the modules and the folder for control groups of the
+                settings; it is ours from now on.
             connection: how connections to servers behave; None means the defaults.
             tracer: makes a span of each invocation (`observing.tracing.tracer_of`); None makes none.
 
         Raises:
             ZygoteError: no process for workers can be started, or a module that the settings permit cannot be given.
             ExtraMissing, AddressUnusable: metrics cannot be served as the settings ask.
+            CgroupUnusable: the folder for control groups is not what it has to be.
             LayersMissing: the default profile does not hold on this machine, and that is not permitted.
             CredentialsInvalid: a file with credentials cannot be read.
             RegistrationFailed: the environment is half of what a node gives to an agent.
         """
         environment = environment or {}
-        maker = await (zygote or Zygote.start(modules=settings.current.modules))
+        maker = await (zygote or Zygote.start(modules=settings.current.modules, cgroup=settings.current.cgroup))
         maker.on_restart = _tell_restart
         try:
             registration = local_registration(environment)

@@ -15,6 +15,7 @@ import structlog
 
 from nexlet_functions.errors import NexletFunctionsError
 from nexlet_functions.settings import Settings
+from nexlet_sandboxes.cgroup import Cgroup
 from nexlet_sandboxes.probe import Standing, check_layers, standings
 from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.zygote import Zygote
@@ -55,10 +56,12 @@ class Sandboxing:
     Attributes:
         standings: what was found, by profile.
         permitted: layers that may be missing.
+        cgroup: where workers have control groups; None where no folder for these is delegated.
     """
 
     standings: Mapping[str, Standing]
     permitted: frozenset[str] = frozenset()
+    cgroup: Cgroup | None = None
 
     @classmethod
     def assumed(cls) -> Self:
@@ -78,6 +81,8 @@ class Sandboxing:
         """How a profile's workers are locked, for metadata: layers by name, joined by commas."""
         standing = self.standings[profile]
         facts = {"layers": ",".join(standing.engaged)}
+        if self.cgroup is not None and "cgroup" in standing.engaged:
+            facts["cgroup_controllers"] = ",".join(self.cgroup.controllers)
         if standing.missing:
             facts["missing_layers"] = ",".join(standing.missing_names)
         return facts
@@ -105,6 +110,14 @@ class Sandboxing:
                 missing={check.layer: check.happened for check in standing.missing},
                 available=not self.lacking(profile),
             )
+        if self.cgroup is not None:
+            log = _log.warning if self.cgroup.missing else _log.info
+            log(
+                "control groups of workers",
+                folder=str(self.cgroup.folder),
+                controllers=list(self.cgroup.controllers),
+                not_delegated=list(self.cgroup.missing),
+            )
         if "unsafe-dev" in permitted_profiles(settings):
             _log.warning(
                 "the profile unsafe-dev is permitted: functions in it are kept from no file, network or process by the "
@@ -118,7 +131,8 @@ async def prove(zygote: Zygote, settings: Settings) -> Sandboxing:
     Raises:
         ZygoteError: the zygote ended, or has no process for a trial.
     """
-    return Sandboxing(standings(await check_layers(zygote, tuple(PROFILES))), frozenset(settings.permit_missing_layers))
+    found = standings(await check_layers(zygote, tuple(PROFILES)))
+    return Sandboxing(found, frozenset(settings.permit_missing_layers), zygote.cgroup)
 
 
 def permitted_profiles(settings: Settings) -> tuple[str, ...]:

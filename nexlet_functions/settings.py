@@ -193,6 +193,9 @@ class Settings(BaseSettings):
     permit_missing_layers: Layers = Field(
         (), description="layers of the sandbox that functions may run without where the machine lacks them; see doctor"
     )
+    cgroup: Folder | None = Field(
+        None, description="delegated folder of cgroup v2, in which each worker is limited in a group of its own"
+    )
     source_folders: Folders = Field((), description="folders that file:// sources may come from")
     modules: Annotated[dict[str, tuple[str, ...]], NoDecode] = Field(
         default_factory=dict, description="further modules that functions may import, each with the names it gives"

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from nexlet_functions.settings import Settings
+    from nexlet_sandboxes.cgroup import Cgroup
     from nexlet_sandboxes.probe import LayerCheck, Standing
 
 __all__ = ["doctor"]
 
 
-@setting_flags(Settings=("settings_file", "default_profile", "permit_missing_layers"))
+@setting_flags(Settings=("settings_file", "default_profile", "permit_missing_layers", "cgroup"))
 def doctor(*, json: Json = None, flags: Mapping[str, object]) -> None:
     """Prove that the sandbox holds on this machine, and say what to do where it does not.
 
@@ -32,6 +33,7 @@ def doctor(*, json: Json = None, flags: Mapping[str, object]) -> None:
     refuse. Ends with 0 only if every layer of the default profile holds.
     """
     from nexlet_functions.settings import Settings
+    from nexlet_sandboxes.cgroup import CgroupUnusable
     from nexlet_sandboxes.outcomes import SandboxError
     from nexlet_sandboxes.probe import standings
 
@@ -39,7 +41,9 @@ def doctor(*, json: Json = None, flags: Mapping[str, object]) -> None:
     output = Output(json=json)
     _machine(output)
     try:
-        checks = asyncio.run(_check(settings))
+        checks, cgroup = asyncio.run(_check(settings))
+    except CgroupUnusable:
+        raise
     except SandboxError as error:
         raise CommandFailed(
             Exit.FAILED,
@@ -53,20 +57,21 @@ def doctor(*, json: Json = None, flags: Mapping[str, object]) -> None:
             output.record("layer", **asdict(check))
     if not output.json:
         _show(output, settings, found, checks)
+    _groups(output, cgroup)
     for profile, standing in found.items():
         _verdict(output, settings, profile, standing)
     if found[settings.default_profile].missing:
         raise typer.Exit(Exit.FAILED)
 
 
-async def _check(settings: Settings) -> list[LayerCheck]:
+async def _check(settings: Settings) -> tuple[list[LayerCheck], Cgroup | None]:
     from nexlet_functions.sandboxing import permitted_profiles
     from nexlet_sandboxes.probe import check_layers
     from nexlet_sandboxes.zygote import Zygote
 
-    zygote = await Zygote.start()
+    zygote = await Zygote.start(cgroup=settings.cgroup)
     try:
-        return await check_layers(zygote, permitted_profiles(settings))
+        return await check_layers(zygote, permitted_profiles(settings)), zygote.cgroup
     finally:
         await zygote.close()
 
@@ -103,6 +108,23 @@ def _show(output: Output, settings: Settings, found: Mapping[str, Standing], che
         if profile != default and more:
             output.console.print(_table(profile, more))
     output.console.print()
+
+
+def _groups(output: Output, cgroup: Cgroup | None) -> None:
+    """Which controllers limit workers; nothing holds it against a machine that it has none to give."""
+    if cgroup is None:
+        says = "control groups: no folder is named (--cgroup); memory is limited as address space alone"
+    else:
+        says = f"control groups in {cgroup.folder}: {', '.join(cgroup.controllers) or 'they limit nothing'}"
+        if cgroup.missing:
+            says += f"; not delegated: {', '.join(cgroup.missing)}"
+    output.record(
+        "cgroup",
+        [says, ""],
+        folder=str(cgroup.folder) if cgroup is not None else None,
+        controllers=list(cgroup.controllers) if cgroup is not None else [],
+        not_delegated=list(cgroup.missing) if cgroup is not None else [],
+    )
 
 
 def _table(title: str, checks: Sequence[LayerCheck]) -> Table:

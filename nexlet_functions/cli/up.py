@@ -31,7 +31,15 @@ ONE_CTRL_C = 1.0
     NATS=CREDENTIALS,
     Nex=("nexus", "register_type", "name", "max_workloads"),
     What_is_kept=("settings_file", "state_dir", "no_state", "xkey_file", "xkey_peers", "secrets_dir"),
-    Functions=("source_folders", "default_profile", "permit_missing_layers", "events", "grace", "artifact_timeout"),
+    Functions=(
+        "source_folders",
+        "default_profile",
+        "permit_missing_layers",
+        "cgroup",
+        "events",
+        "grace",
+        "artifact_timeout",
+    ),
     What_it_shows=("metrics", "metrics_interval", "tracing", "log_level", "log_format"),
 )
 def up(*, flags: Mapping[str, object]) -> None:
@@ -75,7 +83,7 @@ async def _up(holder: SettingsHolder, tracer: Tracer | None) -> None:
     signals = _Signals(loop)
     loop.add_signal_handler(signal.SIGHUP, _reload, holder)
     # Executed at once: while it loads what workers need, on another core, we load what the nexlet needs.
-    zygote = asyncio.ensure_future(Zygote.start(modules=holder.current.modules))
+    zygote = asyncio.ensure_future(Zygote.start(modules=holder.current.modules, cgroup=holder.current.cgroup))
     await asyncio.sleep(0)
     with loading():
         from nexlet_functions.nexlet import Nexlet

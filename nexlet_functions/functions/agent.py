@@ -177,6 +177,7 @@ class FunctionAgent:
                 outcomes.update(counts.outcomes)
                 workers += stats.workers
                 pending += stats.pending
+        cgroup = self._sandboxing.cgroup
         data = {
             "register_type": self._settings.current.register_type,
             "namespace_count": len({function.namespace for function in functions}),
@@ -189,6 +190,7 @@ class FunctionAgent:
                 for profile, standing in self._sandboxing.standings.items()
                 if profile in permitted_profiles(self._settings.current)
             },
+            "cgroup_controllers": list(cgroup.controllers) if cgroup is not None else None,
         }
         return AgentHeartbeat(data=json.dumps(data), summary=await self.ping())
 

@@ -62,6 +62,8 @@ MAX_LINE_SLACK: Final = 64
 TOO_LOUD: Final = 2
 """A worker keeps its own output within `log_rate`. One that sends this many times as much is not what we started."""
 
+OVER_MEMORY: Final = "over its memory limit"
+
 _STREAMS: Final = ("stdout", "stderr")
 
 
@@ -364,7 +366,7 @@ class Link:
                 fifo.popleft()
                 self.since_ns = now
                 finished(call, result)
-                self._fail(Outcome.MEMORY, "over its memory limit", running=0)
+                self._fail(Outcome.MEMORY, OVER_MEMORY, running=0)
                 return answers + 1, True
             # Not a moment earlier: what is not as the protocol says leaves the call where its end is found.
             fifo.popleft()
@@ -488,6 +490,9 @@ class Link:
     def _settle(self, how: Exit | None) -> None:
         if self._closed:
             return
+        if how is not None and how.out_of_memory:
+            self._fail(Outcome.MEMORY, OVER_MEMORY, peak=how.peak_memory_bytes)
+            return
         reason = how.reason() if how is not None else "for an unknown reason"
         self._fail(Outcome.CRASH, f"the worker died: {reason}", peak=how.peak_memory_bytes if how else 0)
 
@@ -500,7 +505,7 @@ class Link:
         calls = self.close()
         if loading is not None:
             if not loading.done():
-                loading.set_exception(SandboxError(f"{reason} while it loaded"))
+                loading.set_exception(_not_loaded(outcome, reason))
             return
         end = LinkEnd(outcome, reason, calls, running_call, since_ns, peak or self._peak)
         self._pool.ended(self, end)
@@ -529,3 +534,10 @@ class Link:
             await self._gone
         finally:
             self.process.close()
+
+
+def _not_loaded(outcome: Outcome, reason: str) -> SandboxError:
+    if outcome is Outcome.MEMORY:
+        # Killed by the kernel: the worker could not say so itself.
+        return LoadRefused([Problem("the module took more memory than its limit while loading", code="load-memory")])
+    return SandboxError(f"{reason} while it loaded")

@@ -33,6 +33,9 @@ _LARGEST_ANSWER: Final = 65536
 _CONTAINER: Final = "in a container, its runtime must let the call through (its own seccomp and AppArmor profiles)"
 
 ADVICE: Final[dict[str, str]] = {
+    "cgroup": "give the nexlet a folder of cgroup v2 that is delegated to its user, with the controllers memory, pids "
+    "and cpu; unless it is root, the nexlet must run within that folder (systemd: Delegate=yes does both); or name "
+    "none",
     "environment": "report this: it depends on nothing but this program",
     "descriptors": "report this: it depends on nothing but this program",
     "identity": "the nexlet is root but may not change its user: give it CAP_SETUID and CAP_SETGID, or run it as an "
@@ -125,7 +128,7 @@ async def check_layers(zygote: Zygote, profiles: Sequence[str]) -> list[LayerChe
     found = await _try_ahead(zygote, profiles)
     checks = []
     for profile in profiles:
-        layers = PROFILES[profile].layers
+        layers = PROFILES[profile].around(cgroup=zygote.cgroup is not None)
         missing: list[str] = []
         for index, layer in enumerate(layers):
             locked = tuple(each for each in layers[: index + 1] if each not in missing)
@@ -189,7 +192,9 @@ async def _try(zygote: Zygote, profile: str, layer: str, without: Sequence[str])
 
 
 def _judge(layer: str, answer: bytes, how: Exit) -> Finding:
-    if how.code == -signal.SIGSYS and TRIALS[layer].kills and not answer:
+    if how.out_of_memory and layer == "cgroup" and not answer:
+        return Finding(True, "the kernel killed it when its group was at its limit")
+    if how.code == -signal.SIGSYS and TRIALS[layer].kills == signal.SIGSYS and not answer:
         return Finding(True, "the kernel killed it: SIGSYS")
     if not answer:
         return Finding(False, f"the trial ended without a word: {how.reason()}")

@@ -29,6 +29,10 @@ class Profile:
     summary: str
     single_use: bool = False
 
+    def around(self, *, cgroup: bool) -> tuple[str, ...]:
+        """The layers, with the control group in front where an operator delegates a folder for these."""
+        return ("cgroup", *self.layers) if cgroup else self.layers
+
 
 _NOTHING_OURS: Final = ("environment", "descriptors")
 _LIMITED: Final = ("session", "parent-death", "not-dumpable", "rlimits")

@@ -22,10 +22,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
 import orjson
 
+from nexlet_sandboxes.cgroup import Cgroup
 from nexlet_sandboxes.outcomes import SandboxError
 from nexlet_sandboxes.permitted import Permitted, to_arguments
 from nexlet_sandboxes.shortages import in_words
@@ -67,10 +69,17 @@ class LayerUnavailable(SandboxError):
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a worker process ended: `code` as in subprocess (negative: the signal), and its peak memory."""
+    """How a worker process ended.
+
+    Attributes:
+        code: as in subprocess (negative: the signal).
+        peak_memory_bytes: its peak memory.
+        out_of_memory: the kernel killed it because its control group was at its limit.
+    """
 
     code: int
     peak_memory_bytes: int
+    out_of_memory: bool = False
 
     def reason(self) -> str:
         """For a log line: "exit code 1", "signal SIGSEGV"."""
@@ -131,6 +140,7 @@ class Zygote:
 
     Attributes:
         arguments: what the interpreter is executed with.
+        cgroup: where each worker gets a control group; None where no folder for these is delegated.
         on_restart: called with a reason when it ended by itself and a new one is started.
         without: layers that are left out of every worker: the machine lacks them, and the operator permits that.
         restarts: how often it ended by itself and was started again.
@@ -138,7 +148,14 @@ class Zygote:
 
     arguments: ClassVar[tuple[str, ...]] = ("-I", "-m", "nexlet_sandboxes.zygote_main")
 
-    def __init__(self, *, modules: Permitted | None = None, on_restart: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        modules: Permitted | None = None,
+        cgroup: Cgroup | None = None,
+        on_restart: Callable[[str], None] | None = None,
+    ) -> None:
+        self.cgroup = cgroup
         self._modules = to_arguments(modules or {})
         self.on_restart = on_restart
         self._refusal = ""
@@ -156,25 +173,40 @@ class Zygote:
         self.restarts = 0
 
     @classmethod
-    async def start(cls, *, modules: Permitted | None = None, on_restart: Callable[[str], None] | None = None) -> Self:
+    async def start(
+        cls,
+        *,
+        modules: Permitted | None = None,
+        cgroup: Path | None = None,
+        on_restart: Callable[[str], None] | None = None,
+    ) -> Self:
         """Start a zygote and wait until it is ready.
 
         Args:
             modules: what an operator permits functions to import, beside the allowed ones: workers can import nothing
                 that is not in their memory from the beginning.
+            cgroup: a delegated folder in which each worker gets a control group (see `Cgroup.open`).
             on_restart: called with a reason when it ended by itself and a new one is started.
 
         Raises:
             ZygoteError: it ended at once, is not ready within half a minute, or cannot be had on this system;
                 or one of `modules` cannot be given to functions.
+            CgroupUnusable: the folder cannot hold the groups of workers.
         """
         if sys.platform != "linux":
             raise ZygoteError(
                 f"workers are locked by the Linux kernel, and this is {sys.platform}: run the nexlet on Linux, such as "
                 "in a container or a virtual machine"
             )
-        zygote = cls(modules=modules, on_restart=on_restart)
-        await zygote._launch()
+        # First of all: this process may have to leave that folder, and its children are born where it is.
+        opened = Cgroup.open(cgroup) if cgroup is not None else None
+        zygote = cls(modules=modules, cgroup=opened, on_restart=on_restart)
+        try:
+            await zygote._launch()
+        except BaseException:
+            if opened is not None:
+                opened.close()
+            raise
         return zygote
 
     @property
@@ -243,7 +275,7 @@ class Zygote:
         if self._looking is None:
             self._unheard = 0
             self._looking = loop.call_later(_LOOK, self._look)
-        request = {
+        request: dict[str, object] = {
             "spawn": number,
             "profile": profile,
             "memory": memory,
@@ -251,6 +283,8 @@ class Zygote:
         }
         if probe:
             request["probe"] = probe
+        if self.cgroup is not None:
+            request["cgroup"] = {"folder": str(self.cgroup.own), "controllers": self.cgroup.controllers}
         try:
             self._control.send(orjson.dumps(request))
             return await future
@@ -285,8 +319,11 @@ class Zygote:
             await asyncio.gather(self._restarting, return_exceptions=True)
         process = self._process
         self._drop()
+        loop = asyncio.get_running_loop()
         if process is not None:
-            await asyncio.get_running_loop().run_in_executor(None, process.wait)
+            await loop.run_in_executor(None, process.wait)
+        if self.cgroup is not None:
+            await loop.run_in_executor(None, self.cgroup.close)
 
     def _drop(self) -> None:
         """Forget the process: close the control socket (it ends then), and kill it in case it does not."""
@@ -325,7 +362,7 @@ class Zygote:
         if "exited" in message:
             worker = self._workers.pop(message["exited"], None)
             if worker is not None:
-                self._exited(worker, Exit(message["code"], message["peak_kib"] * 1024))
+                self._exited(worker, Exit(message["code"], message["peak_kib"] * 1024, message["oom"]))
         elif "spawned" in message:
             self._on_spawned(message, descriptors)
         elif "refused" in message:
@@ -381,6 +418,8 @@ class Zygote:
                 self.on_restart(reason)
             await asyncio.sleep(delay)
             try:
+                if self.cgroup is not None:
+                    await asyncio.get_running_loop().run_in_executor(None, self.cgroup.empty)
                 await self._launch()
             except ZygoteError as error:
                 reason = str(error)

@@ -8,6 +8,7 @@ objects as can be, since every worker begins as a copy of it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import gc
 import mmap
@@ -19,13 +20,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import orjson
 
 from nexlet_sandboxes import language
 from nexlet_sandboxes.frames import Kind, frame
-from nexlet_sandboxes.kernel import process
+from nexlet_sandboxes.kernel import cgroups, process
 from nexlet_sandboxes.kernel.locks import Around, LayerFailed, apply, prepare
 from nexlet_sandboxes.kernel.namespaces import GO
 from nexlet_sandboxes.kernel.trials import TRIALS
@@ -96,6 +98,8 @@ class _Nursery:
         self._workers: dict[int, int] = {}
         self._unborn: dict[int, _Unborn] = {}
         self._early: dict[int, int] = {}
+        self._groups: dict[int, cgroups.Group] = {}
+        self._lingering: set[Path] = set()
 
     def serve(self, wake: int) -> None:
         """Serve until the control socket ends; `wake` becomes readable when a child has ended."""
@@ -107,6 +111,7 @@ class _Nursery:
                 if descriptor == wake:
                     os.read(wake, 4096)
                     self._reap()
+                    self._lingering = {path for path in self._lingering if not cgroups.remove(path)}
                     continue
                 data = self._control.recv(65536)
                 if not data:
@@ -116,13 +121,18 @@ class _Nursery:
     def _spawn(self, request: dict[str, Any]) -> None:
         number = request["spawn"]
         opened: list[int] = []
-        last, layers = request.get("probe", ""), PROFILES[request["profile"]].layers
+        last, without, delegated = request.get("probe", ""), request["without"], request.get("cgroup")
+        layers = PROFILES[request["profile"]].around(cgroup=delegated is not None)
         wanted = layers[: layers.index(last) + 1] if last else layers
-        leashed = "namespaces" in wanted and "namespaces" not in request["without"]
+        leashed = "namespaces" in wanted and "namespaces" not in without
         leash = child_leash = None
         try:
-            ours, theirs = socket.socketpair()
-            opened += [ours.detach(), theirs.detach()]
+            group = -1
+            if delegated is not None and "cgroup" not in without:
+                group = self._make_group(number, delegated, request["memory"], 2 if leashed else 1)
+                opened.append(group)
+            ours, theirs = (end.detach() for end in socket.socketpair())
+            opened += [ours, theirs]
             marker = os.memfd_create("marker", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             opened.append(marker)
             os.ftruncate(marker, MARKER_SIZE)
@@ -131,23 +141,49 @@ class _Nursery:
             if leashed:
                 leash, child_leash = socket.socketpair()
             zygote = os.getpid()
-            pid = os.fork()
+            pid, inside = _fork(group)
             if pid == 0:
-                _become_worker(opened[1], marker, request, zygote, child_leash)
+                _become_worker(theirs, marker, request, layers, zygote, child_leash, group, inside=inside)
             if leash is not None:
-                self._unborn[pid] = _Unborn(number, leash, opened.pop(0), opened.pop())
+                self._unborn[pid] = _Unborn(number, leash, ours, marker)
+                opened.remove(ours)
+                opened.remove(marker)
                 return
             self._workers[pid] = number
-            self._tell_spawned(number, pid, opened[0], marker)
+            self._tell_spawned(number, pid, ours, marker)
         except OSError as error:
             if leash is not None:
                 leash.close()
-            self._tell_refused(number, in_words(error))
+            self._end_group(number)
+            if isinstance(error, LayerFailed):
+                self._tell_refused(number, str(error), layer=True)
+            else:
+                self._tell_refused(number, in_words(error))
         finally:
             for descriptor in opened:
                 os.close(descriptor)
             if child_leash is not None:
                 child_leash.close()
+
+    def _make_group(self, number: int, delegated: dict[str, Any], memory: int, processes: int) -> int:
+        """The control group of a worker to be, and a descriptor of it."""
+        path = Path(delegated["folder"]) / str(number)
+        try:
+            group = cgroups.Group.make(path, delegated["controllers"], memory=memory, processes=processes)
+        except OSError as error:
+            raise LayerFailed(f"cgroup: {error.strerror or error}") from error
+        self._groups[number] = group
+        return group.open()
+
+    def _end_group(self, number: int) -> bool:
+        """Remove the group of a worker that is gone; whether it ended for want of memory."""
+        group = self._groups.pop(number, None)
+        if group is None:
+            return False
+        out_of_memory = cgroups.ran_out_of_memory(group.path)
+        if not cgroups.remove(group.path):
+            self._lingering.add(group.path)  # whatever is in it was killed, and is ours to reap: then it goes
+        return out_of_memory
 
     def _tell_spawned(self, number: int, pid: int, sock: int, marker: int) -> None:
         pidfd = os.pidfd_open(pid)
@@ -176,7 +212,8 @@ class _Nursery:
                 continue
             number = self._workers.pop(pid, None)
             if number is not None:
-                self._control.send(orjson.dumps({"exited": number, "code": code, "peak_kib": usage.ru_maxrss}))
+                said = {"exited": number, "code": code, "peak_kib": usage.ru_maxrss, "oom": self._end_group(number)}
+                self._control.send(orjson.dumps(said))
             elif self._unborn:
                 # An inner process that ended before its first process, which has yet to tell us its number.
                 self._early[pid] = code
@@ -202,6 +239,9 @@ class _Nursery:
                     self._tell_refused(number, f"it ended at once with code {self._early.pop(inner)}")
                     return
                 self._workers[inner] = number
+                group = self._groups.get(number)
+                if group is not None:
+                    group.alone()
                 self._tell_spawned(number, inner, unborn.sock, unborn.marker)
                 leash.send(GO)
         except OSError as error:
@@ -209,10 +249,32 @@ class _Nursery:
         finally:
             os.close(unborn.sock)
             os.close(unborn.marker)
+            if number not in self._workers.values():
+                self._end_group(number)
+
+
+def _fork(group: int) -> tuple[int, bool]:
+    """fork(2), into a control group where there is one: the child's number, and whether the child is in it."""
+    if group < 0:
+        return os.fork(), False
+    try:
+        return cgroups.fork_into(group)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            raise  # no process is to be had, in any group
+        raise LayerFailed(f"cgroup: {error.strerror}") from error
 
 
 def _become_worker(
-    descriptor: int, marker: int, request: dict[str, Any], zygote: int, leash: socket.socket | None
+    descriptor: int,
+    marker: int,
+    request: dict[str, Any],
+    layers: Sequence[str],
+    zygote: int,
+    leash: socket.socket | None,
+    group: int,
+    *,
+    inside: bool,
 ) -> NoReturn:
     code = 1
     try:
@@ -224,9 +286,11 @@ def _become_worker(
         trial = TRIALS[probe] if probe else None
         try:
             keep = (descriptor,) if leash is None else (descriptor, leash.fileno())
-            around = Around(zygote, keep, request["spawn"], request["memory"], leash)
-            planted = trial.prepare() if trial is not None else 0
-            apply(PROFILES[request["profile"]], around, without=request["without"], last=probe)
+            around = Around(zygote, keep, request["spawn"], request["memory"], leash, -1 if inside else group)
+            planted = 0
+            if trial is not None:
+                planted = group if probe == "cgroup" else trial.prepare()
+            apply(layers, around, without=request["without"], last=probe)
         except LayerFailed as error:
             if leash is not None and leash.fileno() >= 0:
                 leash.sendall(str(error).encode()[:4096])

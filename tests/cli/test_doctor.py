@@ -16,6 +16,7 @@ from nexlet_sandboxes.kernel import landlock
 from nexlet_sandboxes.kernel.trials import TRIALS
 from nexlet_sandboxes.probe import ADVICE
 from nexlet_sandboxes.profiles import DEFAULT, PROFILES
+from tests.support.cgroups import Unavailable, delegated_folder
 from tests.support.cli import Ended, environment, nexfn
 from tests.support.zygotes import arguments, missing
 
@@ -138,6 +139,34 @@ async def test_dev_permits_by_itself_and_says_so(tmp_path: Path) -> None:
     ended = await nexfn_without("landlock", "dev", str(tmp_path), "--once", "--port", "0")
     (record,) = of(ended, "unprotected")
     assert record["missing_layers"] == ["landlock"]
+
+
+@needs_landlock
+async def test_control_groups_are_said_to_be_missing_or_tried_like_every_layer() -> None:
+    ended = await nexfn("doctor", "--json")
+    (told,) = of(ended, "cgroup")
+    assert (told.get("folder"), told["controllers"], told["not_delegated"]) == (None, [], [])
+    try:
+        with delegated_folder() as folder:
+            ended = await nexfn("doctor", "--json", "--cgroup", str(folder))
+            left = [entry for entry in folder.iterdir() if entry.is_dir()]
+    except Unavailable as why:
+        pytest.skip(str(why))
+    assert left == []
+    (told,) = of(ended, "cgroup")
+    assert told["folder"] == str(folder)
+    assert sorted([*told["controllers"], *told["not_delegated"]]) == ["cpu", "memory", "pids"]
+    found = [layer for layer in of(ended, "layer") if layer["layer"] == "cgroup"]
+    assert [layer["profile"] for layer in found] == [name for name in PROFILES if name != "unsafe-dev"]
+    assert {layer["holds"] for layer in found} == {bool(told["controllers"])}, found
+    assert ended.code == (0 if told["controllers"] else 1), ended.err
+
+
+async def test_a_folder_that_cannot_hold_control_groups_ends_it(tmp_path: Path) -> None:
+    for command in (("doctor",), ("up", "--no-state")):
+        ended = await nexfn(*command, "--cgroup", str(tmp_path))
+        assert (ended.code, ended.error["code"]) == (1, "cgroup-unusable"), ended.err
+        assert f"the cgroup folder {tmp_path} cannot be used: it is no folder of cgroup v2" in ended.err
 
 
 async def test_elsewhere_than_on_linux_it_is_a_clear_statement() -> None:

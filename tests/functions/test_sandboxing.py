@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +16,13 @@ from nexlet_functions.functions.agent import FunctionAgent
 from nexlet_functions.nexlet import Nexlet
 from nexlet_functions.sandboxing import LayersMissing, Sandboxing, permitted_profiles, prove
 from nexlet_functions.settings import Settings, SettingsHolder
+from nexlet_sandboxes.cgroup import Cgroup
 from nexlet_sandboxes.kernel import landlock
 from nexlet_sandboxes.probe import LayerCheck, Standing
 from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.zygote import Zygote
 from tests.support.agent import AgentBench, agent_bench
+from tests.support.cgroups import Unavailable, delegated_folder
 from tests.support.zygotes import arguments, missing, open_zygote
 
 pytestmark = pytest.mark.skipif(landlock.abi_version() == 0, reason="this kernel has no Landlock")
@@ -76,7 +79,7 @@ def test_permission_is_by_name_and_reaches_no_further_than_what_is_missing() -> 
 
 
 def test_a_layer_that_does_not_exist_cannot_be_permitted_away() -> None:
-    with pytest.raises(SettingsRefused, match="no layer is called 'landlok'; there are environment, "):
+    with pytest.raises(SettingsRefused, match="no layer is called 'landlok'; there are cgroup, environment, "):
         Settings.read({"permit_missing_layers": "landlock,landlok"})
 
 
@@ -85,6 +88,45 @@ def test_profiles_somebody_may_use_are_those_of_all_rules_and_the_default() -> N
     rules = {"default_profile": "strict", "defaults": {"profiles": ["oneshot"]}}
     narrow = Settings.model_validate({**rules, "namespaces": {"lab": {"profiles": ["unsafe-dev"]}}})
     assert permitted_profiles(narrow) == ("strict", "oneshot", "unsafe-dev")
+
+
+def test_controllers_are_among_the_facts_where_workers_have_groups() -> None:
+    standing = Standing("strict", ("cgroup", *PROFILES["strict"].layers))
+    cgroup = Cgroup(Path("/delegated"), Path("/delegated/workers-1"), ("memory", "pids"), -1)
+    facts = Sandboxing({"strict": standing}, cgroup=cgroup).facts("strict")
+    assert facts == {"layers": ",".join(standing.engaged), "cgroup_controllers": "memory,pids"}
+    assert cgroup.missing == ("cpu",)
+
+
+async def test_a_nexlet_with_control_groups_tells_of_them_and_leaves_none(nats_server: EmbeddedServer) -> None:
+    try:
+        with delegated_folder() as folder, capture_logs() as logs:
+            # Where no controller is to be had the layer does not hold: that alone is what the permission changes.
+            async with await start(nats_server, cgroup=folder, permit_missing_layers=("cgroup",)) as nexlet:
+                own = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+                assert nexlet.sandboxing.cgroup is not None
+                said = nexlet.sandboxing.cgroup.controllers
+            left = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    except Unavailable as why:
+        pytest.skip(str(why))
+    (line,) = [one for one in logs if one["event"] == "control groups of workers"]
+    assert line["folder"] == str(folder)
+    assert {*line["controllers"], *line["not_delegated"]} == {"memory", "pids", "cpu"}
+    assert (len(own), left) == (1, [])
+    assert list(said) == line["controllers"]
+
+
+async def test_a_folder_without_a_controller_limits_nothing_and_ends_the_start(nats_server: EmbeddedServer) -> None:
+    try:
+        with delegated_folder() as folder:
+            if set((folder / "cgroup.controllers").read_text().split()) & {"memory", "pids", "cpu"}:
+                pytest.skip("cgroup v2 has controllers to give here")
+            with pytest.raises(LayersMissing, match="its group limits nothing") as refused:
+                await start(nats_server, cgroup=folder)
+            assert [entry for entry in folder.iterdir() if entry.is_dir()] == []
+    except Unavailable as why:
+        pytest.skip(str(why))
+    assert refused.value.layers == ("cgroup",)
 
 
 async def test_the_proof_is_over_every_profile() -> None:
@@ -166,6 +208,7 @@ class TestTheAgent:
         await bench.start("W1")
         data = json.loads((await bench.agent.heartbeat()).data)
         assert data["sandboxes"]["isolated"]["missing"] == ["namespaces"]
+        assert data["cgroup_controllers"] is None
         assert data["sandboxes"]["strict"] == {"engaged": list(PROFILES["strict"].layers), "missing": []}
         assert "unsafe-dev" not in data["sandboxes"]
         said = bench.agent.service_metadata()

@@ -41,13 +41,16 @@ def test_every_layer_is_known_and_used_once_a_profile() -> None:
     for profile in PROFILES.values():
         assert set(profile.layers) <= set(LAYERS), profile.name
         assert len(set(profile.layers)) == len(profile.layers), profile.name
-    assert {layer for profile in PROFILES.values() for layer in profile.layers} == set(LAYERS)
+        assert profile.around(cgroup=True) == ("cgroup", *profile.layers)
+        assert profile.around(cgroup=False) == profile.layers
+    assert {layer for profile in PROFILES.values() for layer in profile.around(cgroup=True)} == set(LAYERS)
 
 
 def test_layers_stand_in_an_order_in_which_each_is_still_allowed() -> None:
     order = list(LAYERS)
     for profile in PROFILES.values():
-        assert list(profile.layers) == sorted(profile.layers, key=order.index), profile.name
+        layers = profile.around(cgroup=True)
+        assert list(layers) == sorted(layers, key=order.index), profile.name
     # A change of uid clears the parent-death signal; maps cannot be written by a process that is not dumpable; the
     # file system is left behind once the address space was read from /proc; the filter allows none of the others.
     for earlier, later in (

@@ -11,12 +11,21 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from nexlet_sandboxes.kernel import capabilities, identity, landlock, libc, namespaces, process, rlimits, seccomp
-from nexlet_sandboxes.profiles import Profile
+from nexlet_sandboxes.kernel import (
+    capabilities,
+    cgroups,
+    identity,
+    landlock,
+    libc,
+    namespaces,
+    process,
+    rlimits,
+    seccomp,
+)
 
 __all__ = ["LAYERS", "Around", "LayerFailed", "apply", "prepare"]
 
@@ -35,6 +44,7 @@ class Around:
         number: of the worker, for an identity of its own.
         memory: bytes it may grow by.
         leash: to the zygote, for a process that gets namespaces of its own; None for any other.
+        group: descriptor of the control group that it is to join; -1 where it was born in it, or there is none.
     """
 
     parent: int
@@ -42,6 +52,12 @@ class Around:
     number: int
     memory: int
     leash: socket.socket | None = None
+    group: int = -1
+
+
+def _cgroup(around: Around) -> None:
+    if around.group >= 0:
+        cgroups.join(around.group)
 
 
 def _environment(around: Around) -> None:
@@ -104,6 +120,7 @@ def _seccomp(around: Around) -> None:
 
 
 LAYERS: Final[dict[str, Callable[[Around], None]]] = {
+    "cgroup": _cgroup,
     "environment": _environment,
     "descriptors": _descriptors,
     "identity": _identity,
@@ -132,17 +149,18 @@ def prepare() -> None:
             ready()
 
 
-def apply(profile: Profile, around: Around, *, without: Collection[str] = (), last: str = "") -> None:
-    """Apply the layers of `profile`.
+def apply(layers: Iterable[str], around: Around, *, without: Collection[str] = (), last: str = "") -> None:
+    """Apply layers.
 
     Args:
+        layers: of a profile, in its order.
         without: layers to leave out: the machine lacks them, and the operator permits that by name.
         last: the layer to end with, for trying that one alone; "" means all of them.
 
     Raises:
         LayerFailed: a layer cannot be had here; the process must end.
     """
-    for layer in profile.layers:
+    for layer in layers:
         if layer in without:
             continue
         try:

@@ -10,10 +10,11 @@ import re
 import sys
 from pathlib import Path
 
+from nexlet_sandboxes.kernel.cgroups import TABLE as GROUP_TABLE
 from nexlet_sandboxes.kernel.rlimits import TABLE
 from nexlet_sandboxes.kernel.syscalls import ARCHITECTURES, GROUPS, NO_EXEC, PROBES
 from nexlet_sandboxes.kernel.trials import TRIALS
-from nexlet_sandboxes.profiles import DEFAULT, PROFILES
+from nexlet_sandboxes.profiles import DEFAULT, PROFILES, Profile
 
 __all__ = ["main", "renewed"]
 
@@ -47,10 +48,21 @@ def _profiles() -> str:
 
 def _layers() -> str:
     rows = [
-        _row(f"`{layer}`", trial.tried, *("x" if layer in profile.layers else "" for profile in PROFILES.values()))
+        _row(f"`{layer}`", trial.tried, *(_has(profile, layer) for profile in PROFILES.values()))
         for layer, trial in TRIALS.items()
     ]
     return _lines(("layer", "what is tried at start to prove it", *PROFILES), rows)
+
+
+def _has(profile: Profile, layer: str) -> str:
+    if layer in profile.layers:
+        return "x"
+    return "(x)" if layer in profile.around(cgroup=True) else ""
+
+
+def _groups() -> str:
+    rows = [_row(f"`{row.controller}`", f"`{row.file}`", f"`{row.value}`", row.why) for row in GROUP_TABLE]
+    return _lines(("controller", "file", "value", "why"), rows)
 
 
 def _limits() -> str:
@@ -85,7 +97,14 @@ def _probes() -> str:
     return _lines(("system call", *ARCHITECTURES, "answer", "who asks"), rows)
 
 
-_TABLES = {"profiles": _profiles, "layers": _layers, "limits": _limits, "allowed": _allowed, "probes": _probes}
+_TABLES = {
+    "profiles": _profiles,
+    "layers": _layers,
+    "limits": _limits,
+    "groups": _groups,
+    "allowed": _allowed,
+    "probes": _probes,
+}
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from nexlet_sandboxes.kernel import landlock, libc
+from nexlet_sandboxes.kernel import cgroups, landlock, libc
 from nexlet_sandboxes.kernel.rlimits import NOFILE
 
 __all__ = ["TRIALS", "Finding", "Trial"]
@@ -45,13 +45,13 @@ class Trial:
         tried: what is tried, in words.
         attempt: tries it, in the locked process. Its argument is what `prepare` gave.
         prepare: what must be there before the locks, for the attempt to look for.
-        kills: the process does not survive the attempt where the layer holds: it ends by SIGSYS.
+        kills: the signal by which the attempt ends the process where the layer holds; None where it goes on.
     """
 
     tried: str
     attempt: Callable[[int], Finding]
     prepare: Callable[[], int] = os.getppid
-    kills: bool = False
+    kills: signal.Signals | None = None
 
 
 def _refused(action: Callable[[], object], *expected: int) -> Finding:
@@ -64,6 +64,38 @@ def _refused(action: Callable[[], object], *expected: int) -> Finding:
             return Finding(True, f"refused: {os.strerror(error.errno)} ({name})")
         return Finding(False, f"it failed for another reason: {error.strerror} ({name})")
     return Finding(False, "it was possible")
+
+
+def _cgroup(group: int) -> Finding:
+    if os.getpid() not in cgroups.processes(group):
+        return Finding(False, "it is not in its group")
+    limited = cgroups.limited(group)
+    if not limited:
+        return Finding(False, f"its group limits nothing: none of {', '.join(cgroups.CONTROLLERS)} is delegated")
+    if "cpu" in limited and cgroups.words("cpu.max", folder=group)[0] == "max":
+        return Finding(False, "it may take every processor")
+    if "pids" in limited:
+        found = _refused(_fork, errno.EAGAIN)
+        if not found.holds:
+            return Finding(False, f"another process: {found.happened}")
+    if "memory" in limited:
+        _take(2 * int(cgroups.words("memory.max", folder=group)[0]))
+        return Finding(False, "it took twice its memory")
+    return Finding(True, f"limited, as far as that is delegated: {', '.join(limited)}")
+
+
+def _fork() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def _take(size: int) -> None:
+    """Take memory for good: every page is written to."""
+    with mmap.mmap(-1, size) as taken:
+        for start in range(0, size, mmap.PAGESIZE):
+            taken[start] = 1
 
 
 def _plant_variable() -> int:
@@ -187,6 +219,7 @@ TRIAL_MEMORY: Final = 64 * 1024 * 1024
 """Bytes that a throw-away worker may grow by."""
 
 TRIALS: Final[dict[str, Trial]] = {
+    "cgroup": Trial("start a process, and take twice the memory of its group", _cgroup, kills=signal.SIGKILL),
     "environment": Trial("read a variable of the process it was made from", _environment, _plant_variable),
     "descriptors": Trial("use a descriptor of the process it was made from", _descriptors, _plant_descriptor),
     "identity": Trial("become root", _identity),
@@ -199,6 +232,6 @@ TRIALS: Final[dict[str, Trial]] = {
     "capabilities": Trial("change its root folder, for which it takes a capability", _capabilities),
     "no-new-privs": Trial("gain rights by executing a set-uid program (asked, not tried)", _no_new_privs),
     "landlock": Trial("read a folder, open a TCP port, signal another process", _landlock),
-    "seccomp": Trial("ask for its process group, a system call that is not on the list", _seccomp, kills=True),
+    "seccomp": Trial("ask for its process group, a system call that is not on the list", _seccomp, kills=signal.SIGSYS),
 }
 """For every layer of `locks.LAYERS`."""
