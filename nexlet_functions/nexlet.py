@@ -81,7 +81,7 @@ class Nexlet:
             credentials_of=lambda namespace: settings.current.namespace_credentials(namespace),
             secrets=FolderSecrets(current.secrets_dir) if current.secrets_dir is not None else None,
             state_folder=state_folder,
-            settings=RunnerSettings(grace=current.grace, connection=connection),
+            settings=RunnerSettings(grace=current.grace, max_requests=current.max_requests, connection=connection),
         )
         self._figures = NexletFigures(self.runner, zygote)
         self._running = asyncio.create_task(self.runner.run(), name="nexlet")
@@ -133,7 +133,7 @@ class Nexlet:
                 sandboxing,
                 registration=registration,
                 state_folder=state_folder,
-                connection=connection or Options(),
+                connection=connection or Options(max_outgoing=settings.current.max_outgoing),
                 tracer=tracer,
             )
         except BaseException:

@@ -36,10 +36,12 @@ from nexlet_functions.rules import (
     NamespaceRules,
     ProfileName,
     ReadableFile,
+    Size,
     read_secret,
 )
 from nexlet_models.problems import Problem
 from nexlet_models.subjects import valid_token
+from nexlet_sandboxes.backlog import MAX_BYTES, MAX_CALLS
 from nexlet_sandboxes.probe import ADVICE
 from nexlet_sandboxes.profiles import DEFAULT as DEFAULT_PROFILE
 
@@ -177,6 +179,15 @@ class Settings(BaseSettings):
     # How we behave.
     grace: Duration = Field(10.0, description="time for what runs to finish when a function or the nexlet stops")
     artifact_timeout: Duration = Field(30.0, description="longest time for fetching a source")
+    max_pending: int = Field(
+        MAX_CALLS, ge=1, description="invocations that may wait, of all functions; one function has at most half of it"
+    )
+    max_pending_bytes: Size = Field(MAX_BYTES, description="and the bytes of their messages, shared in the same way")
+    max_outgoing: Size = Field(
+        8 * 1024 * 1024, description="bytes that may wait to be sent on a connection; feeds have half of it"
+    )
+    max_requests: int = Field(512, ge=1, description="requests of the node and of discovery that are served at once")
+    max_starting: int = Field(32, ge=1, description="functions that start side by side; others wait their turn")
     metrics_interval: Interval = Field(
         10.0, description="time between two messages about a function on Nex's metrics feed; 0s for none"
     )

@@ -73,6 +73,11 @@ _METAVARS = {
     "grace": "DURATION",
     "artifact_timeout": "DURATION",
     "max_workloads": "N",
+    "max_pending": "N",
+    "max_pending_bytes": "SIZE",
+    "max_outgoing": "SIZE",
+    "max_requests": "N",
+    "max_starting": "N",
     "metrics": "HOST:PORT",
     "metrics_interval": "DURATION",
 }

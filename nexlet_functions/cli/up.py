@@ -40,6 +40,7 @@ ONE_CTRL_C = 1.0
         "grace",
         "artifact_timeout",
     ),
+    Bounds=("max_pending", "max_pending_bytes", "max_outgoing", "max_requests", "max_starting"),
     What_it_shows=("metrics", "metrics_interval", "tracing", "log_level", "log_format"),
 )
 def up(*, flags: Mapping[str, object]) -> None:

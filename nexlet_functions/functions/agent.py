@@ -50,6 +50,7 @@ from nexlet_models.workloads import (
     WorkloadLifecycle,
     WorkloadSummary,
 )
+from nexlet_sandboxes.backlog import Backlog
 from nexlet_sandboxes.checking import check
 from nexlet_sandboxes.outcomes import SandboxError
 from nexlet_sandboxes.zygote import Zygote
@@ -125,7 +126,9 @@ class FunctionAgent:
             settings=lambda: settings.current,
             sandboxing=self._sandboxing,
             tracer=tracer,
+            backlog=Backlog(settings.current.max_pending, settings.current.max_pending_bytes),
         )
+        self._room = asyncio.Semaphore(settings.current.max_starting)
         self._functions: dict[str, Function] = {}
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._leaving: set[Function] = set()
@@ -316,7 +319,8 @@ class FunctionAgent:
         program = inline_program(part)
         if program is not None:
             try:
-                problems += await check(self._means.zygote, program)
+                async with self._room:
+                    problems += await check(self._means.zygote, program)
             except SandboxError as error:
                 _log.warning("a source could not be checked", namespace=asked.namespace, error=str(error))
         return problems
@@ -345,7 +349,7 @@ class FunctionAgent:
         """
         workload_id = function.workload_id
         try:
-            async with asyncio.timeout(_START_DEADLINE):
+            async with asyncio.timeout(_START_DEADLINE), self._room:
                 await function.start(existing=existing)
         except Refusal as refusal:
             problems: Sequence[Problem] = refusal.problems

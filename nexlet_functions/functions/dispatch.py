@@ -219,7 +219,7 @@ class Dispatcher:
         feed = self._feed.connection
         if replies:
             count = len(replies)
-            if events and feed is self._connection:
+            if events and feed is self._connection and not feed.crowded:
                 replies.extend(events)
                 events.clear()
             assert self._connection is not None
@@ -228,7 +228,7 @@ class Dispatcher:
                 self.counts.events_dropped += len(replies) - count
             replies.clear()
         if events:
-            if not feed.write(b"".join(events), len(events)):
+            if not feed.write(b"".join(events), len(events), spare=True):
                 self.counts.events_dropped += len(events)
             events.clear()
 

@@ -38,6 +38,7 @@ from nexlet_models.problems import Problem
 from nexlet_models.sizes import format_size
 from nexlet_models.start_request import StartRequest
 from nexlet_models.workloads import StartWorkloadRequest, WorkloadState, WorkloadSummary
+from nexlet_sandboxes.backlog import Backlog
 from nexlet_sandboxes.calls import Result
 from nexlet_sandboxes.outcomes import LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.pool import Pool, PoolStats
@@ -65,6 +66,7 @@ class Means:
         key: what environments are sealed to.
         settings: those in force; asked anew each time.
         sandboxing: what was proved of the sandbox.
+        backlog: room for what waits, shared by all functions.
         tracer: makes spans of invocations; None where nobody traces.
     """
 
@@ -75,6 +77,7 @@ class Means:
     key: CurveKey
     settings: Callable[[], Settings]
     sandboxing: Sandboxing
+    backlog: Backlog
     tracer: Tracer | None = None
 
 
@@ -185,8 +188,9 @@ class Function:
             facts["pending"] = str(stats.pending)
             facts["invocations"] = str(sum(counts.outcomes.values()))
             facts |= {f"outcome_{outcome}": str(count) for outcome, count in counts.outcomes.items() if count}
-            if counts.replies_withheld:
-                facts["replies_withheld"] = str(counts.replies_withheld)
+            for fact in ("replies_withheld", "replies_dropped", "events_dropped"):
+                if count := getattr(counts, fact):
+                    facts[fact] = str(count)
             if stats.log_lines_dropped:
                 facts["log_lines_dropped"] = str(stats.log_lines_dropped)
             if self._pool.unwell:
@@ -273,7 +277,7 @@ class Function:
             on_death=self._died,
         )
         try:
-            pool = Pool(means.zygote, program, self.limits, dispatcher, profile=self.profile)
+            pool = Pool(means.zygote, program, self.limits, dispatcher, profile=self.profile, backlog=means.backlog)
             dispatcher.bind(pool)
             self._pool, self._dispatcher = pool, dispatcher
             await pool.start()

@@ -288,11 +288,14 @@ class Connection:
 
     # --- publishing ------------------------------------------------------------------------------------------------
 
-    def publish(self, subject: str, payload: bytes = b"", *, headers: bytes = b"", reply: str = "") -> bool:
+    def publish(
+        self, subject: str, payload: bytes = b"", *, headers: bytes = b"", reply: str = "", spare: bool = False
+    ) -> bool:
         """Put one message in line to be sent. Never waits.
 
         Args:
             headers: a raw block, of `protocol.encode_headers`.
+            spare: see `write`.
 
         Returns:
             False where it was dropped and counted: it is larger than the server takes, or too much waits already.
@@ -307,15 +310,23 @@ class Connection:
         if len(headers) + len(payload) > self._max_payload:
             self._oversized += 1
             return False
-        return self.write(encode_publish(subject, payload, headers=headers, reply=reply), 1)
+        return self.write(encode_publish(subject, payload, headers=headers, reply=reply), 1, spare=spare)
 
-    def write(self, blob: bytes, count: int) -> bool:
+    @property
+    def crowded(self) -> bool:
+        """Whether so much waits to be sent that there is no room for what can be spared."""
+        return self._outgoing.crowded
+
+    def write(self, blob: bytes, count: int, *, spare: bool = False) -> bool:
         """Put `count` encoded messages (`protocol.encode_publish`) in line to be sent. Never waits, checks nothing.
+
+        Args:
+            spare: nobody waits for these: they get the first half of the room, the rest of it is for answers.
 
         Returns:
             False where they were dropped and counted, because too much waits already.
         """
-        return self._outgoing.write(blob, count)
+        return self._outgoing.write(blob, count, spare=spare)
 
     async def flush(self, timeout: float | None = None) -> None:
         """Return when the server has processed everything published and subscribed before.

@@ -2,15 +2,21 @@
 
 Batches make themselves: while the client has one, what is published meanwhile becomes the next. What waits outlives the
 client. Of what the client had when it was lost, that which never left it waits again; the rest may have arrived or not,
-is never sent twice, and is counted (`unconfirmed`).
+is never sent twice, and is counted (`unconfirmed`). Where a server takes less than there is to send, what can be spared
+(events, logs) is dropped before what somebody waits for.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from nexlet_functions.natsio.life import Life
 from nexlet_functions.natsio.protocol import encode_publish, parse_publishes
 
 __all__ = ["Outgoing"]
+
+BATCH: Final = 1024 * 1024
+"""Bytes handed to the client at a time, or one message more: what it holds is not in our count, so it holds little."""
 
 
 class Outgoing:
@@ -33,8 +39,7 @@ class Outgoing:
         self.size = self.published = self.dropped = self.unconfirmed = self.oversized = 0
         self.closed = False
         self._limit = limit
-        self._blobs: list[bytes] = []
-        self._waiting = 0  # messages in them
+        self._blobs: list[tuple[bytes, int]] = []  # each with how many messages it is
         self._handed = self._confirmed = 0  # messages that this client was given, and that its server had
         self._life: Life | None = None
         self._busy = False
@@ -57,12 +62,11 @@ class Outgoing:
         self._busy = False
         if life is None:
             return
-        back = life.wire.take_back()
-        messages = sum(1 for blob in back for _ in parse_publishes(blob))
+        back = [(blob, sum(1 for _ in parse_publishes(blob))) for blob in life.wire.take_back()]
+        messages = sum(count for _, count in back)
         self.unconfirmed += max(0, self._handed - messages - self._confirmed)
         self._blobs[:0] = back
-        self._waiting += messages
-        self.size += sum(map(len, back))
+        self.size += sum(len(blob) for blob, _ in back)
         self._handed = self._confirmed = 0
 
     def mark(self) -> int:
@@ -74,16 +78,20 @@ class Outgoing:
         if self._life is life:
             self._confirmed = max(self._confirmed, mark)
 
-    def write(self, blob: bytes, count: int) -> bool:
+    @property
+    def crowded(self) -> bool:
+        """Whether half of the room is taken: from then on there is none for what can be spared."""
+        return 2 * self.size > self._limit
+
+    def write(self, blob: bytes, count: int, *, spare: bool = False) -> bool:
         """See `Connection.write`."""
         size = self.size + len(blob)
-        if size > self._limit or self.closed:
+        if size > self._limit or self.closed or (spare and 2 * size > self._limit):
             self.dropped += count
             return False
-        self._blobs.append(blob)
+        self._blobs.append((blob, count))
         self.size = size
         self.published += count
-        self._waiting += count
         if not self._busy:
             self.pump()
         return True
@@ -93,11 +101,20 @@ class Outgoing:
         life = self._life
         if life is None or not self._blobs or (self._busy and not at_once) or not life.wire.alive:
             return
-        blobs, size = self._blobs, self.size
-        self._handed += self._waiting
-        self._blobs, self.size, self._waiting = [], 0, 0
+        taken, size = self._blobs, self.size
+        if size > BATCH and not at_once:
+            taken, size = self._first_batch()
+        self._blobs, self.size = self._blobs[len(taken) :], self.size - size
+        self._handed += sum(count for _, count in taken)
         self._busy = True
-        life.wire.send(blobs, size, lambda: self._taken(life))
+        life.wire.send([blob for blob, _ in taken], size, lambda: self._taken(life))
+
+    def _first_batch(self) -> tuple[list[tuple[bytes, int]], int]:
+        size = end = 0
+        while size < BATCH:
+            size += len(self._blobs[end][0])
+            end += 1
+        return self._blobs[:end], size
 
     def _taken(self, life: Life) -> None:
         if self._life is life:
@@ -106,7 +123,7 @@ class Outgoing:
 
     def _fit(self, max_payload: int) -> None:
         """Drop what is larger than the server takes, and count it."""
-        for number, blob in enumerate(self._blobs):
+        for number, (blob, _) in enumerate(self._blobs):
             if len(blob) <= max_payload:  # and so is each message in it
                 continue
             kept = []
@@ -115,7 +132,6 @@ class Outgoing:
                     kept.append(encode_publish(one.subject, one.payload, headers=one.headers, reply=one.reply))
                 else:
                     self.oversized += 1
-                    self._waiting -= 1
-            self._blobs[number] = b"".join(kept)
-        self._blobs = [blob for blob in self._blobs if blob]
-        self.size = sum(map(len, self._blobs))
+            self._blobs[number] = (b"".join(kept), len(kept))
+        self._blobs = [(blob, count) for blob, count in self._blobs if blob]
+        self.size = sum(len(blob) for blob, _ in self._blobs)

@@ -44,7 +44,7 @@ class _Feed:
 
     def publish(self, rest: str, data: bytes, headers: bytes = b"") -> bool:
         """Publish below the prefix; what is not one subject cannot get here (see `subjects.logs` and the like)."""
-        return self.connection.publish(f"{self.prefix}.{rest}", data, headers=headers)
+        return self.connection.publish(f"{self.prefix}.{rest}", data, headers=headers, spare=True)
 
 
 class _WorkloadLog:

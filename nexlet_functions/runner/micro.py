@@ -162,7 +162,7 @@ class MicroService:
         """Nothing is subscribed yet.
 
         Args:
-            max_requests: how many may be served at once, over all endpoints; one more is answered 503 at once.
+            max_requests: how many may be served at once, over all endpoints; one more is answered 429 at once.
         """
         self.id = new_id()
         self._connection = connection
@@ -218,7 +218,7 @@ class MicroService:
 
     def _begin(self, served: _Served, request: Request) -> None:
         if len(self._running) >= self._max_requests:
-            failure = Failure(503, f"busy: {self._max_requests} requests are being served")
+            failure = Failure(429, f"busy: {self._max_requests} requests are being served")
             served.failed(failure)
             self._send(request, failure.answer())
             return

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nexlet_models.problems import Problem
+from nexlet_sandboxes.backlog import Backlog
 from nexlet_sandboxes.calls import NEVER_NS, Call, Result, Sink
 from nexlet_sandboxes.histogram import Histogram
 from nexlet_sandboxes.link import Link, LinkEnd
@@ -75,8 +76,20 @@ class Pool:
         lateness: how long after its deadline each call was ended that was over its time.
     """
 
-    def __init__(self, zygote: Zygote, program: Program, limits: Limits, sink: Sink, *, profile: str = DEFAULT) -> None:
+    def __init__(
+        self,
+        zygote: Zygote,
+        program: Program,
+        limits: Limits,
+        sink: Sink,
+        *,
+        profile: str = DEFAULT,
+        backlog: Backlog | None = None,
+    ) -> None:
         """Nothing runs yet.
+
+        Args:
+            backlog: room for waiting calls, shared with other pools; None: as much as the limits say.
 
         Raises:
             SandboxError: there is no such profile.
@@ -95,6 +108,7 @@ class Pool:
         self._links: list[Link] = []
         self._pending: deque[Call] = deque()
         self._pending_bytes = 0
+        self._backlog = backlog or Backlog(2 * limits.max_pending, 2 * limits.max_pending_bytes)
         self._next_id = 0
         self._dirty: list[Link] = []
         self._refused = False
@@ -184,8 +198,8 @@ class Pool:
             for call in link.close():
                 self._finish(call, Outcome.UNAVAILABLE, now, error="the function was stopped before it ended")
         pending, self._pending = self._pending, deque()
-        self._pending_bytes = 0
         for call in pending:
+            self._waits_no_more(call)
             self._finish(call, Outcome.UNAVAILABLE, now, error="the function was stopped before it began")
         self.sink.flush()
         await asyncio.gather(*self._starts, return_exceptions=True)
@@ -226,8 +240,14 @@ class Pool:
             waiting = f"{len(self._pending)} invocations ({self._pending_bytes} bytes) are waiting already"
             self._finish(call, Outcome.REJECTED, call.received_ns, error=waiting)
             return
+        if not self._backlog.admits(len(self._pending), self._pending_bytes, size):
+            self._refused = True
+            waiting = "too many invocations, of all functions together, are waiting already"
+            self._finish(call, Outcome.REJECTED, call.received_ns, error=waiting)
+            return
         self._pending.append(call)
         self._pending_bytes += size
+        self._backlog.add(size)
         hurried = call.deadline_ns < self._next_deadline
         if hurried:
             self._next_deadline = call.deadline_ns
@@ -288,9 +308,13 @@ class Pool:
         pending = self._pending
         while pending and link.has_room(pending[0].size):
             call = pending.popleft()
-            self._pending_bytes -= call.size
+            self._waits_no_more(call)
             link.send(call, call.timeout_ns or self._timeout_ns, self._expires_ns(call))
         link.flush()
+
+    def _waits_no_more(self, call: Call) -> None:
+        self._pending_bytes -= call.size
+        self._backlog.remove(call.size)
 
     def _expires_ns(self, call: Call) -> int:
         """When it has waited too long to be run."""
@@ -332,6 +356,7 @@ class Pool:
         for call in reversed(calls):
             self._pending.appendleft(call)
             self._pending_bytes += call.size
+            self._backlog.add(call.size)
             if call.deadline_ns < self._next_deadline:
                 self._next_deadline = call.deadline_ns
 
@@ -507,7 +532,7 @@ class Pool:
         now = time.monotonic_ns()
         while pending and pending[0].received_ns + self._queue_timeout_ns <= now:
             call = pending.popleft()
-            self._pending_bytes -= call.size
+            self._waits_no_more(call)
             self._expire(call, now)
         if self._next_deadline <= now:
             self._expire_hurried(now)
@@ -531,7 +556,7 @@ class Pool:
         self._pending.clear()
         for call in waiting:
             if call.deadline_ns <= now:
-                self._pending_bytes -= call.size
+                self._waits_no_more(call)
                 self._expire(call, now)
                 continue
             self._pending.append(call)

@@ -307,7 +307,7 @@ async def test_one_request_too_many_is_answered_503(
         ]
         await eventually(lambda: len(running.agent.attempts) == 2)
         answer = await node.ask(subjects.ping_agents(NODE))
-        assert answer.error == ("busy: 2 requests are being served", "503")
+        assert answer.error == ("busy: 2 requests are being served", "429")
         gate.set()
         assert [one.json["id"] for one in await asyncio.gather(*held)] == ["w0", "w1"]
 
