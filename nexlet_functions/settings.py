@@ -62,6 +62,9 @@ __all__ = [
 
 PREFIX = "NEXFN_"
 
+LOGGERS = ("functions", "natsio", "observing", "runner")
+"""The loggers of our own parts, below `nexlet_functions`."""
+
 
 def flag(name: str) -> str:
     """The command line's name of a setting: `--state-dir`."""
@@ -103,6 +106,18 @@ def _layer(name: str) -> str:
     return name
 
 
+def _levels(value: object) -> object:
+    """`natsio=debug,opentelemetry=error`, or a table in the file; a part of ours may be named by its last word."""
+    if isinstance(value, str):
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        if not all(name.strip() and level.strip() for name, _, level in pairs):
+            raise ValueError("what is expected is LOGGER=LEVEL, such as natsio=debug")
+        value = {name.strip(): level.strip() for name, _, level in pairs}
+    if isinstance(value, dict):
+        value = {f"nexlet_functions.{name}" if name in LOGGERS else name: level for name, level in value.items()}
+    return value
+
+
 def _address(value: object) -> object:
     return parse_address(str(value)) if isinstance(value, str | int) else value
 
@@ -137,6 +152,9 @@ class LogLevel(enum.StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+LogLevels = Annotated[dict[str, LogLevel], NoDecode, BeforeValidator(_levels)]
 
 
 class Settings(BaseSettings):
@@ -194,6 +212,9 @@ class Settings(BaseSettings):
     tracing: bool = Field(False, description="a span for each invocation; the OTEL_ variables say where they go")
     log_format: LogFormat = Field(LogFormat.AUTO, description="auto, text or json")
     log_level: LogLevel = Field(LogLevel.INFO, description="debug, info, warning or error")
+    log_levels: LogLevels = Field(
+        default_factory=dict, description="the same for single loggers, such as natsio=debug, joined by commas"
+    )
     metrics: Listening | None = Field(
         None, description="address that serves /metrics, /healthz and /readyz; on this machine alone without a host"
     )

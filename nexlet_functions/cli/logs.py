@@ -7,21 +7,46 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
 
 from nexlet_functions.cli.output import plain
 
-__all__ = ["set_up_logging"]
+__all__ = ["Speaker", "set_up_logging"]
 
 
-def set_up_logging(*, level: str = "info", form: str = "auto") -> None:
+class Speaker:
+    """Who logs: the ids that stand on every line, as soon as there are any.
+
+    Not a context variable: much of what is logged is found in callbacks that were registered before anybody had an id.
+
+    Attributes:
+        ids: asked for each line; an empty id is left out, and one that the line says itself goes before it.
+    """
+
+    def __init__(self) -> None:
+        self.ids: Callable[[], Mapping[str, str]] = dict
+
+    def __call__(self, _: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        """A processor of structlog."""
+        for name, value in self.ids().items():
+            if value:
+                event.setdefault(name, value)
+        return event
+
+
+def set_up_logging(
+    *, level: str = "info", levels: Mapping[str, str] | None = None, form: str = "auto", speaker: Speaker | None = None
+) -> None:
     """Send every log line to standard error.
 
     Args:
         level: debug, info, warning or error: what is below is left out.
+        levels: the same for single loggers and those below them.
         form: auto, text or json.
+        speaker: whose ids are to stand on every line; None where nobody has any.
     """
     text = sys.stderr.isatty() if form == "auto" else form == "text"
     shared: list[Any] = [
@@ -29,6 +54,7 @@ def set_up_logging(*, level: str = "info", form: str = "auto") -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
+        speaker or Speaker(),
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
     ]
     rendered: list[Any] = (
@@ -51,6 +77,8 @@ def set_up_logging(*, level: str = "info", form: str = "auto") -> None:
     root.setLevel(level.upper())
     # nats-py logs what its error callback is told as well; we log that ourselves, with the place it belongs to.
     logging.getLogger("nats").setLevel(logging.CRITICAL)
+    for name, its in (levels or {}).items():
+        logging.getLogger(name).setLevel(its.upper())
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -80,6 +80,7 @@ _METAVARS = {
     "max_starting": "N",
     "metrics": "HOST:PORT",
     "metrics_interval": "DURATION",
+    "log_levels": "LOGGER=LEVEL",
 }
 """What a value looks like in `--help`; TEXT where nothing is said."""
 
@@ -204,4 +205,4 @@ def _shown(default: Any) -> str:
         return format_duration(default)
     if isinstance(default, tuple):
         return ",".join(str(each) for each in default)
-    return "" if default in (None, False, "") else str(default)
+    return "" if default in (None, False, "", {}) else str(default)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from nexlet_functions.cli.exits import Exit
-from nexlet_functions.cli.logs import set_up_logging
+from nexlet_functions.cli.logs import Speaker, set_up_logging
 from nexlet_functions.cli.options import CREDENTIALS, setting_flags
 from nexlet_functions.cli.running import loading, loop_factory
 
@@ -41,7 +41,7 @@ ONE_CTRL_C = 1.0
         "artifact_timeout",
     ),
     Bounds=("max_pending", "max_pending_bytes", "max_outgoing", "max_requests", "max_starting"),
-    What_it_shows=("metrics", "metrics_interval", "tracing", "log_level", "log_format"),
+    What_it_shows=("metrics", "metrics_interval", "tracing", "log_level", "log_levels", "log_format"),
 )
 def up(*, flags: Mapping[str, object]) -> None:
     """Run the nexlet: register with a node, take functions, serve until SIGTERM.
@@ -51,9 +51,15 @@ def up(*, flags: Mapping[str, object]) -> None:
     from nexlet_functions.settings import Settings, SettingsHolder
 
     holder = SettingsHolder(Settings.read(flags), lambda: Settings.read(flags))
-    set_up_logging(level=holder.current.log_level, form=holder.current.log_format)
+    speaker = Speaker()
+    set_up_logging(
+        level=holder.current.log_level,
+        levels=holder.current.log_levels,
+        form=holder.current.log_format,
+        speaker=speaker,
+    )
     with _traces(holder.current) as tracer, asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_up(holder, tracer))
+        runner.run(_up(holder, tracer, speaker))
 
 
 @contextmanager
@@ -75,7 +81,7 @@ def _traces(settings: Settings) -> Iterator[Tracer | None]:
         tracing.shut_down(provider)
 
 
-async def _up(holder: SettingsHolder, tracer: Tracer | None) -> None:
+async def _up(holder: SettingsHolder, tracer: Tracer | None, speaker: Speaker) -> None:
     from nexlet_sandboxes.zygote import Zygote
 
     loop = asyncio.get_running_loop()
@@ -90,6 +96,7 @@ async def _up(holder: SettingsHolder, tracer: Tracer | None) -> None:
         from nexlet_functions.nexlet import Nexlet
 
     async with await Nexlet.start(holder, environment=os.environ, zygote=zygote, tracer=tracer) as nexlet:
+        speaker.ids = lambda: {"agent_id": nexlet.runner.agent_id, "node_id": nexlet.runner.node_id}
         signals.stop_with(nexlet.stop_soon)
         if nexlet.started_by_node:
             with _until_ended(parent, signals.stop):

@@ -294,6 +294,8 @@ class FunctionAgent:
             _log.warning(
                 "inline source may be too large for the node's state",
                 workload_id=workload_id,
+                namespace=asked.namespace,
+                name=name,
                 size=len(asked.run_request),
                 limit=_KV_LIMIT,
                 advice="a node with --state kv forgets it when it restarts; deploy it as nats://BUCKET/OBJECT",
@@ -365,7 +367,14 @@ class FunctionAgent:
             problems = _STOPPED  # nobody but `_stop_starting` cancels it
         except Exception as error:  # noqa: BLE001  # ours, whatever it is, and one function's: the nexlet goes on
             error_id = secrets.token_hex(8)
-            _log.exception("starting a function failed", workload_id=workload_id, error_id=error_id, error=str(error))
+            _log.exception(
+                "starting a function failed",
+                workload_id=workload_id,
+                namespace=function.namespace,
+                name=function.name,
+                error_id=error_id,
+                error=str(error),
+            )
             problems = [
                 Problem(
                     f"the nexlet failed to start it (error id {error_id})",
@@ -490,7 +499,13 @@ class FunctionAgent:
         for function, outcomes in zip(functions, zip(stopped, left, strict=True), strict=True):
             for outcome in outcomes:
                 if isinstance(outcome, Exception):
-                    _log.error("stopping a function failed", workload_id=function.workload_id, exc_info=outcome)
+                    _log.error(
+                        "stopping a function failed",
+                        workload_id=function.workload_id,
+                        namespace=function.namespace,
+                        name=function.name,
+                        exc_info=outcome,
+                    )
 
     # --- telling ---------------------------------------------------------------------------------------------------
 

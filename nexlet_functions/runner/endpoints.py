@@ -121,24 +121,26 @@ class Endpoints:
     async def start(self, request: Request) -> Answer:
         """STARTWORKLOAD."""
         workload_id = request.token(6)
-        name = ""
+        name = namespace = ""
         try:
             if self._desk.refusing:
                 raise AgentError(self._desk.refusing, status=503)
             wanted = _parsed(AgentStartWorkloadRequest.from_json, request)
-            name = wanted.request.name
+            name, namespace = wanted.request.name, wanted.request.namespace
             response = await self._agent.start_workload(workload_id, wanted, existing=False)
         except AgentError as error:
             error_id = new_id()
             _log.info(
-                "start refused", workload_id=workload_id, name=name, status=error.status, error_id=error_id,
-                reason=clean_header_value(error.text.partition("\n")[0]),
+                "start refused", workload_id=workload_id, namespace=namespace, name=name, status=error.status,
+                error_id=error_id, reason=clean_header_value(error.text.partition("\n")[0]),
             )  # fmt: skip
             refusal = StartWorkloadResponse(id=workload_id, name=name, error=error.text[:_MAX_ERROR], error_id=error_id)
             raise Failure(error.status, error.text, refusal.to_json()) from None
         except Exception as error:  # noqa: BLE001  # a bug of the agent: the person at the command line gets an id
             error_id = new_id()
-            _log.error("a start failed", workload_id=workload_id, error_id=error_id, exc_info=error)
+            _log.error(
+                "a start failed", workload_id=workload_id, namespace=namespace, error_id=error_id, exc_info=error
+            )
             text = f"internal error; the log of the nexlet has it under {error_id}"
             refusal = StartWorkloadResponse(id=workload_id, name=name, error=text, error_id=error_id)
             raise Failure(500, text, refusal.to_json()) from None
@@ -149,14 +151,16 @@ class Endpoints:
     async def stop(self, request: Request) -> Answer:
         """STOPWORKLOAD. Every agent of the node is asked, so that "not found" is the common answer."""
         workload_id = request.token(5)
+        namespace = ""
         try:
             wanted = _parsed(StopWorkloadRequest.from_json, request)
+            namespace = wanted.namespace
             await self._agent.stop_workload(workload_id, wanted.namespace)
         except AgentError as error:
             raise Failure(error.status, error.text, self._not_stopped(workload_id, error.text)) from None
         except Exception as error:  # noqa: BLE001  # a bug of the agent: answered all the same
             error_id = new_id()
-            _log.error("a stop failed", workload_id=workload_id, error_id=error_id, exc_info=error)
+            _log.error("a stop failed", workload_id=workload_id, namespace=namespace, error_id=error_id, exc_info=error)
             text = f"internal error; the log of the nexlet has it under {error_id}"
             raise Failure(500, text, self._not_stopped(workload_id, text)) from None
         await self._desk.stopped(workload_id)

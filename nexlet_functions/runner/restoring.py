@@ -93,7 +93,12 @@ class Restoring:
                 return final
             if workload_id in self._reported:
                 self._reported.discard(workload_id)
-                _log.info("a workload could be restored after all", workload_id=workload_id)
+                _log.info(
+                    "a workload could be restored after all",
+                    workload_id=workload_id,
+                    namespace=request.request.namespace,
+                    name=request.request.name,
+                )
             await self._desk.started(workload_id, request)
             return True
 

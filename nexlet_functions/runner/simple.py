@@ -201,7 +201,9 @@ class SimpleAgent:
         try:
             await workload.running.stop(grace)
         except Exception as error:  # noqa: BLE001  # one that cannot end must not keep the others
-            _log.error("a workload did not end in order", workload_id=workload_id, exc_info=error)
+            _log.error(
+                "a workload did not end in order", workload_id=workload_id, namespace=asked.namespace, exc_info=error
+            )
         stopped = WorkloadStoppedEvent(id=workload_id, namespace=asked.namespace, workload_type=asked.workload_type)
         self._services.emit_event(asked.namespace, EventName.WORKLOAD_STOPPED, stopped)
         self._services.heartbeat_soon()
