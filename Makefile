@@ -10,7 +10,7 @@ JOBS   ?= 2
 # The attack corpus: another file of the same form runs through the same workers.
 CORPUS ?= tests/sandboxes/attacks.json
 
-.PHONY: help run test lint types pytest coverage attacks faults bench clean
+.PHONY: help run test lint types pytest coverage attacks faults soak bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -46,6 +46,12 @@ attacks: $(READY) ## the attack corpus over all profiles (CORPUS=FILE for anothe
 # One at a time, since many of them assert a figure; '' lifts the default run's "not faults".
 faults: $(READY) ## the fault tests alone: the quick ones, and those with figures that `make test` leaves out
 	$(BIN)/python -m pytest -q -m '' $(ARGS) tests/faults
+
+SECONDS ?= 60
+SEED    ?=
+
+soak: $(READY) ## load with things breaking, and an account of every request (SECONDS=60 SEED=1 ARGS='--rate 0')
+	@$(BIN)/python -m benchmarks.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: $(READY) ## figures beside a bare nats-py responder in the same run
 	$(BIN)/python -m benchmarks $(ARGS)

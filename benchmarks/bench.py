@@ -23,7 +23,7 @@ from nexlet_models import subjects
 from nexlet_models.connection import NatsConnectionData
 from nexlet_models.workloads import AgentStartWorkloadRequest, StartWorkloadRequest, StartWorkloadResponse
 
-__all__ = ["FLOORS", "Bench", "environment", "open_bench"]
+__all__ = ["FLOORS", "ROOT", "Bench", "descendants", "environment", "open_bench"]
 
 FLOORS = ("uvloop", "asyncio")
 ROOT = Path(__file__).parent.parent
@@ -109,7 +109,7 @@ class Bench:
     def cpu_seconds(self) -> dict[str, float]:
         """User and system time of each process so far, the workers' and their parent's under `workers`."""
         seconds = {name: _cpu(pid) for name, pid in self.processes.items()}
-        seconds["workers"] = sum(_cpu(pid) for pid in _descendants(self.processes["nexlet"]))
+        seconds["workers"] = sum(_cpu(pid) for pid in descendants(self.processes["nexlet"]))
         return seconds
 
 
@@ -175,12 +175,13 @@ def _cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
+    """Ids of all processes below one."""
     found: list[int] = []
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except FileNotFoundError:
         return found
     for child in map(int, children):
-        found += [child, *_descendants(child)]
+        found += [child, *descendants(child)]
     return found
