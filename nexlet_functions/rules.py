@@ -185,7 +185,9 @@ class NamespaceRules(BaseModel):
         None, description="connect with these for triggers, feeds and artifacts"
     )
     profiles: tuple[ProfileName, ...] = Field(
-        tuple(name for name in PROFILES if name != "unsafe-dev"), min_length=1, description="sandbox profiles allowed"
+        ("strict", "isolated", "oneshot"),
+        min_length=1,
+        description="sandbox profiles allowed; unless it is said, the default profile is one of them",
     )
     ceilings: Ceilings = Field(Ceilings.model_construct(), description="how far limits may be turned up")
     max_functions: int | None = Field(None, ge=0, description="functions of the namespace on this nexlet")

@@ -294,6 +294,17 @@ class Settings(BaseSettings):
         """What the operator allows `namespace`."""
         return self.namespaces.get(namespace, self.defaults)
 
+    def profiles(self, namespace: str) -> tuple[str, ...]:
+        """The sandbox profiles that functions of `namespace` may ask for.
+
+        Weaker ones than the default are for an operator to allow by name; one that was made the default is allowed
+        where nothing is said.
+        """
+        rules = self.rules(namespace)
+        if "profiles" in rules.model_fields_set or self.default_profile in rules.profiles:
+            return rules.profiles
+        return (self.default_profile, *rules.profiles)
+
     def credentials(self) -> Credentials:
         """What the nexlet itself connects with.
 

@@ -207,6 +207,7 @@ class _Session:
         from nexlet_functions.nexlet import Nexlet
         from nexlet_functions.settings import Settings, SettingsHolder
         from nexlet_sandboxes.probe import ADVICE
+        from nexlet_sandboxes.profiles import PROFILES
 
         server = EmbeddedServer(port=self._choose_port())
         stack.push_async_callback(server.stop)  # first: a signal may come while it starts
@@ -226,6 +227,8 @@ class _Session:
                 "secrets_dir": self._secrets,
                 "grace": GRACE,
                 "permit_missing_layers": tuple(ADVICE),  # on whatever machine someone writes their functions
+                # What an operator may allow by name somebody here may try; what takes a flag of its own takes it.
+                "defaults": {"profiles": tuple(name for name in PROFILES if name != "unsafe-dev")},
             }
         )
         nexlet = await stack.enter_async_context(await Nexlet.start(SettingsHolder(settings)))

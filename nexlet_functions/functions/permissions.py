@@ -102,18 +102,18 @@ class Policy:
             *_over("workers.max", limits.max_workers, ceilings.workers, str),
             *_over("source", source, ceilings.source, format_size, code="too-large"),
         ]
-        profile = self.profile(request)
-        if profile not in rules.profiles:
+        profile, profiles = self.profile(request), self._current().profiles(namespace)
+        if profile not in profiles:
             problems.append(
                 Problem(
                     f"the profile '{profile}' is not allowed for namespace '{namespace}'",
                     "sandbox",
-                    advice=f"profiles allowed: {', '.join(rules.profiles)}",
+                    advice=f"profiles allowed: {', '.join(profiles)}",
                     code="profile-not-allowed",
                 )
             )
         elif lacking := self._sandboxing.lacking(profile):
-            usable = [name for name in rules.profiles if not self._sandboxing.lacking(name)]
+            usable = [name for name in profiles if not self._sandboxing.lacking(name)]
             problems.append(
                 Problem(
                     f"the profile '{profile}' cannot be had on this nexlet's machine, which lacks {', '.join(lacking)}",

@@ -136,10 +136,19 @@ class TestCeilings:
         assert problem.place == "source"
         assert status_of([problem]) == 413
 
-    def test_a_profile_that_is_not_allowed(self) -> None:
-        (problem,) = check({}, sandbox="unsafe-dev")
+    @pytest.mark.parametrize("weak", ["process", "unsafe-dev"])
+    def test_a_profile_that_is_weaker_than_the_default_is_allowed_by_name_alone(self, weak: str) -> None:
+        (problem,) = check({}, sandbox=weak)
         assert (problem.place, problem.code) == ("sandbox", "profile-not-allowed")
-        assert Settings().default_profile in problem.advice
+        assert problem.advice == "profiles allowed: strict, isolated, oneshot"
+        assert check({"profiles": [weak]}, sandbox=weak) == []
+        assert check({}, sandbox="isolated") == check({}, sandbox="oneshot") == []
+
+    def test_a_profile_that_the_operator_made_the_default_is_allowed_where_nothing_is_said(self) -> None:
+        settings = Settings.model_validate({"default_profile": "process"})
+        assert settings.profiles("acme") == ("process", "strict", "isolated", "oneshot")
+        said = {"default_profile": "process", "defaults": {"profiles": ["strict"]}}
+        assert Settings.model_validate(said).profiles("acme") == ("strict",)
 
 
 class TestCounts:

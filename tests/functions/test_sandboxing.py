@@ -84,7 +84,7 @@ def test_a_layer_that_does_not_exist_cannot_be_permitted_away() -> None:
 
 
 def test_profiles_somebody_may_use_are_those_of_all_rules_and_the_default() -> None:
-    assert permitted_profiles(Settings()) == ("strict", "isolated", "oneshot", "process")
+    assert permitted_profiles(Settings()) == ("strict", "isolated", "oneshot")
     rules = {"default_profile": "strict", "defaults": {"profiles": ["oneshot"]}}
     narrow = Settings.model_validate({**rules, "namespaces": {"lab": {"profiles": ["unsafe-dev"]}}})
     assert permitted_profiles(narrow) == ("strict", "oneshot", "unsafe-dev")
@@ -202,7 +202,7 @@ class TestTheAgent:
     async def test_a_profile_that_is_not_to_be_had_is_refused_with_what_is(self, bench: AgentBench) -> None:
         refused = await bench.refusal(sandbox="isolated")
         assert "the profile 'isolated' cannot be had on this nexlet's machine, which lacks namespaces" in refused.text
-        assert "profiles that can: strict, oneshot, process" in refused.text
+        assert "profiles that can: strict, oneshot;" in refused.text
 
     async def test_what_holds_is_in_the_heartbeat_and_in_both_metadata(self, bench: AgentBench) -> None:
         await bench.start("W1")
