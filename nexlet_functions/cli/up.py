@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -58,6 +59,7 @@ def up(*, flags: Mapping[str, object]) -> None:
         form=holder.current.log_format,
         speaker=speaker,
     )
+    _raise_descriptors()
     with _traces(holder.current) as tracer, asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_up(holder, tracer, speaker))
 
@@ -171,6 +173,13 @@ def _until_ended(parent: int, stop: Callable[[], None]) -> Iterator[None]:
     finally:
         loop.remove_reader(watched)
         os.close(watched)
+
+
+def _raise_descriptors() -> None:
+    """As many descriptors as we may have: the usual 1024, kept low for programs that use select(), is 300 workers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _reload(holder: SettingsHolder) -> None:
