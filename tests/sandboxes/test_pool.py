@@ -91,10 +91,13 @@ async def begun(pool: Pool, made: Call) -> None:
         ("Reply({'a': 1})", b'{"a":1}'),
         ("(1, 2)", b"[1,2]"),
         ("{'n': None}", b'{"n":null}'),
+        ("[State.NEW, State.NONE]", b'["new",null]'),
     ],
 )
 async def test_a_return_value_becomes_a_body(sandbox: Sandbox, returned: str, body: bytes) -> None:
-    async with open_pool(sandbox, f"def handler(event, context):\n    return {returned}\n", limits()) as pool:
+    state = "from enum import Enum\nclass State(Enum):\n    NEW, NONE = 'new', None\n"
+    source = f"{state}def handler(event, context):\n    return {returned}\n"
+    async with open_pool(sandbox, source, limits()) as pool:
         (result,) = await run(pool, b"")
         assert (result.outcome, result.code, result.body) == (Outcome.OK, 200, body)
 

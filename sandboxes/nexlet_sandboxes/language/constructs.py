@@ -479,7 +479,8 @@ CONSTRUCTS: Final[tuple[Construct, ...]] = (
 
         math.pi = 3
         """,
-        "Modules, functions and the objects of modules are shared.",
+        "Modules, functions and the objects of modules are shared. (A decimal context may be written to, as in "
+        "`getcontext().prec = 28`: it is the worker's.)",
         "a variable of your own",
         raises="TypeError",
     ),
@@ -531,18 +532,24 @@ CONSTRUCTS: Final[tuple[Construct, ...]] = (
     ),
     _yes(
         _ATTRIBUTES,
-        "the name of a value's class, __name__, __all__",
+        "names of classes and functions, comparing a value's class, __name__, __all__",
         """
         __all__ = ["describe"]
 
         def describe(value):
             return type(value).__name__
 
-        assert describe(1.5) == "float"
+        class Order:
+            def __repr__(self):
+                return f"<{self.__class__.__name__}>"
+
+        assert [describe(1.5), describe.__name__] == ["float", "describe"] and repr(Order()) == "<Order>"
+        assert type(1) is int and type(True) != int
         if __name__ == "__main__":
             print("not when a worker runs it")
         """,
-        "`type(value).__name__` is the one thing that `type` is there for.",
+        "`__name__` is the one name of its kind that may be read. `type(value)` and `value.__class__` are there for "
+        "it, and `type(value)` to be compared with a class.",
     ),
     _yes(
         _BUILTINS,
@@ -569,7 +576,7 @@ CONSTRUCTS: Final[tuple[Construct, ...]] = (
         kind = type(1)
         """,
         "A class made by `type(name, bases, dict)` could have any special method.",
-        "`isinstance(value, SomeClass)`, `type(value).__name__`, a class statement",
+        "`isinstance(value, SomeClass)`, `type(value) is SomeClass`, `type(value).__name__`, a class statement",
     ),
     _yes(
         _IMPORTS,

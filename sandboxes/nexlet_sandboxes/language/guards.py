@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import builtins as python
+import decimal
 import inspect
 import re
 import secrets
@@ -79,6 +80,14 @@ class Own:
 def class_name(value: object) -> str:
     """`type(value).__name__`, also where the class is the author's."""
     return _TYPE_NAME(type(value))
+
+
+def _name(value: object) -> str:
+    """`value.__name__`, of a function, a class or whatever else has one: a text, or it is not there."""
+    name = getattr(value, "__name__", None)
+    if type(name) is not str:
+        raise AttributeError(f"{class_name(value)!r} object has no attribute '__name__'")
+    return name
 
 
 _TYPE_NAME: Final[Callable[[type], str]] = type.__dict__["__name__"].__get__
@@ -161,8 +170,11 @@ def _delattr(value: object, name: str, /) -> None:
 
 
 def _write(value: object) -> Any:
-    """`value`, whose attribute is about to be written, if it is an instance of an own class."""
-    if is_own_class(type(value)):
+    """`value`, whose attribute is about to be written, if it is an instance of an own class.
+
+    Or a decimal context, `getcontext().prec = 50`: it says how this worker counts, as `setcontext` does.
+    """
+    if is_own_class(type(value)) or type(value) is decimal.Context:
         return value
     if isinstance(value, type):
         raise TypeError(
@@ -400,6 +412,7 @@ def builtins(host: Host, importer: Importer, own: OwnClasses) -> dict[str, objec
         "_items_": WRITABLE,
         "_type_": type,
         "_class_name_": class_name,
+        "_name_": _name,
         "_matched_": _matched,
         "_base_exception_": BaseException,
         "_exceeded_": exceeded,

@@ -30,6 +30,16 @@ _INSTEAD: Final[dict[str, str]] = {
     "requests": "a function reaches no network by itself",
     "socket": "a function reaches no network by itself",
     "urllib": "urllib.parse is there",
+    "multiprocessing": "a worker runs one message at a time",
+    "concurrent": "a worker runs one message at a time",
+    "traceback": "logging.exception('...') logs a traceback; of an exception that is raised it is logged by itself",
+    "warnings": "logging.warning('...') writes a line",
+    "shutil": "a function has no files",
+    "tempfile": "a function has no files; io.StringIO and io.BytesIO are files in memory",
+    "http": "a function reaches no network by itself; a status is a number: 404",
+    "httpx": "a function reaches no network by itself",
+    "aiohttp": "a function reaches no network by itself",
+    "pytz": "zoneinfo.ZoneInfo('Europe/Vienna') is a time zone",
     "numpy": "an operator may allow more modules by name",
 }
 

@@ -10,7 +10,9 @@ import ast
 import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
@@ -60,6 +62,9 @@ def preload(extra: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
         ModulesRefused: with every module of these that cannot be given, and why.
     """
     modules.preload(extra)
+    for name in _OF_PYTHON:
+        with suppress(ModuleNotFoundError):  # an older Python does without
+            import_module(name)
     for codec in _CODECS:
         "a".encode(codec)
     warm_up(load)
@@ -288,8 +293,9 @@ class HelperModule(types.ModuleType):
         return f"<module {str(name).removeprefix(MAIN_MODULE + '.')!r}>"
 
 
-_OF_PYTHON = frozenset({"_strptime"})
-"""What C code of Python's own imports when an author calls it: `time.strptime`, and from 3.13 on that of `datetime`.
+_OF_PYTHON = frozenset({"_pylong", "_strptime"})
+"""What C code of Python's own imports when an author calls it: `time.strptime`, from 3.13 on that of `datetime`, and
+from 3.12 on arithmetic with numbers of thousands of digits.
 
 It does so by way of the caller's `__import__`, and then takes the module from `sys.modules`, whatever that returned. No
 source can name one of these."""

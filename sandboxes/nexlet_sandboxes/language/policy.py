@@ -37,6 +37,12 @@ __all__ = ["Policy"]
 _Node = TypeVar("_Node", bound=ast.AST)
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
+_OF_NAMED_TUPLES: Final = {
+    "_asdict": "write it out: {'x': point.x, 'y': point.y}, or use a dataclass and dataclasses.asdict",
+    "_fields": "write the names out, or use a dataclass and dataclasses.fields",
+    "_make": "write Point(*values)",
+    "_replace": "write copy.replace(point, x=1), with copy imported",
+}
 _UNDERSCORE_ADVICE: Final = "drop the underscore: every name of a function's module is its own"
 _SPARING: Final = frozenset(
     name
@@ -44,6 +50,9 @@ _SPARING: Final = frozenset(
     if isinstance(value, type) and issubclass(value, BaseException) and not issubclass(MemoryError, value)
 )
 """Names of Python's exceptions that no MemoryError is one of."""
+
+_NOT_IN_PATTERNS: Final = GUARDED_ATTRIBUTES | {"__name__"}
+"""What is read by a call, for which a pattern has no room."""
 
 _TRANSLATED: Final[dict[str, tuple[str, str]]] = {
     "TemplateStr": ("template strings are not available", "write an f-string"),
@@ -178,7 +187,7 @@ class Policy(RestrictingNodeTransformer):
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         """`a.b`: plain where the name is harmless, guarded where it is not or where it is written."""
-        if named := self._class_name_of(node):
+        if named := self._name_of(node):
             return named
         refusal = attribute_refusal(node.attr)
         if refusal and not self._is_super_method(node):
@@ -212,6 +221,8 @@ class Policy(RestrictingNodeTransformer):
             marked.col_offset = max(0, node.end_col_offset - len(node.attr.encode()))
         if not is_private(node.attr):
             advice = "leave it out: frames, tracebacks and code objects are out of reach"
+        elif node.attr in _OF_NAMED_TUPLES:
+            advice = _OF_NAMED_TUPLES[node.attr]
         elif node.attr in SPECIAL_METHODS:
             advice = f"call it on super() only: super().{node.attr}(...)"
         elif node.attr == "__class__":
@@ -222,22 +233,45 @@ class Policy(RestrictingNodeTransformer):
             advice = "drop the underscore"
         self.refuse(marked, refusal, code="attribute-refused", advice=advice)
 
-    def _class_name_of(self, node: ast.Attribute) -> ast.AST | None:
-        """`type(x).__name__`, which is the one thing that most want of a type, gives that text and no type."""
-        call = node.value
-        if (
-            node.attr != "__name__"
-            or not isinstance(node.ctx, ast.Load)
-            or not isinstance(call, ast.Call)
-            or not isinstance(call.func, ast.Name)
-            or call.func.id != "type"
-            or "type" in self._bound
-            or len(call.args) != 1
-            or isinstance(call.args[0], ast.Starred)
-            or call.keywords
-        ):
+    def _name_of(self, node: ast.Attribute) -> ast.AST | None:
+        """`x.__name__` gives a text; of `type(x)` or `x.__class__` it is all that most want, and gives no class."""
+        if node.attr != "__name__" or not isinstance(node.ctx, ast.Load):
             return None
-        return _at(node, _call("_class_name_", self._visit_value(call.args[0])))
+        of = self._type_argument(node.value)
+        if of is None and isinstance(node.value, ast.Attribute) and node.value.attr == "__class__":
+            of = node.value.value
+        if of is not None:
+            return _at(node, _call("_class_name_", self._visit_value(of)))
+        return _at(node, _call("_name_", self._visit_value(node.value)))
+
+    def _type_argument(self, node: ast.expr) -> ast.expr | None:
+        """What `type(x)` asks about; None where `node` is not that call."""
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "type"
+            and "type" not in self._bound
+            and len(node.args) == 1
+            and not isinstance(node.args[0], ast.Starred)
+            and not node.keywords
+        ):
+            return node.args[0]
+        return None
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        """`a < b`; `type(a) is C` and `type(a) == C` compare by identity, which shows the class to nobody."""
+        if len(node.ops) != 1 or not isinstance(node.ops[0], (ast.Is, ast.IsNot, ast.Eq, ast.NotEq)):
+            return self.node_contents_visit(node)
+        sides = [node.left, *node.comparators]
+        asked = [self._type_argument(side) for side in sides]
+        if asked == [None, None]:
+            return self.node_contents_visit(node)
+        node.left, node.comparators[0] = (
+            self._visit_value(side) if of is None else _at(side, _call("_type_", self._visit_value(of)))
+            for side, of in zip(sides, asked, strict=True)
+        )
+        node.ops = [ast.Is() if isinstance(node.ops[0], (ast.Is, ast.Eq)) else ast.IsNot()]
+        return node
 
     def _is_super_method(self, node: ast.Attribute) -> bool:
         return isinstance(node.ctx, ast.Load) and node.attr in SPECIAL_METHODS and _is_super_call(node.value)
@@ -501,7 +535,7 @@ class Policy(RestrictingNodeTransformer):
     def visit_MatchValue(self, node: ast.MatchValue) -> ast.AST:
         """A literal, or a dotted name, which reads attributes."""
         for part in ast.walk(node.value):
-            if isinstance(part, ast.Attribute) and part.attr in GUARDED_ATTRIBUTES:
+            if isinstance(part, ast.Attribute) and part.attr in _NOT_IN_PATTERNS:
                 self.refuse(
                     part,
                     f"attribute {part.attr!r} is not available in a pattern",
@@ -535,7 +569,7 @@ class Policy(RestrictingNodeTransformer):
                     node, refusal, code="attribute-refused", advice="read the attribute in an 'if' behind the pattern"
                 )
         for part in ast.walk(node.cls):
-            if isinstance(part, ast.Attribute) and part.attr in GUARDED_ATTRIBUTES:
+            if isinstance(part, ast.Attribute) and part.attr in _NOT_IN_PATTERNS:
                 self.refuse(
                     part,
                     f"attribute {part.attr!r} is not available in a pattern",

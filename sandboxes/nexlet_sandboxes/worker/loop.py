@@ -9,6 +9,7 @@ that the nexlet can read, so it tells apart what finished, what ran, and what ne
 
 from __future__ import annotations
 
+import enum
 import math
 import resource
 import signal
@@ -380,13 +381,20 @@ def _encode(value: object) -> bytes:
     if kind is bytearray or kind is memoryview:
         return bytes(value)  # type: ignore[call-overload,no-any-return]
     try:
-        data = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATETIME)
+        data = orjson.dumps(value, default=_member, option=orjson.OPT_PASSTHROUGH_DATETIME)
     except (TypeError, orjson.JSONEncodeError) as error:
         raise Unserialisable(_advice(value, str(error))) from None
     # orjson writes NaN and the infinities as null. Only a body with a null in it can have met one.
     if b"null" in data:
         _refuse_nan(value)
     return data
+
+
+def _member(value: object) -> object:
+    """What stands for a member of an enumeration: orjson does so itself for those with the standard metaclass."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    raise TypeError
 
 
 _INSTEAD: Final = {
@@ -430,6 +438,8 @@ def _refuse_nan(value: object) -> None:
             stack.extend(list.__iter__(item))
         elif isinstance(item, tuple):
             stack.extend(tuple.__iter__(item))
+        elif isinstance(item, enum.Enum):
+            stack.append(item.value)
         elif fields := getattr(type(item), "__dataclass_fields__", None):
             stack.extend(
                 vars(item).values() if hasattr(item, "__dict__") else [getattr(item, name, None) for name in fields]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nexlet_sandboxes.language import modules
+from nexlet_sandboxes.language import preload
 from nexlet_sandboxes.language.modules import Sealed
 from nexlet_sandboxes.language.modules.safe import zones
 from nexlet_sandboxes.language.modules.safe.timing import LEEWAY, sleeper
@@ -230,6 +230,13 @@ def main():
 """,
         (("logged", 4), 832040, True, "INT", "int", "list", "other", True, True, (1, 1, 1), 3, 3, [1, 3]),
     ),
+    "numbers of thousands of digits": (
+        """
+def main():
+    return 10**20000 // 10**9000 == 10**11000 and divmod(10**20000 + 7, 10**9000)[1]
+""",
+        7,
+    ),
     "times from text": (
         """
 import datetime, time
@@ -349,7 +356,7 @@ def main():
 @pytest.fixture(autouse=True, scope="module")
 def preloaded() -> None:
     """Some of what works takes modules that no author's import gets: `_strptime`. Workers have them in memory."""
-    modules.preload()
+    preload()
 
 
 @pytest.mark.parametrize("name", WORKS)
@@ -564,6 +571,12 @@ log.log(25, "between")
             ("critical", "5", {"logger": "shop.prices"}),
             ("info", "between", {"logger": "shop.prices"}),
         ]
+
+    def test_a_script_may_begin_with_basic_config(self) -> None:
+        assert self.logged("logging.basicConfig(level='WARNING', format='%(message)s')\nlogging.info('a')") == []
+        assert self.logged("logging.basicConfig()\nlogging.info('a')") == [("info", "a", {})]
+        with pytest.raises(TypeError, match="filename"):
+            self.logged("logging.basicConfig(filename='/tmp/log')")
 
     def test_a_level_holds_for_what_is_below_it(self) -> None:
         assert self.logged(

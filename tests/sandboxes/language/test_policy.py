@@ -548,3 +548,48 @@ def test_a_protocol_asks_for_what_it_says_and_no_more() -> None:
 def test_an_enumeration_with_a_plain_mixin_shows_its_values() -> None:
     source = "from enum import Enum\nclass Mixin:\n    def two(self): return 2\nclass E(Mixin, Enum):\n    A = 1\n"
     assert call(handler("return [repr(E.A), E.A.two()]", source)) == ["<E.A: 1>", 2]
+
+
+def test_a_name_is_a_text_or_not_there() -> None:
+    source = "import typing, functools\nclass C:\n    def m(self): return self.__class__.__name__\ndef f(): pass\n"
+    read = "[C.__name__, f.__name__, C().m(), int.__name__, len.__name__, C().m.__name__, (1).__class__.__name__]"
+    assert call(handler(f"return {read}", source)) == ["C", "f", "C", "int", "len", "m", "int"]
+    for nameless in ("1", "C()", "functools.partial(f)", "typing"):
+        with pytest.raises(AttributeError, match="__name__"):
+            call(handler(f"return ({nameless}).__name__", source))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(): pass\nf.__name__ = 'g'",
+        "def f(): pass\nf.__name__ += 'g'",
+        "def f(): pass\ndel f.__name__",
+        "x = (1).__class__",
+        "(1).__class__.__name__.__class__",
+        "class C:\n    __name__ = 'x'",
+        "import operator\nmatch 'int':\n    case int.__name__: pass",
+        "match 1:\n    case int.__name__(): pass",
+        "x = type(1) in (int,)",
+        "x = type(1) < int",
+        "x = int is type(1) is int",
+        "x = (type(1), 2) == (int, 2)",
+        "x = type('X', (), {}) is int",
+    ],
+)
+def test_what_names_and_types_are_not_there_for(source: str) -> None:
+    assert problems_of(source)
+
+
+def test_a_class_is_compared_without_being_shown() -> None:
+    source = "class E:\n    def __eq__(self, other): return other\n    __ne__ = __eq__\n"
+    body = "return [type(1) == int, int != type(1), type(1) is E, type(E) == E(), E() == type(E), type(E()) is not E]"
+    assert call(handler(body, source)) == [True, False, False, False, False, False]
+
+
+def test_a_decimal_context_may_be_written_to() -> None:
+    source = "import decimal\nclass Mine(decimal.Context): pass\n"
+    body = "c = decimal.Context()\nc.prec = 3\nsetattr(c, 'rounding', decimal.ROUND_UP)\nreturn str(c.divide(2, 3))"
+    assert call(handler(body, source)) == "0.667"
+    with pytest.raises(AttributeError):
+        call(handler("decimal.Context().other = 1", source))

@@ -217,7 +217,7 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
         "decimal": Module(
             note=(
                 "`with decimal.localcontext(prec=50):` sets the precision for a block, "
-                "`decimal.setcontext(decimal.Context(prec=50))` for what the worker does from then on."
+                "`decimal.getcontext().prec = 50` for what the worker does from then on."
             ),
             plain=_words("""
                 Clamped Context ConversionSyntax Decimal DecimalException DecimalTuple DivisionByZero
@@ -307,14 +307,15 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
         "logging": Module(
             note=(
                 "Lines go to the function's log with their level and the fields of `extra`; `exception` and "
-                "`exc_info` add the traceback. Levels are set with `setLevel`; without it, INFO and above is "
-                "written. There are no handlers and formatters."
+                "`exc_info` add the traceback. Levels are set with `setLevel` or `basicConfig(level=...)`; without "
+                "it, INFO and above is written. There are no handlers and formatters: what `basicConfig` is told of "
+                "the form of lines has no effect."
             ),
             hosted=journal.journal,
             hosted_names=journal.NAMES,
             missing={
                 **dict.fromkeys(
-                    _words("basicConfig config dictConfig Formatter Handler StreamHandler FileHandler handlers"),
+                    _words("config dictConfig Formatter Handler StreamHandler FileHandler handlers"),
                     "the platform writes the lines; logging.getLogger(name).setLevel(level) chooses which",
                 ),
                 "LoggerAdapter": "fields go into extra={...}",

@@ -23,7 +23,7 @@ __all__ = ["LEVELS", "NAMES", "Logger", "journal"]
 LEVELS = {"NOTSET": 0, "DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 _ALIASES = {"WARN": 30, "FATAL": 50}
 _METHODS = ("debug", "info", "warning", "error", "exception", "critical", "fatal", "log")
-NAMES = (*LEVELS, *_ALIASES, "Logger", "getLogger", "getLevelName", *_METHODS)
+NAMES = (*LEVELS, *_ALIASES, "Logger", "basicConfig", "getLogger", "getLevelName", *_METHODS)
 """What `import logging` gives."""
 _ROOT_LEVEL = LEVELS["INFO"]
 
@@ -163,6 +163,18 @@ def journal(host: Host) -> dict[str, object]:
         """The logger of that name, always the same one; without a name the root."""
         return tree.logger("" if not name or name == "root" else _name(name))
 
+    def basicConfig(
+        *,
+        level: int | str | None = None,
+        format: str | None = None,  # noqa: A002 - the standard arguments, which scripts begin with
+        datefmt: str | None = None,
+        style: str = "%",
+        force: bool = False,
+    ) -> None:
+        """Sets the level of the root logger. How lines look is the platform's business, so the rest has no effect."""
+        if level is not None:
+            root.setLevel(level)
+
     def getLevelName(level: int | str) -> int | str:
         """The name of a level given by number, and the number of one given by name."""
         if isinstance(level, str):
@@ -173,6 +185,7 @@ def journal(host: Host) -> dict[str, object]:
         **LEVELS,
         **_ALIASES,
         "Logger": Logger,
+        "basicConfig": basicConfig,
         "getLogger": getLogger,
         "getLevelName": getLevelName,
         **{name: getattr(root, name) for name in _METHODS},
