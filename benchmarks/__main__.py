@@ -7,10 +7,10 @@ import asyncio
 import json
 import sys
 
-from benchmarks import attributes, deploys, throughput, workers
+from benchmarks import attributes, deadlines, deploys, throughput, workers
 from benchmarks.bench import environment, open_bench
 
-KINDS = ("throughput", "deploys", "workers", "attributes")
+KINDS = ("throughput", "deploys", "deadlines", "workers", "attributes")
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ async def _measure(given: argparse.Namespace, kinds: list[str]) -> None:
     figures: dict[str, object] = {"environment": environment()}
     if not given.json:
         print("  ".join(f"{name} {value}" for name, value in environment().items()))
-    if "throughput" in kinds or "deploys" in kinds:
+    if {"throughput", "deploys", "deadlines"} & set(kinds):
         async with open_bench() as bench:
             if "throughput" in kinds:
                 cells = await throughput.measure(
@@ -46,6 +46,11 @@ async def _measure(given: argparse.Namespace, kinds: list[str]) -> None:
                 figures["deploys"] = deployed.as_json()
                 if not given.json:
                     _print_deploys(deployed)
+            if "deadlines" in kinds:
+                late = await deadlines.measure(bench)
+                figures["deadlines"] = late.as_json()
+                if not given.json:
+                    _print_deadlines(late)
     if "workers" in kinds:
         started = await workers.measure()
         figures["workers"] = started.as_json()
@@ -93,6 +98,14 @@ def _print_deploys(measured: deploys.Deploys) -> None:
     )
 
 
+def _print_deadlines(measured: deadlines.Deadlines) -> None:
+    print("\nfrom the deadline of an invocation that does not end until the requester has its 504")
+    print(
+        f"  {measured.count} times, median {measured.median_ms:.1f} ms, p99 {measured.p99_ms:.1f} ms"
+        f"  (at most {deadlines.PROMISE_MS:g} ms)"
+    )
+
+
 def _print_workers(measured: workers.Workers) -> None:
     print("\na worker: from the request to the zygote until an empty program is loaded, and memory while it waits")
     for start in measured.starts:
@@ -106,6 +119,15 @@ def _print_workers(measured: workers.Workers) -> None:
         print(
             f"  {start.profile:9} {start.count} times, median {start.median_ms:.2f} ms, p99 {start.p99_ms:.2f} ms"
             + (f"  (at most {promise})" if promise else "")
+        )
+    locks = measured.locks
+    if locks.missing:
+        print(f"  locks: cannot be had here: {locks.missing}")
+    else:
+        print(
+            f"  a warm call, {locks.count} times in turn, median: strict {locks.locked_us:.1f} us, "
+            f"unlocked {locks.unlocked_us:.1f} us, dearer by {locks.dearer_us:.1f} us  "
+            f"(at most {workers.LOCKS_US:g} us)"
         )
     if measured.idle_mib is None:
         print("  memory: the kernel lets only root look at workers")

@@ -1,7 +1,11 @@
-"""What a worker costs: time until it is ready, and memory while it waits: `python -m benchmarks workers`."""
+"""What a worker costs: time until it is ready, memory while it waits, and what its locks cost a call.
+
+`python -m benchmarks workers`
+"""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import statistics
 import time
@@ -10,15 +14,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from nexlet_sandboxes.calls import Call, Result
-from nexlet_sandboxes.outcomes import SandboxError
+from nexlet_sandboxes.outcomes import Outcome, SandboxError
 from nexlet_sandboxes.pool import Pool
 from nexlet_sandboxes.program import Limits, Program
 from nexlet_sandboxes.zygote import Zygote
 
-__all__ = ["PROMISES", "Start", "Workers", "measure"]
+__all__ = ["LOCKS_US", "PROMISES", "Locks", "Start", "Workers", "measure"]
 
 PROMISES: dict[str, tuple[float, float | None]] = {"strict": (2.0, 5.0), "isolated": (6.0, None)}
 """Milliseconds from the request to the zygote until READY: the median at most, and the 99th percentile."""
+
+LOCKS_US = 10.0
+"""Microseconds that a warm call in a strict worker may be dearer than the same call in an unlocked one."""
 
 EMPTY = Program("def handler(event, context):\n    pass\n")
 
@@ -42,6 +49,24 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Locks:
+    """A warm call in a worker with all locks beside the same call in one without, in turn, one at a time.
+
+    Attributes:
+        count: calls of each.
+        locked_us, unlocked_us: microseconds from the pool's taking a call to its end, the median.
+        dearer_us: the median of what each locked call took more than the unlocked one after it.
+        missing: why there is none; "" where there is.
+    """
+
+    count: int = 0
+    locked_us: float = 0.0
+    unlocked_us: float = 0.0
+    dearer_us: float = 0.0
+    missing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Workers:
     """All of it.
 
@@ -50,12 +75,14 @@ class Workers:
         idle: how many idle strict workers memory was measured over.
         idle_mib: proportional memory (PSS) of each, in MiB; None where the kernel does not let us look.
         zygote_mib: and of the zygote.
+        locks: what they cost a warm call.
     """
 
     starts: list[Start] = field(default_factory=list)
     idle: int = 0
     idle_mib: float | None = None
     zygote_mib: float | None = None
+    locks: Locks = field(default_factory=Locks)
 
     def as_json(self) -> dict[str, object]:
         """For `--json`."""
@@ -82,16 +109,25 @@ class _Nobody:
 
 
 async def measure(
-    *, count: int = 200, idle: int = 200, profiles: Sequence[str] = ("strict", "isolated", "process")
+    *,
+    count: int = 200,
+    idle: int = 200,
+    calls: int = 5000,
+    profiles: Sequence[str] = ("strict", "isolated", "process"),
 ) -> Workers:
-    """Start `count` workers of each profile one after another, then look at `idle` strict ones that wait."""
+    """Start `count` workers of each profile one after another, then look at `idle` strict ones that wait.
+
+    Args:
+        calls: how many are made to a strict worker and to an unlocked one, for what the locks cost.
+    """
     zygote = await Zygote.start()
     try:
         starts = [await _starts(zygote, profile, count) for profile in profiles]
+        locks = await _locks(zygote, calls)
         each, own = await _memory(zygote, idle)
     finally:
         await zygote.close()
-    return Workers(starts, idle, each, own)
+    return Workers(starts, idle, each, own, locks)
 
 
 async def _starts(zygote: Zygote, profile: str, count: int) -> Start:
@@ -109,6 +145,48 @@ async def _starts(zygote: Zygote, profile: str, count: int) -> Start:
         await pool.close()
     ready = sorted(ready[5:])  # the first ones warm up
     return Start(profile, count, statistics.median(ready), ready[int(len(ready) * 0.99)])
+
+
+class _Waiting(_Nobody):
+    """A sink that hands over the end of the one call there is."""
+
+    def __init__(self) -> None:
+        self.ended: asyncio.Future[int]
+
+    def finished(self, call: Call, result: Result) -> None:
+        if result.outcome is not Outcome.OK:
+            raise AssertionError(result)
+        self.ended.set_result(time.perf_counter_ns())
+
+
+async def _locks(zygote: Zygote, calls: int) -> Locks:
+    limits, pools = Limits(max_workers=1), []
+    loop = asyncio.get_running_loop()
+    try:
+        for profile in ("strict", "unsafe-dev"):
+            sink = _Waiting()
+            pools.append((sink, Pool(zygote, EMPTY, limits, sink, profile=profile)))
+            await pools[-1][1].start()
+        taken: list[list[int]] = [[], []]
+        gc.collect()
+        for _ in range(calls + 100):
+            for (sink, pool), one in zip(pools, taken, strict=True):
+                sink.ended = loop.create_future()
+                began = time.perf_counter_ns()
+                pool.submit(Call(b"bench", b"", received_ns=time.monotonic_ns()))
+                one.append(await sink.ended - began)
+    except SandboxError as error:
+        return Locks(missing=str(error))
+    finally:
+        for _, pool in pools:
+            await pool.close()
+    locked, unlocked = (one[100:] for one in taken)  # the first ones warm up
+    dearer = [first - second for first, second in zip(locked, unlocked, strict=True)]
+    return Locks(calls, _median_us(locked), _median_us(unlocked), _median_us(dearer))
+
+
+def _median_us(nanoseconds: list[int]) -> float:
+    return statistics.median(nanoseconds) / 1000
 
 
 async def _memory(zygote: Zygote, idle: int) -> tuple[float | None, float | None]:

@@ -93,7 +93,7 @@ def _fork() -> None:
 
 def _take(size: int) -> None:
     """Take memory for good: every page is written to."""
-    with mmap.mmap(-1, size) as taken:
+    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as taken:
         for start in range(0, size, mmap.PAGESIZE):
             taken[start] = 1
 
