@@ -145,6 +145,24 @@ _METRICS: Final = (
         ("use", "reason"),
     ),
     Metric(
+        "nexlet_messages_unconfirmed_total",
+        Kind.COUNTER,
+        "Messages that were on their way when a connection was lost, and may not have arrived.",
+        ("use",),
+    ),
+    Metric(
+        "nexlet_connection_moves_total",
+        Kind.COUNTER,
+        "How often a connection went to another server without a gap.",
+        ("use",),
+    ),
+    Metric(
+        "nexlet_sink_errors_total",
+        Kind.COUNTER,
+        "Messages that could not be handled for a fault of ours; the log has each.",
+        ("use",),
+    ),
+    Metric(
         "nexlet_outgoing_bytes",
         Kind.GAUGE,
         "Bytes that wait to be sent.",

@@ -146,7 +146,10 @@ def _connection_counts(use: str, stats: ConnectionStats) -> Counter[tuple[str, .
     return Counter(
         {
             ("nexlet_reconnections_total", use): max(0, stats.connects - 1),
+            ("nexlet_connection_moves_total", use): stats.moves,
             ("nexlet_messages_published_total", use): stats.published,
+            ("nexlet_messages_unconfirmed_total", use): stats.unconfirmed,
+            ("nexlet_sink_errors_total", use): stats.sink_errors,
             ("nexlet_messages_dropped_total", use, "full"): stats.dropped,
             ("nexlet_messages_dropped_total", use, "oversized"): stats.oversized,
             ("nexlet_messages_dropped_total", use, "refused"): stats.publish_violations,

@@ -195,7 +195,9 @@ def test_the_readme_names_every_profile_there_is() -> None:
     assert re.findall(r"`([a-z-]+)`", said[1]) == list(PROFILES)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/authoring.md", "docs/operations.md", "samples/README.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/authoring.md", "docs/operations.md", "docs/observing.md", "samples/README.md"]
+)
 def test_what_is_linked_is_there(document: str) -> None:
     file = ROOT / document
     for target in re.findall(r"\]\(([^)#]+)\)", file.read_text()):
