@@ -22,11 +22,12 @@ import nats.errors
 import pytest
 import pytest_asyncio
 from nats.aio.msg import Msg
+from prometheus_client.parser import text_string_to_metric_families
 
 from nexlet_functions.control import ControlRefused
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.natsio.life import Options
-from tests.support.inventory import Inventory, nothing_left, take_inventory
+from tests.support.inventory import Inventory, fetch, nothing_left, settled_inventory
 from tests.support.nexlets import MONITORED, NAMESPACE, NexletBench, deploy, nexlet_bench
 from tests.support.nodes import NO_NEX, Node, RealNode, StandIn, find_nex
 from tests.support.polling import eventually
@@ -162,6 +163,17 @@ class Function:
         assert int(metadata["invocations"]) == sum(counted.values())
         return counted
 
+    async def metrics(self) -> dict[str, dict[str, float]]:
+        """What Prometheus reads of this function: values by metric and its one further label, "" where it has none."""
+        found: dict[str, dict[str, float]] = {}
+        text = await asyncio.to_thread(fetch, f"http://{self.bench.metrics}/metrics")
+        for family in text_string_to_metric_families(text.decode()):
+            for sample in family.samples:
+                labels = dict(sample.labels)
+                if (labels.pop("namespace", ""), labels.pop("name", "")) == (NAMESPACE, self.name):
+                    found.setdefault(sample.name, {})[next(iter(labels.values()), "")] = sample.value
+        return found
+
     def logs(self, stream: str) -> list[str]:
         return self.bench.logs(self.id, stream)
 
@@ -190,7 +202,7 @@ def deployed(bench: NexletBench, request: pytest.FixtureRequest) -> Deployed:
 
 
 async def inventory(bench: NexletBench) -> Inventory:
-    return await take_inventory(bench.server.monitoring, *folders(bench))
+    return await settled_inventory(bench.server.monitoring, *folders(bench))
 
 
 async def left_nothing(bench: NexletBench, before: Inventory) -> None:
@@ -355,6 +367,13 @@ async def test_an_invocation(case: Case, bench: NexletBench, deployed: Deployed)
 
         # The counts.
         assert await function.counts() == {case.outcome: 1}
+        metrics = await function.metrics()
+        assert nonzero(metrics["nexlet_function_invocations_total"]) == {case.outcome: 1}
+        assert metrics["nexlet_function_duration_seconds_count"] == {"": 1}
+        assert metrics["nexlet_function_queue_seconds_count"] == {"": 1}
+        assert metrics["nexlet_function_in_flight"] == metrics["nexlet_function_pending"] == {"": 0}
+        deaths = {} if case.kept else {case.outcome: 1}
+        assert nonzero(metrics.get("nexlet_function_worker_deaths_total", {})) == deaths
 
         # The worker, and that the function goes on.
         assert (await function.ask(b"return on")).data == b"on"
@@ -365,6 +384,10 @@ async def test_an_invocation(case: Case, bench: NexletBench, deployed: Deployed)
         summary = await bench.summary(function.id)
         assert summary.workload_state == "running"
         assert (summary.metadata or {})["workers"] == "1/1"
+
+
+def nonzero(values: dict[str, float]) -> dict[str, float]:
+    return {label: value for label, value in values.items() if value}
 
 
 async def runs(function: Function) -> None:
@@ -385,6 +408,7 @@ async def test_a_flood_of_output(bench: NexletBench, deployed: Deployed) -> None
         assert 10 < len(function.logs("stdout")) < 200
         assert (await bench.summary(function.id)).metadata["log_lines_dropped"] == str(dropped)  # type: ignore[index]
         assert await function.counts() == {"ok": 1}
+        assert (await function.metrics())["nexlet_function_log_lines_dropped_total"] == {"": dropped}
         assert function.worker in bench.workers()
 
 
@@ -407,6 +431,8 @@ async def test_the_queue_is_full(bench: NexletBench, deployed: Deployed) -> None
         outcomes = [event["outcome"] for event in bench.events(function.id)]
         assert (outcomes.count("rejected"), outcomes.count("ok")) == (4, 3)
         assert await function.counts() == {"rejected": 4, "ok": 3}
+        metrics = await function.metrics()
+        assert nonzero(metrics["nexlet_function_invocations_total"]) == {"rejected": 4, "ok": 3}
         assert function.logs("stderr") == [], "a line for each would drown the author's own"
         assert function.worker in bench.workers()
 
@@ -425,6 +451,9 @@ async def test_it_waited_too_long(bench: NexletBench, deployed: Deployed) -> Non
         assert expired["queue_ms"] >= 100
         assert function.logs("stdout") == []
         assert await function.counts() == {"expired": 1, "ok": 1}
+        metrics = await function.metrics()
+        assert nonzero(metrics["nexlet_function_invocations_total"]) == {"expired": 1, "ok": 1}
+        assert metrics["nexlet_function_duration_seconds_count"] == {"": 1}
         assert function.worker in bench.workers()
 
 
@@ -491,6 +520,7 @@ async def test_no_answer_is_given_where_none_may_be(bench: NexletBench, deployed
         assert len(bench.events(function.id)) == 3  # and none of them set off another
 
 
+TRIGGERED = "events.WORKLOADTRIGGERED"
 HANDLER = "def handler(event, context): pass\n"
 
 STARTS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -523,5 +553,7 @@ async def test_a_start_that_fails(kind: str, bench: NexletBench) -> None:
         await bench.ask("refused")
     assert await bench.control.workloads(["refused"]) == []
     await settle(bench.client)
-    assert [one.subject for one in bench.heard if one.subject.startswith(f"$NEX.FEED.{NAMESPACE}.")] == []
+    feed = f"$NEX.FEED.{NAMESPACE}."
+    told = [one.subject.removeprefix(feed) for one in bench.heard if one.subject.startswith(feed)]
+    assert not [one for one in told if one.startswith("logs.") or one in ("events.WORKLOADSTARTED", TRIGGERED)]
     await left_nothing(bench, before)

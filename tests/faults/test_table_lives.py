@@ -28,7 +28,7 @@ from nexlet_functions.natsio import Credentials
 from nexlet_functions.natsio.life import Options
 from nexlet_models.connection import NatsConnectionData
 from tests.support.cli import environment, start_nexfn
-from tests.support.inventory import nothing_left, subscriptions, take_inventory
+from tests.support.inventory import nothing_left, settled_inventory, subscriptions
 from tests.support.live import Live
 from tests.support.nexlets import MONITORED, NAMESPACE, Beats, NexletBench, deploy, nexlet_bench
 from tests.support.nodes import NO_NEX, Node, RealNode, StandIn, find_nex
@@ -207,7 +207,7 @@ async def test_the_node_restarts(server: EmbeddedServer, node: Node, client: Cli
     async with nexlet_bench(server, node, options=options) as bench:
         await deploy(bench.control, SOURCE, name="f", triggers=["f"], **ONE)
         workers = bench.workers()
-        before = await take_inventory(server.monitoring)
+        before = await settled_inventory(server.monitoring)
         await node.stop()
         assert (await bench.ask("f", b"on")).data == b"on"
         await node.start()
@@ -238,7 +238,7 @@ async def test_nats_goes_away(server: EmbeddedServer, options: Options, tmp_path
         async with nexlet_bench(server, node, options=options) as bench:
             workload_id = await deploy(bench.control, SOURCE, name="f", triggers=["f"], **ONE)
             (worker,) = bench.workers()
-            before = await take_inventory(server.monitoring)
+            before = await settled_inventory(server.monitoring)
             await bench.ask("f", b"first")
             running = await begun(bench.client, "f", b"sleep 0.5")
             await server.kill()
@@ -309,7 +309,7 @@ async def test_nats_locks_us_out(options: Options) -> None:
     async with bench_of_users(options) as bench:
         await deploy(bench.control, SOURCE, name="f", triggers=["f"], **ONE)
         (worker,) = bench.workers()
-        before = await take_inventory(bench.server.monitoring)
+        before = await settled_inventory(bench.server.monitoring)
         running = await begun(bench.client, "f", b"sleep 0.3")
         bench.server.reconfigure(USERS.format(monitored=MONITORED, user="other", permissions=""))
         await eventually(lambda: not all(one.connected for one in bench.nexlet.runner.connections), what="locked out")
@@ -330,7 +330,7 @@ async def test_a_trigger_that_is_refused(options: Options) -> None:
     permissions = ', permissions: { subscribe: { deny: "closed.>" } }'
     async with bench_of_users(options, permissions) as bench:
         await deploy(bench.control, SOURCE, name="f", triggers=["f"], **ONE)
-        before = await take_inventory(bench.server.monitoring)
+        before = await settled_inventory(bench.server.monitoring)
         with pytest.raises(ControlRefused) as refused:
             await deploy(bench.control, SOURCE, name="g", triggers=["open.a", "closed.a"])
         assert "'closed.a' may not be subscribed to" in refused.value.text

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.support.processes import descendants
 
-__all__ = ["Inventory", "nothing_left", "subscriptions", "take_inventory"]
+__all__ = ["Inventory", "fetch", "nothing_left", "settled_inventory", "subscriptions", "take_inventory"]
 
 CONNECTIONS = ("nexlet", "nexlet-agent", "nexlet-workloads")
 """What a nexlet calls its connections."""
@@ -92,9 +92,20 @@ async def take_inventory(monitoring: str, *folders: Path) -> Inventory:
     )
 
 
+async def settled_inventory(monitoring: str, *folders: Path) -> Inventory:
+    """What there is once that does not change from one look to the next: something may be ending still."""
+    then = await take_inventory(monitoring, *folders)
+    while True:
+        await asyncio.sleep(0.05)
+        now = await take_inventory(monitoring, *folders)
+        if now == then:
+            return now
+        then = now
+
+
 async def subscriptions(monitoring: str) -> Counter[str]:
     """What the nexlets' connections subscribe to, as the server has it."""
-    said = await asyncio.to_thread(_get, f"{monitoring}/connz?subs=detail&limit=10000")
+    said = await asyncio.to_thread(fetch, f"{monitoring}/connz?subs=detail&limit=10000")
     return Counter(
         f"{connection['name']} {one['subject']} {one.get('qgroup', '')}"
         for connection in json.loads(said)["connections"]
@@ -115,7 +126,8 @@ async def nothing_left(before: Inventory, monitoring: str, *folders: Path, withi
         await asyncio.sleep(0.02)
 
 
-def _get(url: str) -> bytes:
+def fetch(url: str) -> bytes:
+    """What is served there. Blocks."""
     with urllib.request.urlopen(url, timeout=10) as answer:
         body: bytes = answer.read()
         return body

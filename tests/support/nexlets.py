@@ -92,6 +92,7 @@ class NexletBench:
 
     Attributes:
         fast: whether its connections use nats-py's insides.
+        metrics: where it serves its metrics.
         heard: what came on any feed, in order.
     """
 
@@ -102,6 +103,7 @@ class NexletBench:
     control: ControlClient
     beats: Beats
     fast: bool
+    metrics: str
     heard: list[Msg] = field(default_factory=list)
 
     async def ask(
@@ -152,16 +154,19 @@ async def nexlet_bench(
         flags: settings.
     """
     kept = {"state_dir": state_dir} if state_dir is not None else {"no_state": True}
-    holder = SettingsHolder(Settings.read({"servers": server.url, "grace": "5s", **kept, **flags}))
+    holder = SettingsHolder(
+        Settings.read({"servers": server.url, "grace": "5s", "metrics": "127.0.0.1:0", **kept, **flags})
+    )
     client = await nats.connect(url or server.url, name="test", allow_reconnect=True, reconnect_time_wait=0.05)
     beats = Beats()
     try:
         await beats.listen(client, node.node_id)
         async with await Nexlet.start(holder, connection=options) as nexlet:
             await beats.running()
+            assert nexlet.status is not None
             control = ControlClient(client, NAMESPACE, nodes=1)
             fast = options is None or not options.public_only
-            bench = NexletBench(server, node, nexlet, client, control, beats, fast)
+            bench = NexletBench(server, node, nexlet, client, control, beats, fast, str(nexlet.status.address))
 
             async def hear(message: Msg) -> None:
                 bench.heard.append(message)
