@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from nexlet_functions.cli.exits import Exit
 from nexlet_functions.cli.logs import Speaker, set_up_logging
+from nexlet_functions.cli.notify import ServiceManager
 from nexlet_functions.cli.options import CREDENTIALS, setting_flags
 from nexlet_functions.cli.running import loading, loop_factory
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import structlog
     from opentelemetry.trace import Tracer
 
+    from nexlet_functions.nexlet import Nexlet
     from nexlet_functions.settings import Settings, SettingsHolder
 
 __all__ = ["up"]
@@ -88,9 +90,10 @@ async def _up(holder: SettingsHolder, tracer: Tracer | None, speaker: Speaker) -
 
     loop = asyncio.get_running_loop()
     parent = os.getppid()
+    manager = ServiceManager.of(os.environ, pid=os.getpid())
     # A signal that comes while it starts must not be lost, nor leave half of it behind.
-    signals = _Signals(loop)
-    loop.add_signal_handler(signal.SIGHUP, _reload, holder)
+    signals = _Signals(loop, manager)
+    loop.add_signal_handler(signal.SIGHUP, _reload, holder, manager)
     # Executed at once: while it loads what workers need, on another core, we load what the nexlet needs.
     zygote = asyncio.ensure_future(Zygote.start(modules=holder.current.modules, cgroup=holder.current.cgroup))
     await asyncio.sleep(0)
@@ -99,19 +102,29 @@ async def _up(holder: SettingsHolder, tracer: Tracer | None, speaker: Speaker) -
 
     async with await Nexlet.start(holder, environment=os.environ, zygote=zygote, tracer=tracer) as nexlet:
         speaker.ids = lambda: {"agent_id": nexlet.runner.agent_id, "node_id": nexlet.runner.node_id}
+        manager.status("waits for a server and a node")
+        manager.ready()
         signals.stop_with(nexlet.stop_soon)
+        registered = asyncio.create_task(_tell_registered(nexlet, manager))
         if nexlet.started_by_node:
             with _until_ended(parent, signals.stop):
                 await nexlet.wait()
         else:
             await nexlet.wait()
+        registered.cancel()
+
+
+async def _tell_registered(nexlet: Nexlet, manager: ServiceManager) -> None:
+    await nexlet.runner.wait_registered()
+    manager.status(f"registered as {nexlet.runner.agent_id} with node {nexlet.runner.node_id}")
 
 
 class _Signals:
     """SIGTERM and SIGINT ask it to end in order; a person's second Ctrl-C ends it where it stands."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, manager: ServiceManager) -> None:
         self._loop = loop
+        self._manager = manager
         self._asked_at: float | None = None
         self._stop: Callable[[], None] | None = None
         loop.add_signal_handler(signal.SIGTERM, self.stop)
@@ -121,6 +134,7 @@ class _Signals:
         """Begin to end, or as soon as there is something to end."""
         if self._asked_at is None:
             self._asked_at = self._loop.time()
+            self._manager.stopping()
             if self._stop is not None:
                 self._stop()
 
@@ -182,7 +196,12 @@ def _raise_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _reload(holder: SettingsHolder) -> None:
+def _reload(holder: SettingsHolder, manager: ServiceManager) -> None:
+    with manager.reloading():
+        _read_again(holder)
+
+
+def _read_again(holder: SettingsHolder) -> None:
     from nexlet_functions.errors import SettingsRefused
 
     log = _logger()
