@@ -150,6 +150,29 @@ def handler(event, context):
         assert pool.stats().deaths == {}
 
 
+async def test_what_a_closed_generator_raises_is_told_to_nobody_but_the_log(sandbox: Sandbox) -> None:
+    source = """
+def steps():
+    try:
+        yield 1
+    finally:
+        raise ValueError("too late")
+def handler(event, context):
+    made = steps()
+    next(made)
+    del made
+    return "ok"
+"""
+    async with open_pool(sandbox, source, limits()) as pool:
+        (result,) = await run(pool, b"")
+        assert (result.outcome, result.body) == (Outcome.OK, b"ok")
+        sink = pool.sink
+        assert isinstance(sink, KeepingSink)
+        await sink.until(lambda: bool(sink.lines))
+        ((_, stream, _, line),) = sink.lines
+        assert (stream, line) == ("stderr", b"ignored in a generator that was closed: ValueError: too late")
+
+
 async def test_reply_headers_are_lines_that_cannot_be_broken_out_of(sandbox: Sandbox) -> None:
     source = "def handler(event, context):\n    return Reply('x', headers={'X-A': 'b\\r\\nworkload_id: forged'})\n"
     async with open_pool(sandbox, source, limits()) as pool:

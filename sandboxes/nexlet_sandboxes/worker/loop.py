@@ -14,6 +14,7 @@ import math
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -33,6 +34,7 @@ from nexlet_sandboxes.frames import (
     frame,
 )
 from nexlet_sandboxes.language import Loaded, check, load
+from nexlet_sandboxes.language.explain import Explainer
 from nexlet_sandboxes.language.texts import plain_int, text_of
 from nexlet_sandboxes.outcomes import LoadRefused
 from nexlet_sandboxes.program import Program
@@ -112,6 +114,7 @@ class Worker:
         splitter = Splitter(MAX_BODY)
         frames = self._frames(splitter)
         signal.signal(signal.SIGALRM, self._on_timer)
+        sys.unraisablehook = self._on_unraisable
         try:
             kind, _, _, _, buffer, start, end = next(frames)
             if kind != Kind.LOAD:
@@ -340,6 +343,16 @@ class Worker:
             out.clear()
         finally:
             self._sending = False
+
+    def _on_unraisable(self, unraisable: Any) -> None:
+        """What a generator raises while it is closed by nobody in particular: there is no one to raise it to."""
+        raised = unraisable.exc_value
+        if isinstance(raised, MemoryError):
+            self.memory_exceeded = True
+        elif raised is not None and self._output is not None:
+            self._output.write(
+                Stream.STDERR, f"ignored in a generator that was closed: {Explainer().summary(raised)}\n"
+            )
 
     def _on_timer(self, number: int, stack: object) -> None:
         self._armed = False

@@ -206,11 +206,9 @@ ALLOWED: Mapping[str, Module] = MappingProxyType(
         ),
         "dataclasses": Module(
             note="`@dataclass` is for classes of your own. Annotations are not evaluated.",
-            plain=_words(
-                "FrozenInstanceError InitVar KW_ONLY MISSING asdict astuple field fields is_dataclass replace"
-            ),
-            ours=_taken("dataclass", of=dataclassing),
-            our_names=("dataclass",),
+            plain=_words("FrozenInstanceError InitVar KW_ONLY MISSING asdict astuple fields is_dataclass replace"),
+            ours=_taken("dataclass", "field", of=dataclassing),
+            our_names=("dataclass", "field"),
             missing={"make_dataclass": "write the class with @dataclass", "Field": "dataclasses.field() makes one"},
         ),
         "datetime": Module(plain=_words("MAXYEAR MINYEAR UTC date datetime time timedelta timezone tzinfo")),

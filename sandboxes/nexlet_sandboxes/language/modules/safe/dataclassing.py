@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, InitVar
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from nexlet_sandboxes.language.modules.own import is_own_class
 
-__all__ = ["dataclass"]
+__all__ = ["dataclass", "field"]
 
 _MEANINGS = (typing, dataclasses, KW_ONLY, InitVar, ClassVar)  # found by name, where an annotation is a string
 
@@ -60,9 +61,40 @@ def dataclass(
         finally:
             cls.__module__ = module
         made.__module__ = module  # with slots=True the class is a new one
+        for one in made.__dict__["__dataclass_fields__"].values():
+            if one.metadata is _NO_METADATA:
+                one.metadata = MappingProxyType({})
         return made
 
     return decorate if cls is None else decorate(cls)
 
+
+def field(
+    *,
+    default: Any = dataclasses.MISSING,
+    default_factory: Any = dataclasses.MISSING,
+    init: bool = True,
+    repr: bool = True,  # noqa: A002 - the standard function's argument
+    hash: bool | None = None,  # noqa: A002
+    compare: bool = True,
+    metadata: Mapping[Any, Any] | None = None,
+    kw_only: Any = dataclasses.MISSING,
+) -> Any:
+    """One field of a dataclass, where its annotation does not say it all."""
+    return _standard_field(
+        default=default,
+        default_factory=default_factory,
+        init=init,
+        repr=repr,
+        hash=hash,
+        compare=compare,
+        metadata={} if metadata is None else metadata,
+        kw_only=kw_only,
+    )
+
+
+_standard_field: Callable[..., Any] = dataclasses.field
+_NO_METADATA = _standard_field().metadata
+"""All fields without metadata share it, and it hands its dictionary to whatever it is compared with."""
 
 _standard: Callable[..., Callable[[type], type]] = dataclasses.dataclass
