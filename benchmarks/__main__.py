@@ -7,24 +7,31 @@ import asyncio
 import json
 import sys
 
-from benchmarks import attributes, deadlines, deploys, throughput, workers
+from benchmarks import attributes, deadlines, deploys, fairness, overload, throughput, workers
 from benchmarks.bench import environment, open_bench
 
 KINDS = ("throughput", "deploys", "deadlines", "workers", "attributes")
+LONG = ("fairness", "overload")
+"""Kinds that take a minute each, and are measured where they are named."""
 
 
 def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"what to measure: {', '.join(KINDS)} (all)")
+    parser.add_argument(
+        "kinds",
+        nargs="*",
+        metavar="KIND",
+        help=f"what to measure: {', '.join(KINDS)} (all of these), {', '.join(LONG)}",
+    )
     parser.add_argument("--seconds", type=float, default=1.0, help="of one repetition of one cell (1)")
     parser.add_argument("--rounds", type=int, default=5, help="repetitions of each cell, ours and floors in turn (5)")
     parser.add_argument("--payload", type=int, default=128, help="bytes of a request (128)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     given = parser.parse_args()
-    unknown = sorted(set(given.kinds) - set(KINDS))
+    unknown = sorted(set(given.kinds) - set(KINDS + LONG))
     if unknown:
-        parser.error(f"no such kind: {', '.join(unknown)}; there are: {', '.join(KINDS)}")
+        parser.error(f"no such kind: {', '.join(unknown)}; there are: {', '.join(KINDS + LONG)}")
     asyncio.run(_measure(given, given.kinds or list(KINDS)))
 
 
@@ -51,6 +58,18 @@ async def _measure(given: argparse.Namespace, kinds: list[str]) -> None:
                 figures["deadlines"] = late.as_json()
                 if not given.json:
                     _print_deadlines(late)
+    if set(LONG) & set(kinds):
+        async with open_bench(floors=()) as bench:
+            if "fairness" in kinds:
+                neighbours = await fairness.measure(bench, seconds=given.seconds, rounds=given.rounds)
+                figures["fairness"] = [neighbour.as_json() for neighbour in neighbours]
+                if not given.json:
+                    _print_fairness(neighbours)
+            if "overload" in kinds:
+                overloaded = await overload.measure(bench)
+                figures["overload"] = overloaded.as_json()
+                if not given.json:
+                    _print_overload(overloaded)
     if "workers" in kinds:
         started = await workers.measure()
         figures["workers"] = started.as_json()
@@ -85,6 +104,23 @@ def _print_throughput(cells: list[throughput.Cell], payload: int) -> None:
     for cell in cells:
         spent = ", ".join(f"{name} {us:.1f}" for name, us in cell.cpu_us.items())
         print(f"  CPU a message at {cell.in_flight} in flight, microseconds: {spent}")
+
+
+def _print_fairness(neighbours: list[fairness.Neighbour]) -> None:
+    print(f"\nan idle function among {fairness.FUNCTIONS}, beside one that is busy: p50 and p99 of its answers, ms")
+    for one in neighbours:
+        print(
+            f"  {one.kind:6} alone {one.p50_ms:.2f} {one.p99_ms:.2f}, beside it {one.busy_p50_ms:.2f} "
+            f"{one.busy_p99_ms:.2f}: p99 times {one.ratio:.1f}; the busy one got {one.busy_rate:.0f} answers a second"
+        )
+
+
+def _print_overload(seen: overload.Overload) -> None:
+    print(f"\nten times what can be served, for {seen.seconds:.0f} s, to consumers that do not read")
+    for name, outcomes in seen.outcomes.items():
+        told = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+        print(f"  {name:6} {seen.sent[name]} sent: {told}; unaccounted {seen.unaccounted[name]}")
+    print(f"  memory of the nexlet grew by {seen.growth_mib:.2f} MiB after the tenth second (less than 10)")
 
 
 def _print_deploys(measured: deploys.Deploys) -> None:

@@ -192,6 +192,9 @@ class NamespaceRules(BaseModel):
     ceilings: Ceilings = Field(Ceilings.model_construct(), description="how far limits may be turned up")
     max_functions: int | None = Field(None, ge=0, description="functions of the namespace on this nexlet")
     max_workers: int | None = Field(None, ge=1, description="workers of all of them, by what they ask for at most")
+    max_cpu: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="processors that all of them may keep busy together, such as 1.5"
+    )
     max_memory: Annotated[int | None, BeforeValidator(_size), Field(gt=0)] = Field(
         None, description="memory of all these workers"
     )

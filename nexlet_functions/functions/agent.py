@@ -51,6 +51,7 @@ from nexlet_models.workloads import (
     WorkloadSummary,
 )
 from nexlet_sandboxes.backlog import Backlog
+from nexlet_sandboxes.budget import Budget
 from nexlet_sandboxes.checking import check
 from nexlet_sandboxes.outcomes import SandboxError
 from nexlet_sandboxes.zygote import Zygote
@@ -127,7 +128,9 @@ class FunctionAgent:
             sandboxing=self._sandboxing,
             tracer=tracer,
             backlog=Backlog(settings.current.max_pending, settings.current.max_pending_bytes),
+            budget=self._budget,
         )
+        self._budgets: dict[str, Budget] = {}
         self._room = asyncio.Semaphore(settings.current.max_starting)
         self._functions: dict[str, Function] = {}
         self._starting: dict[str, asyncio.Task[None]] = {}
@@ -342,6 +345,17 @@ class FunctionAgent:
             memory=sum(function.limits.max_workers * function.limits.memory for function in of_namespace),
             everywhere=len(self._functions),
         )
+
+    def _budget(self, namespace: str) -> Budget | None:
+        """What the workers of a namespace share; a rule that has changed holds for all of them from the next start."""
+        allowed = self._settings.current.rules(namespace).max_cpu
+        budget = self._budgets.get(namespace)
+        if allowed is None:
+            return None
+        if budget is None:
+            budget = self._budgets[namespace] = Budget(allowed)
+        budget.processors = allowed
+        return budget
 
     async def _start(self, function: Function, *, existing: bool) -> None:
         """Start a function that was admitted.

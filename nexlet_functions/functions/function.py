@@ -39,6 +39,7 @@ from nexlet_models.sizes import format_size
 from nexlet_models.start_request import StartRequest
 from nexlet_models.workloads import StartWorkloadRequest, WorkloadState, WorkloadSummary
 from nexlet_sandboxes.backlog import Backlog
+from nexlet_sandboxes.budget import Budget
 from nexlet_sandboxes.calls import Result
 from nexlet_sandboxes.outcomes import LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.pool import Pool, PoolStats
@@ -67,6 +68,7 @@ class Means:
         settings: those in force; asked anew each time.
         sandboxing: what was proved of the sandbox.
         backlog: room for what waits, shared by all functions.
+        budget: processor time of a namespace's workers; None where it has no bound.
         tracer: makes spans of invocations; None where nobody traces.
     """
 
@@ -78,6 +80,7 @@ class Means:
     settings: Callable[[], Settings]
     sandboxing: Sandboxing
     backlog: Backlog
+    budget: Callable[[str], Budget | None]
     tracer: Tracer | None = None
 
 
@@ -193,6 +196,8 @@ class Function:
                     facts[fact] = str(count)
             if stats.log_lines_dropped:
                 facts["log_lines_dropped"] = str(stats.log_lines_dropped)
+            if self._pool.budget is not None and self._pool.budget.held_ns:
+                facts["namespace_cpu_held"] = format_duration(self._pool.budget.held_ns // 1_000_000 / 1e3)
             if self._pool.unwell:
                 facts["error"] = self._pool.last_failure
         return WorkloadSummary(
@@ -277,7 +282,15 @@ class Function:
             on_death=self._died,
         )
         try:
-            pool = Pool(means.zygote, program, self.limits, dispatcher, profile=self.profile, backlog=means.backlog)
+            pool = Pool(
+                means.zygote,
+                program,
+                self.limits,
+                dispatcher,
+                profile=self.profile,
+                backlog=means.backlog,
+                budget=means.budget(self.namespace),
+            )
             dispatcher.bind(pool)
             self._pool, self._dispatcher = pool, dispatcher
             await pool.start()

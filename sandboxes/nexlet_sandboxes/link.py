@@ -145,6 +145,8 @@ class Link:
         self._reason = ""
         self._gone: asyncio.Future[None] = self._loop.create_future()
         process.on_exit = self._on_exit
+        if pool.budget is not None:
+            pool.budget.add(process)
         self._loop.add_reader(process.sock, self.on_readable)
 
     # Loading.
@@ -523,6 +525,8 @@ class Link:
         calls = tuple(self.fifo)
         self.fifo.clear()
         self._out.clear()
+        if self._pool.budget is not None:
+            self._pool.budget.remove(self.process)
         self.process.kill()
         if self.process.exited is not None and not self._gone.done():
             self._gone.set_result(None)

@@ -22,6 +22,7 @@ from typing import Final
 
 from nexlet_models.problems import Problem
 from nexlet_sandboxes.backlog import Backlog
+from nexlet_sandboxes.budget import Budget
 from nexlet_sandboxes.calls import NEVER_NS, Call, Result, Sink
 from nexlet_sandboxes.histogram import Histogram
 from nexlet_sandboxes.link import Link, LinkEnd
@@ -85,11 +86,13 @@ class Pool:
         *,
         profile: str = DEFAULT,
         backlog: Backlog | None = None,
+        budget: Budget | None = None,
     ) -> None:
         """Nothing runs yet.
 
         Args:
             backlog: room for waiting calls, shared with other pools; None: as much as the limits say.
+            budget: processor time, likewise; None: no bound.
 
         Raises:
             SandboxError: there is no such profile.
@@ -109,6 +112,9 @@ class Pool:
         self._pending: deque[Call] = deque()
         self._pending_bytes = 0
         self._backlog = backlog or Backlog(2 * limits.max_pending, 2 * limits.max_pending_bytes)
+        self.budget = budget
+        if budget is not None:
+            budget.join(self)
         self._next_id = 0
         self._dirty: list[Link] = []
         self._refused = False
@@ -186,6 +192,8 @@ class Pool:
     async def close(self) -> None:
         """End every worker now. Calls that are here end `unavailable`. Returns when the processes are gone."""
         self._draining = self._closed = True
+        if self.budget is not None:
+            self.budget.leave(self)
         for timer in (self._queue_timer, self._idle_timer, self._retry_timer, self._dropped_timer):
             if timer is not None:
                 timer.cancel()
@@ -446,7 +454,7 @@ class Pool:
 
     def _begin_start(self) -> None:
         """Start a worker in the background, unless one is on its way or the pool must wait before the next try."""
-        if (self._starts and not self._single_use) or self._retry_timer is not None or self._closed:
+        if (self._starts and not self._single_use) or self._retry_timer is not None or self._closed or self._held:
             return
         assert self._loop is not None
         if self.unwell:
@@ -455,6 +463,16 @@ class Pool:
             self._retry_timer = self._loop.call_later(delay, self._retry)
             return
         self._start_now()
+
+    @property
+    def _held(self) -> bool:
+        """No worker is started that would only stand still while its time for loading passes."""
+        return self.budget is not None and self.budget.held
+
+    def budget_changed(self) -> None:
+        """Its workers may run again, so that more of them may be of use."""
+        if not self._draining:
+            self._replace()
 
     def _retry(self) -> None:
         self._retry_timer = None
@@ -517,7 +535,8 @@ class Pool:
         due = self._pending[0].received_ns + self._queue_timeout_ns
         if self._next_deadline < due:
             due = max(self._next_deadline, self._looked_ns + LOOK_EVERY_NS)
-        if self._links and len(self._links) + len(self._starts) < self.limits.max_workers and not self._starts:
+        room = len(self._links) + len(self._starts) < self.limits.max_workers
+        if self._links and room and not self._starts and not self._held:
             due = min(due, max(now, self._pending[0].received_ns + GROW_AFTER_NS))
         if self._queue_timer is not None:
             if self._queue_due <= due:

@@ -123,8 +123,19 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End the process now (SIGKILL); nothing happens where it has ended already."""
+        self._signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Have the process stand still (SIGSTOP) until `go_on`."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it run again."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            signal.pidfd_send_signal(self._pidfd, number)
 
     def close(self) -> None:
         """Give back the descriptors. The process, if it still runs, sees its socket end and ends too."""

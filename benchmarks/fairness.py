@@ -1,0 +1,162 @@
+"""One busy function among a hundred: what an idle neighbour's requests take, beside what they take without it.
+
+`python -m benchmarks fairness`. The neighbour is asked one request after another, with a pause between them; the two
+are measured in turn, so that what the machine does otherwise is in both. Three kinds of busy: a flood of small
+messages, work that takes processor time, and large answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+
+from benchmarks.bench import ECHO, ROOT, Bench
+from benchmarks.load import Load
+
+__all__ = ["KINDS", "Neighbour", "measure"]
+
+BURN = """
+def handler(event, context):
+    total = 0
+    for n in range(200_000):
+        total += n
+    return str(total)
+"""
+LARGE = "def handler(event, context):\n    return b'x' * 200_000\n"
+
+KINDS = {"flood": (ECHO, 512), "burn": (BURN, 16), "large": (LARGE, 32)}
+"""What the busy function runs, and how many requests it is kept at."""
+
+PAYLOAD = b"x" * 128
+PAUSE = 0.002
+FUNCTIONS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """An idle function's answers while another one is busy.
+
+    Attributes:
+        kind: of what the other one does.
+        p50_ms, p99_ms: with nobody busy: medians over the rounds.
+        busy_p50_ms, busy_p99_ms: with the other one busy.
+        ratio: of the p99: the median of the rounds' own ratios.
+        busy_rate: answers a second that the busy one got meanwhile.
+    """
+
+    kind: str
+    p50_ms: float
+    p99_ms: float
+    busy_p50_ms: float
+    busy_p99_ms: float
+    ratio: float
+    busy_rate: float
+
+    def as_json(self) -> dict[str, object]:
+        """For `--json`."""
+        return asdict(self)
+
+
+async def measure(bench: Bench, *, seconds: float = 1.0, rounds: int = 5) -> list[Neighbour]:
+    """Measure every kind, idle and busy in turn."""
+    names = [f"fair-{number}" for number in range(FUNCTIONS - 1)]
+    for name in names:
+        await bench.start_workload(name, {"source": ECHO, "triggers": [f"fair.{name}"]})
+    found = []
+    try:
+        for kind, (source, in_flight) in KINDS.items():
+            await bench.start_workload("fair-busy", {"source": source, "triggers": ["fair.busy"]})
+            found.append(await asyncio.to_thread(_kind, bench.url, kind, names, in_flight, seconds, rounds))
+            await bench.stop_workload("fair-busy")
+    finally:
+        for name in names:
+            await bench.stop_workload(name)
+    return found
+
+
+def _kind(url: str, kind: str, names: list[str], in_flight: int, seconds: float, rounds: int) -> Neighbour:
+    idle: list[list[int]] = []
+    busy: list[list[int]] = []
+    rates: list[float] = []
+    with Load(url) as load:
+        _ask(load, names, 0.3)
+        for _ in range(rounds):
+            idle.append(_ask(load, names, seconds))
+            with _Busy(url, in_flight) as other:
+                busy.append(_ask(load, names, seconds))
+            rates.append(other.rate)
+    return Neighbour(
+        kind=kind,
+        p50_ms=statistics.median(_percentile(run, 0.5) for run in idle),
+        p99_ms=statistics.median(_percentile(run, 0.99) for run in idle),
+        busy_p50_ms=statistics.median(_percentile(run, 0.5) for run in busy),
+        busy_p99_ms=statistics.median(_percentile(run, 0.99) for run in busy),
+        ratio=statistics.median(_percentile(b, 0.99) / _percentile(i, 0.99) for i, b in zip(idle, busy, strict=True)),
+        busy_rate=statistics.median(rates),
+    )
+
+
+def _percentile(latencies: list[int], share: float) -> float:
+    """Milliseconds, of sorted nanoseconds."""
+    return latencies[min(len(latencies) - 1, int(share * len(latencies)))] / 1e6
+
+
+def _ask(load: Load, names: list[str], seconds: float) -> list[int]:
+    """One after another, function after function; what each took, in nanoseconds, sorted."""
+    latencies: list[int] = []
+    until, number = time.monotonic() + seconds, 0
+    while time.monotonic() < until:
+        number += 1
+        measured = load.requests(f"fair.{names[number % len(names)]}", count=1, in_flight=1, payload=PAYLOAD)
+        latencies += measured.latencies
+        time.sleep(PAUSE)
+    latencies.sort()
+    return latencies
+
+
+class _Busy:
+    """Requests to the busy function while the block lasts, from a process of its own: as another user's would be."""
+
+    def __init__(self, url: str, in_flight: int) -> None:
+        self._command = [sys.executable, "-m", "benchmarks.fairness", url, str(in_flight)]
+        self.rate = 0.0
+
+    def __enter__(self) -> _Busy:
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        said, _errors = self._process.communicate("over\n", timeout=60)
+        self.rate = float(said)
+
+
+def _keep_busy(url: str, in_flight: int) -> None:
+    """Ask until a line comes in, then tell how many answers a second that were."""
+    over = threading.Event()
+
+    def wait() -> None:
+        sys.stdin.readline()
+        over.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    answers = 0
+    with Load(url) as load:
+        load.requests("fair.busy", count=in_flight * 2, in_flight=in_flight, payload=PAYLOAD)
+        print("busy", flush=True)
+        began = time.monotonic()
+        while not over.is_set():
+            answers += load.requests("fair.busy", count=in_flight * 8, in_flight=in_flight, payload=PAYLOAD).answers
+    print(answers / (time.monotonic() - began), flush=True)
+
+
+if __name__ == "__main__":
+    _keep_busy(sys.argv[1], int(sys.argv[2]))
