@@ -225,9 +225,7 @@ class Settings(BaseSettings):
     permit_missing_layers: Layers = Field(
         (), description="layers of the sandbox that functions may run without where the machine lacks them; see doctor"
     )
-    cgroup: Folder | None = Field(
-        None, description="delegated folder of cgroup v2, in which each worker is limited in a group of its own"
-    )
+    cgroup: Folder | None = Field(None, description="delegated folder of cgroup v2: each worker gets a group in it")
     source_folders: Folders = Field((), description="folders that file:// sources may come from")
     modules: Annotated[dict[str, tuple[str, ...]], NoDecode] = Field(
         default_factory=dict, description="further modules that functions may import, each with the names it gives"
@@ -289,6 +287,22 @@ class Settings(BaseSettings):
         if problems:
             raise SettingsRefused(problems)
         return made
+
+    @classmethod
+    def read_modules(cls, file: Path) -> dict[str, tuple[str, ...]]:
+        """What a settings file permits functions to import, and nothing else of it.
+
+        For who writes functions: they may have the file, and not the folders and credentials that it names.
+
+        Raises:
+            SettingsRefused: the file cannot be read, or its `modules` are not in order.
+        """
+        document = _read_file(file)
+        try:
+            return cls.model_validate({"modules": document.value.get("modules", {})}).modules
+        except ValidationError as error:
+            problems = [_problem(detail, document, {}) for detail in error.errors(include_url=False)]
+            raise SettingsRefused(_once(problems)) from None
 
     def rules(self, namespace: str) -> NamespaceRules:
         """What the operator allows `namespace`."""

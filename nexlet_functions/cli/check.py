@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json as json_
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check"]
 
+Modules = Mapping[str, tuple[str, ...]]
+"""What an operator permits functions to import, each module with the names it gives."""
+
 
 def check(
     folders: Folders,
@@ -40,20 +43,34 @@ def check(
             help="Whether the function is also loaded once, in a worker that is thrown away.",
         ),
     ] = True,
+    settings_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="NEXFN_SETTINGS_FILE",
+            metavar="FILE",
+            help="An operator's settings file, for the modules that it permits functions to import.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = None,
 ) -> None:
     """Check functions: everything that a deployment would refuse, all problems at once."""
     from nexlet_functions.nexfile import find_functions
 
     output = Output(json=json)
-    refused = asyncio.run(_check(find_functions(folders), output, load=load))
+    modules: Modules = {}
+    if settings_file is not None:
+        from nexlet_functions.settings import Settings
+
+        modules = Settings.read_modules(settings_file)
+    refused = asyncio.run(_check(find_functions(folders), output, modules, load=load))
     if refused:
         raise typer.Exit(Exit.FAILED)
 
 
-async def _check(folders: Sequence[Path], output: Output, *, load: bool) -> int:
+async def _check(folders: Sequence[Path], output: Output, modules: Modules, *, load: bool) -> int:
     """Checks them all; how many were refused."""
-    async with _zygote_beside() if load else nullcontext() as zygote:
+    async with _zygote_beside(modules) if load else nullcontext() as zygote:
         from nexlet_functions.nexfile import FunctionRefused, read_function
         from nexlet_functions.testing.events import EventRefused, sample_events
 
@@ -63,15 +80,15 @@ async def _check(folders: Sequence[Path], output: Output, *, load: bool) -> int:
             try:
                 function = read_function(path)
                 name = function.name
-                problems += _static(function)
+                problems += _static(function, modules)
                 if zygote is not None and not problems and function.start.source is not None:
                     ready = await zygote
                     began = time.perf_counter()
-                    problems += await _trial_load(ready, function)
+                    problems += await _trial_load(ready, function, modules)
                     took = time.perf_counter() - began
             except FunctionRefused as error:
                 name = error.name
-                problems += [*error.problems, *_static_of_refused(error)]
+                problems += [*error.problems, *_static_of_refused(error, modules)]
             try:
                 events = len(sample_events(path))
             except EventRefused as error:
@@ -83,11 +100,11 @@ async def _check(folders: Sequence[Path], output: Output, *, load: bool) -> int:
 
 
 @asynccontextmanager
-async def _zygote_beside() -> AsyncIterator[asyncio.Task[Zygote]]:
+async def _zygote_beside(modules: Modules) -> AsyncIterator[asyncio.Task[Zygote]]:
     """A zygote that gets ready while the sources are read, which takes as long. Who needs it waits for the task."""
     from nexlet_sandboxes.zygote import Zygote
 
-    starting = asyncio.ensure_future(Zygote.start())
+    starting = asyncio.ensure_future(Zygote.start(modules=modules))
     await asyncio.sleep(0)  # the task's first step makes the process
     try:
         yield starting
@@ -98,17 +115,17 @@ async def _zygote_beside() -> AsyncIterator[asyncio.Task[Zygote]]:
             await starting.result().close()
 
 
-def _static(function: FunctionFolder) -> list[Problem]:
+def _static(function: FunctionFolder, modules: Modules) -> list[Problem]:
     """What the policy says of the sources, which are not run for it."""
     from nexlet_functions.testing.function import program_of
     from nexlet_sandboxes.language import check as check_program
 
     if function.start.source is None:
         return []  # an artifact elsewhere: the nexlet that fetches it checks it
-    return list(check_program(program_of(function, environment={})))
+    return list(check_program(program_of(function, environment={}, modules=modules)))
 
 
-def _static_of_refused(error: FunctionRefused) -> list[Problem]:
+def _static_of_refused(error: FunctionRefused, modules: Modules) -> list[Problem]:
     """The same of a folder whose Nexfile is refused: nobody likes to mend one file only to hear of the next."""
     from nexlet_functions.functions.requests import inline_program, sound_part
     from nexlet_sandboxes.language import check as check_program
@@ -117,10 +134,10 @@ def _static_of_refused(error: FunctionRefused) -> list[Problem]:
     program = inline_program(part) if part is not None else None
     if program is None:
         return []
-    return list(check_program(replace(program, filename=error.source_name or program.filename)))
+    return list(check_program(replace(program, filename=error.source_name or program.filename, modules=modules)))
 
 
-async def _trial_load(zygote: Zygote, function: FunctionFolder) -> Sequence[Problem]:
+async def _trial_load(zygote: Zygote, function: FunctionFolder, modules: Modules) -> Sequence[Problem]:
     """What goes wrong when the module runs once, under the function's own limits."""
     from nexlet_functions.testing.function import RecordingSink, limits_of, program_of
     from nexlet_sandboxes.outcomes import LoadRefused
@@ -128,7 +145,7 @@ async def _trial_load(zygote: Zygote, function: FunctionFolder) -> Sequence[Prob
     from nexlet_sandboxes.profiles import DEFAULT
 
     # No environment: only the handler can read it, and its secrets are not here.
-    program = program_of(function, environment={})
+    program = program_of(function, environment={}, modules=modules)
     pool = Pool(zygote, program, limits_of(function.start), RecordingSink(), profile=function.start.sandbox or DEFAULT)
     try:
         await pool.start()

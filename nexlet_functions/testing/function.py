@@ -20,6 +20,7 @@ from nexlet_functions.functions import requests
 from nexlet_functions.functions.deadlines import deadline_ns
 from nexlet_functions.nexfile import FunctionFolder, FunctionRefused, read_function
 from nexlet_functions.rules import Ceilings
+from nexlet_functions.settings import Settings
 from nexlet_functions.testing.events import SampleEvent
 from nexlet_models.problems import Problem
 from nexlet_models.start_request import SECRET_PREFIX, StartRequest
@@ -130,6 +131,7 @@ class load_function:  # reads as the function it is used as: `with load_function
         secrets: Mapping[str, str] | None = None,
         profile: str | None = None,
         limits: Mapping[str, Any] | None = None,
+        settings_file: str | Path | None = None,
     ) -> None:
         """Nothing is read or started yet.
 
@@ -139,22 +141,29 @@ class load_function:  # reads as the function it is used as: `with load_function
             secrets: values for what the Nexfile's environment names as `secret://KEY`, by KEY.
             profile: sandbox profile; None: the Nexfile's.
             limits: fields of `nexlet_sandboxes.program.Limits` in place of the Nexfile's, such as `timeout=0.5`.
+            settings_file: an operator's settings file: the function may import what its `modules` permit. They have to
+                be installed here as well.
 
         Raises, when the block is entered:
             FunctionRefused: what `nexlet-functions check` would say as well.
             KeyError: the environment names a secret that was not given.
+            SettingsRefused: the settings file cannot be read.
+            ZygoteError: a module that it permits cannot be imported here.
         """
         self._folder = Path(folder)
         self._environment = dict(environment or {})
         self._secrets = dict(secrets or {})
         self._profile = profile
         self._limits = dict(limits or {})
+        self._settings_file = Path(settings_file) if settings_file is not None else None
         self._running: AsyncFunction | None = None
         self._runner: asyncio.Runner | None = None
 
     async def __aenter__(self) -> AsyncFunction:
         folder = read_function(self._folder)
-        program = program_of(folder, environment=resolve(folder.start.environment, self._environment, self._secrets))
+        environment = resolve(folder.start.environment, self._environment, self._secrets)
+        modules = Settings.read_modules(self._settings_file) if self._settings_file is not None else {}
+        program = program_of(folder, environment=environment, modules=modules)
         limits = replace(limits_of(folder.start), **self._limits)
         function = AsyncFunction(folder, program, limits, self._profile or folder.start.sandbox or DEFAULT)
         await function._open()
@@ -282,7 +291,7 @@ class AsyncFunction:
         raise ValueError(f"no trigger takes {subject!r}: the function's are {', '.join(self._program.patterns)}")
 
     async def _open(self) -> None:
-        self._zygote = await Zygote.start()
+        self._zygote = await Zygote.start(modules=self._program.modules)
         self._pool = Pool(self._zygote, self._program, self._limits, self._sink, profile=self._profile)
         try:
             await self._pool.start()
@@ -368,8 +377,14 @@ class RecordingSink:
         pass  # a test has no heartbeat
 
 
-def program_of(folder: FunctionFolder, *, environment: Mapping[str, str]) -> Program:
+def program_of(
+    folder: FunctionFolder, *, environment: Mapping[str, str], modules: Mapping[str, tuple[str, ...]] | None = None
+) -> Program:
     """What a worker is given of a folder.
+
+    Args:
+        environment: what `context.env` shows.
+        modules: further modules that an operator permits.
 
     Raises:
         FunctionRefused: the source is an artifact elsewhere.
@@ -393,6 +408,7 @@ def program_of(folder: FunctionFolder, *, environment: Mapping[str, str]) -> Pro
         name=folder.name,
         namespace="test",
         patterns=tuple(trigger.subject for trigger in start.triggers) or (WORKLOAD_ID,),
+        modules=modules or {},
     )
 
 

@@ -150,3 +150,33 @@ async def test_modules_lists_what_may_be_imported() -> None:
     assert [line for line in text.out.splitlines() if not line.startswith(" ")] == ["statistics", "json"]
     refused = await nexfn("modules", "os")
     assert (refused.code, refused.error["code"]) == (1, "module-not-allowed")
+
+
+async def test_what_an_operator_permits_is_known_from_the_settings_file(greet: Path, tmp_path: Path) -> None:
+    (greet / "function.py").write_text(
+        "from calendar import isleap\n\n\ndef handler(event, context):\n    return isleap(2024)\n"
+    )
+    file = tmp_path / "settings.yaml"
+    # The rest of the file is about a machine that is not this one.
+    file.write_text("creds: /nowhere/nats.creds\nmodules:\n  calendar: [isleap]\n")
+    assert (await nexfn("check", greet)).code == 1
+    ended = await nexfn("check", greet, "--settings-file", file)
+    assert ended.code == 0, ended.out
+    assert ended.records[0]["load_ms"] > 0
+    (greet / "function.py").write_text("from calendar import month\n\n\ndef handler(event, context):\n    pass\n")
+    ended = await nexfn("check", greet, "--settings-file", file)
+    assert ended.code == 1
+    assert "month" in ended.records[0]["problems"][0]["message"]
+
+
+async def test_a_settings_file_that_is_wrong_is_refused_where_it_is_wrong(greet: Path, tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("modules:\n  calendar: [_secret]\n")
+    ended = await nexfn("check", greet, "--settings-file", file)
+    assert (ended.code, ended.out) == (2, "")
+    assert '"place": "settings.yaml", "line": 1' in ended.err
+    assert "'calendar' cannot give '_secret'" in ended.err
+    file.write_text("modules:\n  no_such_module: [thing]\n")
+    ended = await nexfn("check", greet, "--settings-file", file)
+    assert ended.code == 1
+    assert "no_such_module" in ended.err

@@ -199,3 +199,14 @@ def test_only_what_is_expected_is_compared(expect: dict[str, object], difference
     assert found == differences
     if "outcome" not in expect:
         assert event.differences(outcome="ok") == []  # what cannot be seen is not compared
+
+
+def test_what_an_operator_permits_may_be_imported(tmp_path: Path) -> None:
+    source = "from calendar import isleap\n\ndef handler(event, context):\n    return isleap(2024)\n"
+    folder = folder_of(tmp_path / "leap", source, NEXFILE.replace(", KEY: secret://API_KEY", ""))
+    file = tmp_path / "settings.yaml"
+    file.write_text("modules:\n  calendar: [isleap]\n")
+    with load_function(folder, settings_file=file) as leap:
+        assert leap.invoke(subject="demo.run").json() is True
+    with pytest.raises(FunctionRefused, match="import of 'calendar' is not allowed"), load_function(folder):
+        pass
