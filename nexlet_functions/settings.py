@@ -188,6 +188,9 @@ class Settings(BaseSettings):
     settings_file: Path | None = Field(None, description="operator's settings, YAML or TOML; read again on SIGHUP")
     state_dir: Path | None = Field(None, description="folder for what outlives a restart")
     no_state: bool = Field(False, description="keep nothing over a restart")
+    take_over: bool = Field(
+        False, description="have the nexlet that uses the state folder hand over, without losing a request"
+    )
     xkey_file: Path | None = Field(None, description="file with the curve key; made where there is none")
     xkey_peers: CurveKeys = Field(
         (), description="public curve keys of other nexlets for which a sealed environment may be sealed anew"

@@ -129,6 +129,7 @@ _EXITS = {
     "publish-refused": Exit.FAILED,
     "subscription-refused": Exit.FAILED,
     "layers-missing": Exit.FAILED,
+    "take-over-failed": Exit.FAILED,
 }
 """By the stable code of an error; what is not here is a file or a setting that someone has to mend."""
 

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -27,7 +28,7 @@ from nexlet_functions.runner.credentials import unusable
 from nexlet_functions.runner.endpoints import Desk, Endpoints
 from nexlet_functions.runner.feeds import Feeds
 from nexlet_functions.runner.heartbeat import Heartbeats
-from nexlet_functions.runner.micro import MicroService
+from nexlet_functions.runner.micro import Answer, Handler, MicroService, Request
 from nexlet_functions.runner.registration import (
     LocalRegistration,
     Registration,
@@ -103,6 +104,9 @@ class Membership:
         self._connection: Connection | None = None
         self._service: MicroService | None = None
         self._adopting = asyncio.Lock()
+        # Closed while a nexlet takes over: what is asked then waits, and no heartbeat goes out in another one's name.
+        self._open = asyncio.Event()
+        self._open.set()
 
     @property
     def agent_id(self) -> str:
@@ -118,6 +122,70 @@ class Membership:
     def connection(self) -> Connection | None:
         """The agent's, by what the node gave us; None before the first registration."""
         return self._connection
+
+    # --- taking over, handing over -----------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Take requests from now on, but let them wait; send no heartbeat, and leave our registration as it is."""
+        self._open.clear()
+
+    def let_go(self) -> None:
+        """The end of `hold`: answer what has waited, and speak for ourselves."""
+        self._open.set()
+        self.heartbeats.soon()
+
+    async def borrow(self, former: KeptRegistration) -> None:
+        """Connect and publish by another nexlet's registration, without serving its endpoints.
+
+        Raises:
+            RegistrationFailed: what the node gave that one to connect with cannot be used.
+        """
+        credentials = _credentials(former.connection_data)
+        connection = Connection(credentials, name="nexlet-agent", options=self._settings.connection)
+        connection.start()
+        try:
+            await connection.wait_connected(10.0)
+        except NatsioError as error:
+            await connection.close(flush_timeout=0)
+            raise RegistrationFailed(unusable("the agent", credentials, error)) from None
+        self._connection = connection
+        connection.on_state(self._agent_connection_changed)
+        self._registration = Registration(
+            former.node_id, former.agent_id, former.connection_data, former.registration_creds
+        )
+        await self._feeds.update(former.agent_id, credentials)
+
+    async def succeed(self, former: KeptRegistration, offer: RegisterAgentRequest) -> bool:
+        """Be the agent that `former` is, or another one where the node has to be told of something new.
+
+        Returns:
+            Whether it is the same.
+
+        Raises:
+            RegistrationFailed: the endpoints cannot be served.
+        """
+        self._offer = offer
+        if former.nexus == self._nexus and former.offer == offer_digest(offer):
+            assert self._registration is not None
+            await self._adopt(self._registration)
+            return True
+        await self.join(offer)
+        return False
+
+    async def serve_again(self) -> None:
+        """Serve the endpoints that `stop_serving` ended.
+
+        Raises:
+            RegistrationFailed: they cannot be served.
+        """
+        self._service = None
+        assert self._registration is not None
+        await self._adopt(self._registration)
+
+    async def keep(self) -> None:
+        """Write down who we are, where a state is kept."""
+        if self._registration is not None:
+            await self._keep(self._registration)
 
     # --- becoming one ------------------------------------------------------------------------------------------------
 
@@ -245,10 +313,18 @@ class Membership:
             connection,
             name=self._offer.name,
             version=self._offer.version,
-            endpoints=endpoints.all(),
+            endpoints=[replace(one, handler=self._gated(one.handler)) for one in endpoints.all()],
             metadata=self._desk.agent.service_metadata() if isinstance(self._desk.agent, DescribedAgent) else None,
             max_requests=self._settings.max_requests,
         )
+
+    def _gated(self, handler: Handler) -> Handler:
+        async def gated(request: Request) -> Answer | None:
+            if not self._open.is_set():
+                await self._open.wait()
+            return await handler(request)
+
+        return gated
 
     # --- what outlives us -------------------------------------------------------------------------------------------
 
@@ -323,6 +399,8 @@ class Membership:
     async def confirm(self) -> Standing:
         now = self._registration
         assert now is not None
+        if not self._open.is_set():
+            return Standing.KNOWN  # another nexlet is about to be who we are
         self._offer = offer = await self._desk.agent.register()
         own = self._own.credentials if self._own is not None else None
         try:
@@ -357,6 +435,8 @@ class Membership:
         former = self._registration
         if self._local is not None or former is None:
             return Standing.UNABLE  # the node that started us gave us the only id we have
+        if not self._open.is_set():
+            return Standing.KNOWN  # another nexlet is about to be who we are
         self._offer = offer = await self._desk.agent.register()
         try:
             await self._adopt(await self._register(offer))
@@ -373,7 +453,9 @@ class Membership:
             self.heartbeats.soon()
 
     async def beat(self) -> None:
-        """Send a heartbeat, where there is a connection."""
+        """Send a heartbeat, where there is a connection and it is for us to speak."""
+        if not self._open.is_set():
+            return
         registration, connection = self._registration, self._connection
         if registration is None or connection is None or not connection.connected:
             return  # one goes out as soon as it is connected; old ones are of no use then

@@ -20,6 +20,7 @@ from nexlet_functions.runner.triggers import Triggers
 from nexlet_models import subjects
 from nexlet_models.base import Message
 from nexlet_models.connection import NatsConnectionData
+from nexlet_models.events import EventName
 
 __all__ = ["ProvidedServices"]
 
@@ -29,6 +30,7 @@ class ProvidedServices:
 
     Attributes:
         state: opened by the runner; None where nothing is kept.
+        handed_over: what ends here goes on in another nexlet, and is not told as stopped.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class ProvidedServices:
         self._nexus = nexus
         self._secrets = secrets
         self.state: State | None = None
+        self.handed_over = False
 
     @property
     def agent_id(self) -> str:
@@ -79,6 +82,8 @@ class ProvidedServices:
         return self._feeds.metrics(workload_id, namespace, data)
 
     def emit_event(self, source: str, name: str, event: Message) -> bool:
+        if self.handed_over and name == EventName.WORKLOAD_STOPPED:
+            return True
         connection = self._membership.connection
         if source == self.agent_id and connection is not None:
             return connection.publish(subjects.event(source, name), event.to_json())

@@ -150,8 +150,12 @@ def check_offer(offer: RegisterAgentRequest) -> None:
 
 
 def offer_digest(offer: RegisterAgentRequest) -> str:
-    """What is the same exactly where the same is offered."""
-    return hashlib.sha256(offer.to_json()).hexdigest()
+    """What is the same exactly where the same is offered, as far as a node acts upon it.
+
+    Version and description are shown and no more, and the version is in every heartbeat: another one is no reason for
+    another id, which would leave the former one dead on the node for good.
+    """
+    return hashlib.sha256(offer.model_copy(update={"version": "", "description": ""}).to_json()).hexdigest()
 
 
 async def ask_for_id(connection: Connection, nexus: str, *, timeout: float) -> RegisterRemoteAgentResponse:

@@ -46,6 +46,8 @@ class Restoring:
         self._slots = asyncio.Semaphore(at_once)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._reported: set[str] = set()
+        self._untried: set[str] = set()
+        self._tried = asyncio.Event()
 
     def begin(self, agent: Agent, workloads: Mapping[str, AgentStartWorkloadRequest]) -> None:
         """Start those that do not run now."""
@@ -53,6 +55,7 @@ class Restoring:
             if workload_id not in self._tasks:
                 task = asyncio.create_task(self._one(agent, workload_id, request), name=f"restore-{workload_id}")
                 self._tasks[workload_id] = task
+                self._untried.add(workload_id)
                 task.add_done_callback(functools.partial(self._done, workload_id))
 
     def give_up(self, workload_id: str) -> None:
@@ -60,6 +63,12 @@ class Restoring:
         task = self._tasks.get(workload_id)
         if task is not None:
             task.cancel()
+
+    async def settled(self) -> None:
+        """Return when each has been tried; some may be waiting for their next try."""
+        while self._untried:
+            self._tried.clear()
+            await self._tried.wait()
 
     async def cancel(self) -> None:
         """Start no more, and let go of those that are just being started."""
@@ -70,10 +79,16 @@ class Restoring:
 
     def _done(self, workload_id: str, _: asyncio.Task[None]) -> None:
         self._tasks.pop(workload_id, None)
+        self._was_tried(workload_id)
+
+    def _was_tried(self, workload_id: str) -> None:
+        self._untried.discard(workload_id)
+        self._tried.set()
 
     async def _one(self, agent: Agent, workload_id: str, request: AgentStartWorkloadRequest) -> None:
         pause = _AGAIN[0]
         while not await self._try(agent, workload_id, request):
+            self._was_tried(workload_id)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _AGAIN[1])
 

@@ -9,7 +9,8 @@ workloads. Everything else of this package is a part of it:
     endpoints, micro  what the node asks       provided          what the agent is given
     feeds         logs, metrics, events        triggers          subscriptions of workloads
     state         what outlives us             restoring         what ran before
-    settings      times and bounds             secrets           what namespaces keep
+    settings      times and bounds             takeover          from one nexlet to the next
+    secrets       what namespaces keep
 
 - `Runner`: `await run()`, which returns when it was stopped or its lameduck time is over.
 - `Phase`: where it is in its life.
@@ -18,8 +19,9 @@ workloads. Everything else of this package is a part of it:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 
 import structlog
@@ -27,20 +29,22 @@ import structlog
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.connections import Connections
 from nexlet_functions.natsio.credentials import Credentials
-from nexlet_functions.runner.agent import Agent, ClosingAgent
+from nexlet_functions.runner.agent import Agent, ClosingAgent, WorkloadNotFound
 from nexlet_functions.runner.credentials import CredentialsOf
 from nexlet_functions.runner.feeds import Feeds
 from nexlet_functions.runner.membership import Membership
 from nexlet_functions.runner.provided import ProvidedServices
-from nexlet_functions.runner.registration import LocalRegistration, check_offer
+from nexlet_functions.runner.registration import LocalRegistration, RegistrationFailed, check_offer
 from nexlet_functions.runner.restoring import Restoring
 from nexlet_functions.runner.secrets import SecretStore
 from nexlet_functions.runner.services import Services
 from nexlet_functions.runner.settings import RunnerSettings
-from nexlet_functions.runner.state import State
+from nexlet_functions.runner.state import State, StateUnusable
+from nexlet_functions.runner.takeover import HandOver, Predecessor, TakeOverFailed
 from nexlet_functions.runner.triggers import Triggers
 from nexlet_functions.runner.watch import NodeWatch
-from nexlet_models.registration import AgentState, AgentSummary
+from nexlet_models import subjects
+from nexlet_models.registration import AgentState, AgentSummary, RegisterAgentRequest
 from nexlet_models.workloads import AgentStartWorkloadRequest
 
 __all__ = ["Phase", "Runner"]
@@ -71,6 +75,7 @@ class Runner:
         credentials_of: CredentialsOf = lambda namespace: None,
         secrets: SecretStore | None = None,
         state_folder: Path | None = None,
+        take_over: bool = False,
         settings: RunnerSettings | None = None,
     ) -> None:
         """Nothing runs yet.
@@ -82,6 +87,7 @@ class Runner:
             credentials_of: the operator's credentials for a namespace's triggers and feeds, if any. Asked each time.
             secrets: where `secret://` values come from.
             state_folder: what outlives us; None keeps nothing.
+            take_over: where another nexlet has the state folder, have it hand over (see `takeover`).
 
         Raises:
             ValueError: neither or both of `credentials` and `registration`.
@@ -114,6 +120,10 @@ class Runner:
             self._membership, self._feeds, self._triggers, self._connections, nexus=nexus, secrets=secrets
         )
         self.services: Services = self._services
+        self._take_over = take_over
+        self._predecessor: Predecessor | None = None
+        self._hand_over: HandOver | None = None
+        self._replayed: Mapping[str, AgentStartWorkloadRequest] = {}
         self._state: State | None = None
         self._agent: Agent | None = None
         self._phase = Phase.STARTING
@@ -177,12 +187,12 @@ class Runner:
 
         Raises:
             StateUnusable: see `State.open`.
+            TakeOverFailed: the nexlet that has the state folder stays in charge; nothing of us is left.
             RegistrationFailed: what the agent offers cannot be registered, or the node that started us refuses.
         """
         assert self._phase is Phase.STARTING, "a runner runs once"
         if self._state_folder is not None:
-            self._state = State.open(self._state_folder)
-            self._membership.state = self._services.state = self._state
+            await self._open_state(self._state_folder)
         try:
             if self._own is not None:
                 self._own.start()
@@ -198,6 +208,10 @@ class Runner:
                 await self._shut_down(serving)
         finally:
             self._phase = Phase.ENDED
+            if self._predecessor is not None:
+                self._predecessor.close()
+            if self._hand_over is not None:
+                await self._hand_over.close()
             if self._state is not None:
                 self._state.close()
             self._ended.set()
@@ -222,12 +236,17 @@ class Runner:
     async def _serve(self) -> None:
         offer = await self.agent.register()
         check_offer(offer)
-        kept = self._state.workloads() if self._state is not None else {}
-        resumed = await self._membership.resume(offer, kept)
-        if not resumed:
-            await self._membership.join(offer)
-            self._restore(kept)
+        if self._predecessor is not None:
+            resumed = await self._succeed(self._predecessor, offer)
+        else:
+            kept = self._state.workloads() if self._state is not None else {}
+            resumed = await self._membership.resume(offer, kept)
+            if not resumed:
+                await self._membership.join(offer)
+                self._restore(kept)
         self._phase = Phase.RUNNING
+        if self._state is not None:
+            self._hand_over = HandOver.open(self._state.folder, self)
         watch = NodeWatch(
             self._membership, silence=self._settings.node_silence, probe_interval=self._settings.probe_interval
         )
@@ -247,7 +266,108 @@ class Runner:
                 await state.catch_up()
 
     def _restore(self, workloads: Mapping[str, AgentStartWorkloadRequest]) -> None:
+        if self._predecessor is not None:
+            self._replayed = workloads  # its state is what counts, and comes first
+            return
         self._restoring.begin(self.agent, workloads)
+
+    # --- from one nexlet to the next --------------------------------------------------------------------------------
+
+    async def _open_state(self, folder: Path) -> None:
+        try:
+            self._state = State.open(folder)
+        except StateUnusable as error:
+            if not (error.in_use and self._take_over):
+                raise
+            self._predecessor = await Predecessor.find(folder)
+            self._services.state = State.look(folder)
+            return
+        self._membership.state = self._services.state = self._state
+
+    async def _succeed(self, predecessor: Predecessor, offer: RegisterAgentRequest) -> bool:
+        """Take over; whether under the same id.
+
+        Raises:
+            TakeOverFailed: see there.
+        """
+        looked, folder = self._services.state, self._state_folder
+        assert looked is not None
+        assert folder is not None
+        former, kept = looked.registration(), looked.workloads()
+        if former is None:
+            raise TakeOverFailed("the nexlet that runs is not registered yet: there is nothing to take over")
+        _log.info("taking over", pid=predecessor.pid, agent_id=former.agent_id, workloads=len(kept))
+        self._membership.hold()
+        try:
+            if self._own is not None:
+                await self._own.wait_connected()
+            await self._membership.borrow(former)
+            self._restoring.begin(self.agent, kept)
+            await self._restoring.settled()
+            await self._require_running(kept, predecessor.not_running)
+            same = await self._membership.succeed(former, offer)
+        except RegistrationFailed as error:
+            raise TakeOverFailed(f"the nexlet that runs stays in charge: {error}") from None
+        self._state = state = State.inherit(folder, await predecessor.hand_over())
+        self._membership.state = self._services.state = state
+        now = state.workloads()
+        for workload_id in kept.keys() - now.keys():  # stopped while we started it
+            self._restoring.give_up(workload_id)
+            with contextlib.suppress(WorkloadNotFound):
+                await self.agent.stop_workload(workload_id, subjects.SYSTEM)
+        self._restoring.begin(self.agent, now)
+        await self._restoring.settled()
+        await self._membership.keep()
+        self._membership.let_go()
+        predecessor.done(same=same)
+        predecessor.close()
+        self._predecessor = None
+        self._restoring.begin(self.agent, {key: one for key, one in self._replayed.items() if key not in now})
+        _log.info("took over", pid=predecessor.pid, agent_id=self.agent_id, same_id=same, workloads=len(now))
+        return same
+
+    async def _require_running(self, wanted: Iterable[str], excused: Container[str]) -> None:
+        running = {one.id for one in await self.agent.query_workloads(subjects.SYSTEM, ())}
+        missing = [one for one in wanted if one not in running and one not in excused]
+        if missing:
+            raise TakeOverFailed(
+                f"the nexlet that runs stays in charge: {len(missing)} of its workloads do not start here "
+                f"({', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}); the log says why"
+            )
+
+    async def not_running(self) -> list[str]:
+        """See `takeover.HandsOver`."""
+        if self._phase is not Phase.RUNNING or self._state is None:
+            raise TakeOverFailed(f"it is {self._phase.value}")
+        await self._restoring.settled()
+        running = {one.id for one in await self.agent.query_workloads(subjects.SYSTEM, ())}
+        return [one for one in self._state.workloads() if one not in running]
+
+    async def hand_over(self) -> int:
+        """See `takeover.HandsOver`."""
+        if self._phase is not Phase.RUNNING or self._state is None:
+            raise TakeOverFailed(f"it is {self._phase.value}")
+        self._membership.hold()
+        await self._membership.stop_serving(grace=60)
+        await self._restoring.settled()
+        if self._state.owed:
+            await self._state.catch_up()
+        if self._state.owed:
+            raise TakeOverFailed("some of its state could not be written to the disk")
+        return self._state.lock
+
+    async def go_on(self) -> None:
+        """See `takeover.HandsOver`."""
+        _log.warning("the other nexlet did not take over; serving as before")
+        await self._membership.serve_again()
+        self._membership.let_go()
+
+    def leave(self, *, same: bool) -> None:
+        """See `takeover.HandsOver`."""
+        self._services.handed_over = True
+        if not same:
+            self._membership.let_go()  # our id ends with us, and the last heartbeat says so
+        self._stopping.set()
 
     # --- the desk of the endpoints ----------------------------------------------------------------------------------
 
@@ -290,6 +410,8 @@ class Runner:
             self._lameduck_timer.cancel()
         if self._phase is not Phase.LAMEDUCK:
             self._phase = Phase.STOPPING
+        if self._predecessor is not None:
+            self._services.handed_over = True  # rather not taken over: what we started runs on where it ran
         _log.info("stopping", grace=self._grace)
         await self._step("the last heartbeat", self._membership.last_heartbeat(), 5)
         serving.cancel()

@@ -37,9 +37,17 @@ _log = structlog.stdlib.get_logger("nexlet_functions.runner")
 
 
 class StateUnusable(NexletFunctionsError):
-    """A state folder that cannot be made, written to, or is another nexlet's."""
+    """A state folder that cannot be made, written to, or is another nexlet's.
+
+    Attributes:
+        in_use: it is another nexlet's, which runs.
+    """
 
     code = "state-unusable"
+
+    def __init__(self, text: str, *, in_use: bool = False) -> None:
+        super().__init__(text)
+        self.in_use = in_use
 
 
 class KeptRegistration(Message):
@@ -109,15 +117,36 @@ class State:
             os.close(lock)
             raise StateUnusable(
                 f"state folder {folder} is in use by another nexlet{f' (process {holder})' if holder else ''}; "
-                "give each nexlet a folder of its own"
+                "give each nexlet a folder of its own, or take over from that one (up --take-over)",
+                in_use=True,
             ) from None
+        return cls.inherit(folder, lock)
+
+    @classmethod
+    def inherit(cls, folder: Path, lock: int) -> Self:
+        """The same, with a lock that is ours already: it was handed over, and is closed with the state."""
         with contextlib.suppress(OSError):  # a full disk has no room for what only tells a person whom to look for
             os.ftruncate(lock, 0)
-            os.write(lock, f"{os.getpid()}\n".encode())
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         for left in (*folder.glob(".new-*"), *(folder / "workloads").glob(".new-*")):
             with contextlib.suppress(OSError):
                 left.unlink()  # of a write that was cut short
         return cls(folder, lock)
+
+    @classmethod
+    def look(cls, folder: Path) -> Self:
+        """What another nexlet keeps, which runs: to be read, and not written to."""
+        return cls(folder, -1)
+
+    @property
+    def folder(self) -> Path:
+        """All of it."""
+        return self._folder
+
+    @property
+    def lock(self) -> int:
+        """The descriptor that holds the folder, for a nexlet that takes over."""
+        return self._lock
 
     @property
     def agent_folder(self) -> Path:
@@ -169,7 +198,8 @@ class State:
 
     def close(self) -> None:
         """Let go of the folder."""
-        os.close(self._lock)
+        if self._lock >= 0:
+            os.close(self._lock)
 
     def _file(self, workload_id: str) -> Path:
         # An id is a subject's token, which may have characters that a file's name cannot.
