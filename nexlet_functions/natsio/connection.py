@@ -471,6 +471,7 @@ class Connection:
             The one that has taken over, where that was possible before it was lost; and why it was lost.
         """
         successor: Life | None = None
+        pulse = asyncio.create_task(self._feel(life), name="natsio-pulse")
         try:
             if self._life is not life:
                 await self._take_up(life)
@@ -480,6 +481,7 @@ class Connection:
         except Exception as error:  # noqa: BLE001  # a bug, ours or nats-py's: the next client may do better
             self._log.error("a connection is given up", exc_info=error)
         finally:
+            pulse.cancel()
             if successor is None:
                 self._servers.learn(url.geturl() for url in life.client.discovered_servers)
                 self._life = None
@@ -509,31 +511,35 @@ class Connection:
     async def _stay(self, life: Life) -> Life | None:
         """Until it is lost, or another one could take over from a server that is about to go: that one."""
         loop, options = asyncio.get_running_loop(), self._options
-        pulse = Pulse(life.wire, misses=options.max_outstanding_pings, answered=lambda: self._to_confirm(life))
         retry = loop.time() + options.retry_refused
-        look, leave = 0.0, 0.0
+        leave = 0.0
         while not life.over:
             now = loop.time()
-            if now >= look:
-                look = now + options.ping_interval
-                if not pulse.look():
-                    life.give_up("the server is silent")
-                    return None
             if life.lame_duck.is_set() and now >= leave:
                 if leave:
                     successor = await self._move(life)
                     if successor is not None:
                         return successor
                 leave = now + random.uniform(0.0, _SPREAD)  # noqa: S311  # jitter, no secret
-            wait = min(_WATCH, look - now, leave - now if leave else _WATCH)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, wait)):
+                async with asyncio.timeout(max(0.0, min(_WATCH, leave - now)) if leave else _WATCH):
                     await life.lost.wait()
             if loop.time() >= retry and not life.over:
                 retry = loop.time() + options.retry_refused
-                async with asyncio.timeout(options.flush_timeout):
-                    await self._subscriptions.renew(life, self._subscriptions.refused(), retry=True)
+                refused = self._subscriptions.refused()
+                if refused:
+                    async with asyncio.timeout(options.flush_timeout):
+                        await self._subscriptions.renew(life, refused, retry=True)
         return None
+
+    async def _feel(self, life: Life) -> None:
+        """The pulse of a server, until there is none."""
+        pulse = Pulse(life.wire, misses=self._options.max_outstanding_pings, answered=lambda: self._to_confirm(life))
+        while not life.over:
+            if not pulse.look():
+                life.give_up("the server is silent")
+                return
+            await asyncio.sleep(self._options.ping_interval)
 
     def _to_confirm(self, life: Life) -> Callable[[], None]:
         mark = self._outgoing.mark()

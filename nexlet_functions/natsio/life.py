@@ -263,9 +263,16 @@ class Pulse:
 
 
 async def _end(*tasks: asyncio.Future[Any]) -> None:
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        # Again, where it was to no effect: before Python 3.12 `wait_for`, which nats-py connects with, forgets a
+        # cancellation that meets what it waits for, and nats-py then waits for ever for a socket to close.
+        _, pending = await asyncio.wait(pending, timeout=0.1)
     for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        if not task.cancelled():
+            task.exception()  # seen
 
 
 def _best_wire(client: Client, failed: Callable[[BaseException], None]) -> Wire:

@@ -135,7 +135,8 @@ class FaultyProxy:
             pass
         finally:
             for one in writers:
-                one.transport.abort()
+                if not one.is_closing():
+                    one.transport.abort()
             del self._open[task]
 
     async def _pump(self, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -145,6 +146,7 @@ class FaultyProxy:
             data = await reader.read(int(max(1, min(65536, lane.rate / 20))) if lane.rate else 65536)
             await lane.flows.wait()
             if not data:
+                writer.close()  # what was written still arrives
                 raise _Cut
             if lane.swallows:
                 continue
