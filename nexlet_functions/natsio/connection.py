@@ -268,9 +268,12 @@ class Connection:
         """Send what waits, for at most `flush_timeout` seconds where connected, and end. May be called again."""
         if self._state is ConnectionState.CLOSED:
             return
-        if self._life is not None and flush_timeout > 0:
-            with contextlib.suppress(ConnectFailed, ConnectionLost, ConnectionClosed):
+        life = self._life
+        if life is not None and flush_timeout > 0:
+            try:
                 await self.flush(flush_timeout)
+            except (ConnectFailed, ConnectionLost, ConnectionClosed):
+                life.give_up("closing, and the server does not answer")  # it would not for what is left either
         self._set_state(ConnectionState.CLOSED)
         self._outgoing.closed = True
         if self._supervisor is not None:

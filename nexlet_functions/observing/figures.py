@@ -153,6 +153,7 @@ def _connection_counts(use: str, stats: ConnectionStats) -> Counter[tuple[str, .
             ("nexlet_messages_dropped_total", use, "full"): stats.dropped,
             ("nexlet_messages_dropped_total", use, "oversized"): stats.oversized,
             ("nexlet_messages_dropped_total", use, "refused"): stats.publish_violations,
+            ("nexlet_messages_dropped_total", use, "unconfirmed"): stats.unconfirmed,
         }
     )
 
