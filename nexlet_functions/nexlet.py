@@ -27,7 +27,7 @@ from nexlet_functions.runner.services import Services
 from nexlet_functions.runner.settings import RunnerSettings
 from nexlet_functions.runner.state import StateUnusable
 from nexlet_functions.sandboxing import Sandboxing, prove
-from nexlet_functions.settings import SettingsHolder, state_directory
+from nexlet_functions.settings import Settings, SettingsHolder, state_directory
 from nexlet_sandboxes.permitted import audit
 from nexlet_sandboxes.zygote import Zygote
 
@@ -138,7 +138,7 @@ class Nexlet:
                 sandboxing,
                 registration=registration,
                 state_folder=state_folder,
-                connection=connection or Options(max_outgoing=settings.current.max_outgoing),
+                connection=connection or _options(settings.current),
                 tracer=tracer,
             )
         except BaseException:
@@ -236,6 +236,14 @@ class Nexlet:
         if made:
             _log.info("a curve key was made", file=str(file), public=key.public)
         return key
+
+
+def _options(settings: Settings) -> Options:
+    return Options(
+        connect_timeout=settings.connect_timeout,
+        ping_interval=settings.ping_interval,
+        max_outgoing=settings.max_outgoing,
+    )
 
 
 def _tell_restart(reason: str) -> None:

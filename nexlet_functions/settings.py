@@ -183,6 +183,10 @@ class Settings(BaseSettings):
     tls_cert: ReadableFile | None = Field(None, description="our certificate")
     tls_key: ReadableFile | None = Field(None, description="its key")
     tls_first: bool = Field(False, description="TLS before the server says anything")
+    connect_timeout: Duration = Field(2.0, description="time for each step of connecting to one server")
+    ping_interval: Duration = Field(
+        3.0, description="how often a server is asked for a sign of life; after three of them without, it is gone"
+    )
 
     # What we keep, and where.
     settings_file: Path | None = Field(None, description="operator's settings, YAML or TOML; read again on SIGHUP")

@@ -72,6 +72,8 @@ _METAVARS = {
     "source_folders": "DIR",
     "grace": "DURATION",
     "artifact_timeout": "DURATION",
+    "connect_timeout": "DURATION",
+    "ping_interval": "DURATION",
     "max_workloads": "N",
     "max_pending": "N",
     "max_pending_bytes": "SIZE",

@@ -31,7 +31,7 @@ ONE_CTRL_C = 1.0
 
 
 @setting_flags(
-    NATS=CREDENTIALS,
+    NATS=(*CREDENTIALS, "connect_timeout", "ping_interval"),
     Nex=("nexus", "register_type", "name", "max_workloads"),
     What_is_kept=("settings_file", "state_dir", "no_state", "take_over", "xkey_file", "xkey_peers", "secrets_dir"),
     Functions=(

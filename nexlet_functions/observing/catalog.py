@@ -140,8 +140,8 @@ _METRICS: Final = (
     Metric(
         "nexlet_messages_dropped_total",
         Kind.COUNTER,
-        "Messages that were not sent: full (too much waited), oversized (larger than the server takes), "
-        "refused (by the server).",
+        "Messages that did not arrive: full (too much waited), oversized (larger than the server takes), "
+        "refused (by the server), unconfirmed (on their way when a connection was lost, so that they may have).",
         ("use", "reason"),
     ),
     Metric(
