@@ -72,6 +72,9 @@ _START_DEADLINE = 55.0
 _OURS = frozenset({"internal", "unreachable"})
 """Codes of problems that are not in what was asked for, but in what it was to be done with."""
 
+_TIDY_AFTER = 600.0
+"""Seconds until sources that nobody uses are forgotten: by then, what ran before runs again and has its own."""
+
 _STOPPED = (Problem("it was stopped while it was starting", advice="deploy it again", code="stopped"),)
 
 DESCRIPTION = "Runs Python functions on NATS subjects, each in locked processes of its own"
@@ -137,6 +140,7 @@ class FunctionAgent:
         self._leaving: set[Function] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._tidied = False
+        self._tidying: asyncio.TimerHandle | None = None
         self._failed_replays: dict[str, str] = {}  # workload id to namespace
         self._feed: MetricsFeed | None = None
         self._feeding: asyncio.Task[None] | None = None
@@ -152,7 +156,9 @@ class FunctionAgent:
         """See `Agent.register`."""
         if not self._tidied:
             self._tidied = True
-            self._own(self._tidy(), "tidy pinned sources")
+            self._tidying = asyncio.get_running_loop().call_later(
+                _TIDY_AFTER, lambda: self._own(self._tidy(), "tidy pinned sources")
+            )
             if self._feed is not None:
                 self._feeding = self._own(self._feed.run(), "metrics feed")
         settings = self._settings.current
@@ -168,7 +174,7 @@ class FunctionAgent:
         )
 
     async def _tidy(self) -> None:
-        forgotten = await self._means.pins.forget_old()
+        forgotten = await self._means.pins.forget_old((*self._functions, *self._failed_replays))
         if forgotten:
             _log.info("pinned sources forgotten that no workload used for long", count=forgotten)
 
@@ -498,6 +504,8 @@ class FunctionAgent:
         await self._drain(WorkloadFailure(code="503", message=reason), grace)
         if self._feeding is not None:
             self._feeding.cancel()
+        if self._tidying is not None:
+            self._tidying.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _drain(self, failure: WorkloadFailure, grace: float | None) -> None:

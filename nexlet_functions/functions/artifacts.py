@@ -23,7 +23,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -362,9 +362,14 @@ class Pins:
         if self._folder is not None:
             await asyncio.to_thread(self._path(workload_id).unlink, missing_ok=True)
 
-    async def forget_old(self) -> int:
-        """Drop what nobody has asked for in thirty days: workloads that were stopped while we were away. How many."""
-        return await asyncio.to_thread(self._forget_old) if self._folder is not None else 0
+    async def forget_old(self, in_use: Collection[str] = ()) -> int:
+        """Drop what nobody has asked for in thirty days: workloads that were stopped while we were away. How many.
+
+        Args:
+            in_use: workloads whose sources stay, however old they look: a function may run for months, and the clock of
+                the machine may have been anything when it was started.
+        """
+        return await asyncio.to_thread(self._forget_old, frozenset(in_use)) if self._folder is not None else 0
 
     def _path(self, workload_id: str) -> Path:
         assert self._folder is not None
@@ -376,9 +381,10 @@ class Pins:
             if kept["version"] != self._VERSION:
                 return None
             artifact = Artifact(kept["source"], kept["sha256"], kept["uri"])
-            os.utime(path)  # it is in use
         except (OSError, ValueError, KeyError, TypeError):
             return None  # there is none, or none that can be read: then it is fetched again, and checked as any other
+        with contextlib.suppress(OSError):  # a disk that is read-only by now keeps it all the same
+            os.utime(path)  # it is in use
         return artifact
 
     def _write(self, path: Path, artifact: Artifact) -> None:
@@ -386,11 +392,14 @@ class Pins:
         kept = {"version": self._VERSION, "uri": artifact.place, "sha256": artifact.sha256, "source": artifact.source}
         replace_private(path, json.dumps(kept).encode())
 
-    def _forget_old(self) -> int:
+    def _forget_old(self, in_use: frozenset[str]) -> int:
         assert self._folder is not None
         oldest, forgotten = time.time() - _FORGET_AFTER, 0
+        kept = {self._path(workload_id) for workload_id in in_use}
         for path in self._folder.glob("*.json"):
-            with contextlib.suppress(FileNotFoundError):
+            if path in kept:
+                continue
+            with contextlib.suppress(OSError):  # gone by now, or not to be removed: another time
                 if path.stat().st_mtime < oldest:
                     path.unlink()
                     forgotten += 1

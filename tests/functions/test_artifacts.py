@@ -328,12 +328,13 @@ class TestPins:
 
     async def test_what_nobody_uses_is_forgotten(self, tmp_path: Path) -> None:
         pins = Pins(tmp_path)
-        for workload in ("old", "used", "new"):
+        for workload in ("old", "used", "running", "new"):
             await pins.keep(workload, self.ARTIFACT)
         old = [file for file in tmp_path.iterdir() if file != pins._path("new")]
         for file in old:
             os.utime(file, (0, 0))
         assert await pins.find("used", self.REQUEST) is not None
-        assert await pins.forget_old() == 1
+        assert await pins.forget_old(in_use=["running", "never heard of"]) == 1
+        assert await pins.find("running", self.REQUEST) is not None
         assert await pins.find("used", self.REQUEST) is not None
         assert await pins.find("new", self.REQUEST) is not None

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +170,8 @@ async def test_a_restarted_nexlet_serves_what_it_served(
             with pytest.raises(ControlRefused, match="checksum differs"):
                 # A clone runs what its original runs, or it does not run.
                 await control.clone(deployed.id)
+        (pin,) = (tmp_path / "agent" / "sources").iterdir()
+        os.utime(pin, (0, 0))  # it has run for years, or was started before the machine knew the time
         async with nexlet(nats_server.url, state=tmp_path):
             assert (await ask(client, "greet")).data == b"first"
             assert [summary.id for summary in await control.workloads()] == [deployed.id]

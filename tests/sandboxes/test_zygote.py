@@ -15,6 +15,7 @@ import pytest
 from nexlet_sandboxes import zygote as module
 from nexlet_sandboxes.zygote import Zygote, ZygoteError
 from tests.support.polling import eventually
+from tests.support.zygotes import open_zygote
 
 MEMORY = 64 * 1024 * 1024
 
@@ -98,3 +99,25 @@ async def test_without_room_for_descriptors_a_worker_is_refused_and_none_is_left
     worker.close()
     assert descriptors() == before
     assert zygote.restarts == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "says"), [(11, "out of processes: the limit of this user"), (12, "out of memory for another process")]
+)
+async def test_a_fork_that_the_system_refuses_is_told_by_its_limit_and_is_tried_anew(number: int, says: str) -> None:
+    """As `vm.overcommit_memory` or `pids.max` refuse it: only the first time, here."""
+    change = f"""
+import os
+fork = os.fork
+def refused():
+    os.fork = fork
+    raise OSError({number}, os.strerror({number}))
+os.fork = refused
+"""
+    async with open_zygote(change) as zygote:
+        with pytest.raises(ZygoteError, match=says):
+            await zygote.spawn("strict", MEMORY)
+        worker = await zygote.spawn("strict", MEMORY)
+        worker.kill()
+        await eventually(lambda: worker.exited)
+        worker.close()
