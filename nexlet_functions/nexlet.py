@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -120,6 +121,7 @@ class Nexlet:
         environment = environment or {}
         maker = await (zygote or Zygote.start(modules=settings.current.modules, cgroup=settings.current.cgroup))
         maker.on_restart = _tell_restart
+        listening: socket.socket | None = None
         try:
             registration = local_registration(environment)
             state_folder = state_directory(
@@ -131,7 +133,8 @@ class Nexlet:
             sandboxing = await prove(maker, settings.current)
             sandboxing.require(settings.current.default_profile)
             maker.without = sandboxing.without
-            listening = claim(settings.current.metrics) if settings.current.metrics is not None else None
+            if settings.current.metrics is not None:
+                listening = claim(settings.current.metrics)
             nexlet = cls(
                 settings,
                 maker,
@@ -142,6 +145,8 @@ class Nexlet:
                 tracer=tracer,
             )
         except BaseException:
+            if listening is not None:
+                listening.close()
             await maker.close()
             raise
         current = settings.current
