@@ -21,7 +21,7 @@ from nexlet_sandboxes.program import Program
 from nexlet_sandboxes.zygote import LayerUnavailable, Zygote, ZygoteError
 from tests.support.polling import eventually
 from tests.support.pools import KeepingSink, Sandbox, limits, open_pool, run
-from tests.support.zygotes import doing_nothing, missing, open_zygote
+from tests.support.zygotes import doing_nothing, missing, open_zygote, without_calls
 
 ROOT = Path(__file__).parents[2]
 ECHO = "def handler(event, context):\n    return event.data\n"
@@ -136,6 +136,24 @@ async def test_a_missing_layer_fails_closed_and_the_others_are_judged_by_themsel
         assert error.value.code == "layer-unavailable"
         assert pool.stats().workers == 0
         await eventually(lambda: children(zygote) == [])
+
+
+async def test_a_kernel_without_landlock_and_namespaces_as_gvisor_is_judged_layer_by_layer() -> None:
+    calls = ("landlock_create_ruleset", "landlock_restrict_self", "unshare")
+    async with open_zygote(without_calls(*calls)) as zygote:
+        found = standings(await check_layers(zygote, tuple(PROFILES)))
+        assert found["strict"].missing_names == found["oneshot"].missing_names == ("landlock",)
+        assert found["isolated"].missing_names == ("namespaces", "empty-root", "landlock")
+        assert found["process"].missing == found["unsafe-dev"].missing == ()
+        (landlock_, *_) = found["strict"].missing
+        assert "this kernel has no Landlock" in landlock_.happened
+        assert "gVisor has none" in landlock_.advice
+        (namespaces, *_) = found["isolated"].missing
+        assert namespaces.happened == "it could not be applied: unshare: Function not implemented"
+        zygote.without = frozenset({"landlock"})
+        async with open_pool(Sandbox(zygote, "strict"), ECHO, limits()) as pool:
+            (result,) = await run(pool, b"on")
+            assert result.body == b"on"
 
 
 @needs_landlock

@@ -69,8 +69,8 @@ class FallenWorker(Worker):
         loaded = super()._load(orjson.loads(orjson.dumps(said | {"source": HARMLESS, "handler": "handler"})))
         if loaded is None:
             return None
-        _, context, program, encode = loaded
-        return Fallen(said["source"], self._sock.fileno()), context, program, encode
+        _, context, program = loaded
+        return Fallen(said["source"], self._sock.fileno()), context, program
 
 
 HARMLESS = "def handler(event, context):\n    return None\n"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 from collections.abc import AsyncIterator
 
 from nexlet_sandboxes.zygote import Zygote
 
-__all__ = ["arguments", "doing_nothing", "missing", "open_zygote"]
+__all__ = ["arguments", "doing_nothing", "missing", "open_zygote", "without_calls"]
 
 _START = "from nexlet_sandboxes.zygote_process import main\nmain()\n"
 
@@ -47,6 +48,35 @@ def doing_nothing(layer: str) -> str:
             "locks.LAYERS['not-dumpable'] = lambda around: process.dumpable(True)\n"
         )
     return f"from nexlet_sandboxes.kernel import locks\nlocks.LAYERS[{layer!r}] = lambda around: None\n"
+
+
+def without_calls(*names: str) -> str:
+    """A kernel that does not know these system calls, for the zygote and its workers: a filter answers ENOSYS."""
+    column = {"x86_64": 0, "aarch64": 1}[platform.machine()]
+    numbers = [_NUMBERS[name][column] for name in names]
+    return f"""
+import ctypes, os, struct
+code = [(0x20, 0, 0, 0)]
+for number in {numbers}:
+    code += [(0x15, 0, 1, number), (0x06, 0, 0, 0x00050000 | 38)]
+code.append((0x06, 0, 0, 0x7FFF0000))
+filter = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in code))
+program = ctypes.create_string_buffer(struct.pack("HP", len(code), ctypes.addressof(filter)))
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+if os.geteuid() != 0:
+    prctl(38, 1, 0, 0, 0)
+if prctl(22, 2, program, 0, 0):
+    raise OSError(ctypes.get_errno(), "no filter")
+"""
+
+
+_NUMBERS = {
+    "clone3": (435, 435),
+    "landlock_create_ruleset": (444, 444),
+    "landlock_restrict_self": (446, 446),
+    "unshare": (272, 97),
+}
+"""On x86_64 and on aarch64."""
 
 
 def arguments(change: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -140,7 +140,7 @@ class Worker:
         while data := self._sock.recv(RECEIVE):
             yield from splitter.feed(data)
 
-    def _load(self, said: dict[str, Any]) -> tuple[Loaded, Context, Program, Callable[[object], bytes]] | None:
+    def _load(self, said: dict[str, Any]) -> tuple[Loaded, Context, Program] | None:
         limits = said.pop("limits")
         self._deadline = time.monotonic_ns() + limits["load_timeout_ns"]
         self._max_reply = limits["max_reply"]
@@ -183,15 +183,13 @@ class Worker:
         self._peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self._later(frame(Kind.READY))
         self._flush()
-        return loaded, context, program, _encode
+        return loaded, context, program
 
     def _refuse_memory(self, message: str, place: str) -> None:
         self._later(frame(Kind.REFUSED, orjson.dumps([{"message": message, "place": place, "code": "load-memory"}])))
         self._flush()
 
-    def _answer(
-        self, splitter: Splitter, loaded: Loaded, context: Context, program: Program, encode: Callable[[object], bytes]
-    ) -> None:
+    def _answer(self, splitter: Splitter, loaded: Loaded, context: Context, program: Program) -> None:
         # Everything the loop touches for each message is a local here: this is the hot path.
         handler, out, marker, output = loaded.handler, self._out, self._marker, self._output
         assert output is not None
@@ -199,7 +197,7 @@ class Worker:
         now_ns, cpu_ns = time.monotonic_ns, time.process_time_ns
         header_size, invoke_size = HEADER.size, INVOKE.size
         prefix, patterns, max_reply = program.run_prefix, program.patterns, self._max_reply
-        result_kind, extra = int(Kind.RESULT), RESULT_EXTRA
+        result_kind, extra, encode = int(Kind.RESULT), RESULT_EXTRA, _encode
         ok, slow_ns = int(Ending.OK), self._slow_ns
         cpu_before, brief = cpu_ns(), 0
         output.prefix = prefix
