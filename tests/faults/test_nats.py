@@ -40,7 +40,7 @@ def handler(event, context):
     what, _, rest = event.text.partition(" ")
     if what == "runs":
         return runs
-    runs.append([event.invocation_id, event.text])
+    runs.append([event.invocation_id, event.text[:20] if what == "skip" else event.text])
     if what == "sleep":
         time.sleep(float(rest))
     if what == "large":
@@ -102,7 +102,9 @@ class Faulty:
             while True:
                 try:
                     answer = await self.bench.ask("faulty", b"runs", timeout=1)
-                    break
+                    if not answer.headers or "error" not in answer.headers:
+                        break
+                    await asyncio.sleep(0.02)  # its queue is still full
                 except (nats.errors.NoRespondersError, nats.errors.TimeoutError):
                     await asyncio.sleep(0.02)
         runs = json.loads(answer.data)
@@ -182,8 +184,6 @@ async def test_cut_in_the_middle_of_an_answer(faulty: Faulty) -> None:
 
 
 async def test_what_runs_while_it_is_cut_is_answered_afterwards(faulty: Faulty) -> None:
-    for one in faulty.connections:
-        await one.flush()
     asked = asyncio.create_task(faulty.bench.ask("faulty", b"sleep 0.3"))
     await eventually(lambda: _busy(faulty), what="it runs")
     await faulty.proxy.refuse()
@@ -194,7 +194,6 @@ async def test_what_runs_while_it_is_cut_is_answered_afterwards(faulty: Faulty) 
     assert (await asked).data == b"sleep 0.3"
     await faulty.healed()
     assert await faulty.runs() == {"sleep 0.3": 1}
-    assert faulty.unconfirmed == 0
 
 
 async def test_everything_of_the_nexlet_comes_back(faulty: Faulty) -> None:
@@ -290,7 +289,7 @@ async def test_cut_off_by_the_server_for_reading_too_slowly(options: Options) ->
         connects = faulty.connects
         faulty.proxy.stop(Way.TO_CLIENT)
         for number in range(60):
-            await faulty.bench.client.publish("faulty", b"%d " % number + b"x" * 200_000)
+            await faulty.bench.client.publish("faulty", b"skip %d " % number + b"x" * 200_000)
         await eventually(
             lambda: b"Slow Consumer" in faulty.bench.server.log_file.read_bytes(), what="it has had enough"
         )
