@@ -32,13 +32,14 @@ _log = structlog.stdlib.get_logger("nexlet_functions.runner")
 class _Feed:
     """See `services.Feed`."""
 
-    __slots__ = ("by", "connection", "headers", "namespace", "prefix", "quiet")
+    __slots__ = ("by", "connection", "headers", "metrics", "namespace", "prefix", "quiet")
 
     def __init__(self, namespace: str, connection: Connection, prefix: str, by: str) -> None:
         self.namespace = namespace
         self.connection = connection
         self.prefix = prefix
         self.by = by
+        self.metrics = True  # whether they may be published at all
         self.quiet: Callable[[], None] = lambda: None
         self.headers = encode_headers({"synadia.com/group": "", "synadia.com/namespace": namespace})
 
@@ -104,6 +105,8 @@ class Feeds:
     def metrics(self, workload_id: str, namespace: str, data: bytes) -> bool:
         """See `Services.emit_metrics`."""
         feed = self.feed(namespace)
+        if not feed.metrics:
+            return False
         rest = subjects.metrics(namespace, workload_id).removeprefix(f"$NEX.FEED.{namespace}.")
         return feed.publish(rest, data, feed.headers)
 
@@ -151,7 +154,10 @@ class Feeds:
 
     def _taken(self, feed: _Feed) -> None:
         feed.quiet = feed.connection.on_violation(lambda violation: self._refused(feed, violation))
-        _log.info("feed", namespace=feed.namespace, under=feed.prefix, by=feed.by)
+        # Metrics are not among what a node with a signing key permits its agents, not even under their own prefix.
+        permitted = feed.connection.credentials.may_publish(f"{feed.prefix}.metrics.WORKLOAD")
+        feed.metrics = permitted is not False
+        _log.info("feed", namespace=feed.namespace, under=feed.prefix, by=feed.by, metrics=feed.metrics)
 
     def _refused(self, feed: _Feed, violation: Violation) -> None:
         if violation.kind != "publish" or self._agent is None or feed.prefix == f"$NEX.FEED.{self._agent_id}":

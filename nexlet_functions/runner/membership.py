@@ -289,6 +289,15 @@ class Membership:
             await self._feeds.update(registration.agent_id, credentials)
             await self._keep(registration)
             _log.info("registered", node_id=registration.node_id, agent_id=registration.agent_id, nexus=self._nexus)
+            if (
+                connection is not old_connection
+                and credentials.may_publish(subjects.event("NAMESPACE", "ANY")) is False
+            ):
+                _log.warning(
+                    "the node mints scoped users (it has a signing key): what it gives a workload may subscribe to no "
+                    "trigger, and ours may publish logs and events under our own prefix alone, and no metrics",
+                    advice="give each namespace credentials in the settings file (namespaces.NAME.credentials)",
+                )
             self.heartbeats.soon()
             self.registered.set()
             if old_service is not None and old_service is not service:
