@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import shutil
 import sys
 from collections import Counter
+from pathlib import Path
 
 import structlog
 
@@ -43,14 +45,15 @@ def main() -> None:
         "--rate", type=float, default=2000.0, help="requests a second; 0: half of what can be had (2000)"
     )
     parser.add_argument("--every", type=float, default=3.0, help="seconds between two faults, on average (3)")
+    parser.add_argument("--log", type=Path, help="file for the nexlet's log; without it, its end is shown if need be")
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 31) if given.seed is None else given.seed
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))  # the node's, whose end is intended
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        sys.exit(0 if runner.run(_soak(given.seconds, seed, given.rate, given.every)) else 1)
+        sys.exit(0 if runner.run(_soak(given.seconds, seed, given.rate, given.every, given.log)) else 1)
 
 
-async def _soak(seconds: float, seed: int, rate: float, every: float) -> bool:
+async def _soak(seconds: float, seed: int, rate: float, every: float, log: Path | None) -> bool:
     print("  ".join(f"{name} {value}" for name, value in environment().items()))
     async with open_stage() as stage:
         before = await _before(stage)
@@ -69,13 +72,15 @@ async def _soak(seconds: float, seed: int, rate: float, every: float) -> bool:
         await generator.finish()
         _look_for_second_runs(stage, account)
         after = await _after(stage, before, account)
+        if log is not None:
+            await asyncio.to_thread(shutil.copy, stage.log, log)
         problems = account.problems(faults.windows)
         _print(account, faults, generator, before, after)
         if problems:
             print(f"\nTHE ACCOUNT DOES NOT BALANCE, seed {seed}: {len(problems)} things are not explained")
             for problem in problems[:_SHOWN]:
                 print(f"  {problem}")
-            print(f"\nthe nexlet's log:\n{(stage.folder / 'nexlet.log').read_text()[-4000:]}")
+            print(f"\nthe nexlet's log:\n{stage.log.read_text()[-4000:]}")
         else:
             print(f"\nthe account balances, seed {seed}: every one of {account.sent} requests is accounted for")
         return not problems

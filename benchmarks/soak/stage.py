@@ -164,6 +164,11 @@ class Stage:
         """The nexlet, with the state it had."""
         self.nexlet = _up(self.proxy.url, self.folder)
 
+    @property
+    def log(self) -> Path:
+        """What all nexlets of this soak said."""
+        return self.folder / "nexlet.log"
+
     async def nexlet_ended(self) -> int:
         """Its exit code."""
         return await asyncio.to_thread(self.nexlet.wait, 60)
