@@ -78,6 +78,7 @@ class LinkEnd:
         running: id of the one it was at; 0 for none.
         since_ns: when that one began, as far as is known.
         peak_memory_bytes: of the process; 0 where nobody knows.
+        cpu_ns: processor time of the call it was at, as far as that is known.
     """
 
     outcome: Outcome
@@ -86,6 +87,7 @@ class LinkEnd:
     running: int
     since_ns: int
     peak_memory_bytes: int = 0
+    cpu_ns: int = 0
 
 
 class Link:
@@ -493,15 +495,18 @@ class Link:
         if self._closed:
             return
         if how is not None and how.out_of_memory:
-            self._fail(Outcome.MEMORY, OVER_MEMORY, peak=how.peak_memory_bytes)
+            self._fail(Outcome.MEMORY, OVER_MEMORY)
             return
         reason = how.reason() if how is not None else "for an unknown reason"
-        self._fail(Outcome.CRASH, f"the worker died: {reason}", peak=how.peak_memory_bytes if how else 0)
+        self._fail(Outcome.CRASH, f"the worker died: {reason}")
 
-    def _fail(self, outcome: Outcome, reason: str, *, running: int | None = None, peak: int = 0) -> None:
+    def _fail(self, outcome: Outcome, reason: str, *, running: int | None = None) -> None:
         """End the worker and hand its calls back to the pool."""
         running_call = self.process.running_call if running is None else running
         since_ns = self._head_began() if self.fifo else self.since_ns
+        spent, peak = self.process.usage()
+        # What it says it had spent before is its word: it decides about its own figure, within the time there was.
+        cpu_ns = max(0, min(spent - self.process.spent_before_ns, time.monotonic_ns() - since_ns))
         self._reason = reason
         loading = self._loading
         calls = self.close()
@@ -509,7 +514,7 @@ class Link:
             if not loading.done():
                 loading.set_exception(_not_loaded(outcome, reason))
             return
-        end = LinkEnd(outcome, reason, calls, running_call, since_ns, peak or self._peak)
+        end = LinkEnd(outcome, reason, calls, running_call, since_ns, peak or self._peak, cpu_ns)
         self._pool.ended(self, end)
 
     def close(self) -> tuple[Call, ...]:

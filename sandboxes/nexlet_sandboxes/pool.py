@@ -404,7 +404,9 @@ class Pool:
             if index == at:
                 run = max(0, now - end.since_ns)
                 waited = max(0, end.since_ns - call.received_ns)
-                result = Result(end.outcome, CODES[end.outcome], waited, run, 0, end.peak_memory_bytes, end.reason)
+                result = Result(
+                    end.outcome, CODES[end.outcome], waited, run, end.cpu_ns, end.peak_memory_bytes, end.reason
+                )
             else:
                 result = Result(Outcome.CRASH, CODES[Outcome.CRASH], error="it ran, and its answer was lost")
             self.sink.finished(call, result)

@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,11 +76,13 @@ class Exit:
         code: as in subprocess (negative: the signal).
         peak_memory_bytes: its peak memory.
         out_of_memory: the kernel killed it because its control group was at its limit.
+        cpu_ns: processor time, in all.
     """
 
     code: int
     peak_memory_bytes: int
     out_of_memory: bool = False
+    cpu_ns: int = 0
 
     def reason(self) -> str:
         """For a log line: "exit code 1", "signal SIGSEGV"."""
@@ -120,6 +123,23 @@ class WorkerProcess:
     def began_ns(self) -> int:
         """When it began that one (CLOCK_MONOTONIC, nanoseconds). Its word; `Link` says how far it is taken."""
         return int.from_bytes(self._marker[8:16], sys.byteorder)
+
+    @property
+    def spent_before_ns(self) -> int:
+        """Processor time (nanoseconds) that it had spent when it began, about. Its word, like `running_call`."""
+        return int.from_bytes(self._marker[16:24], sys.byteorder)
+
+    def usage(self) -> tuple[int, int]:
+        """Processor time (nanoseconds) and peak memory (bytes) of the living process; 0 for what cannot be seen."""
+        if self.exited is not None:
+            return self.exited.cpu_ns, self.exited.peak_memory_bytes
+        cpu = peak = 0
+        with contextlib.suppress(OSError):
+            cpu = time.clock_gettime_ns(~self.pid << 3 | 2)  # as clock_getcpuclockid(3) makes it of a process id
+        with contextlib.suppress(OSError, ValueError, StopIteration):
+            lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+            peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+        return cpu, peak
 
     def kill(self) -> None:
         """End the process now (SIGKILL); nothing happens where it has ended already."""
@@ -373,7 +393,9 @@ class Zygote:
         if "exited" in message:
             worker = self._workers.pop(message["exited"], None)
             if worker is not None:
-                self._exited(worker, Exit(message["code"], message["peak_kib"] * 1024, message["oom"]))
+                self._exited(
+                    worker, Exit(message["code"], message["peak_kib"] * 1024, message["oom"], message["cpu_ns"])
+                )
         elif "spawned" in message:
             self._on_spawned(message, descriptors)
         elif "refused" in message:

@@ -212,7 +212,13 @@ class _Nursery:
                 continue
             number = self._workers.pop(pid, None)
             if number is not None:
-                said = {"exited": number, "code": code, "peak_kib": usage.ru_maxrss, "oom": self._end_group(number)}
+                said = {
+                    "exited": number,
+                    "code": code,
+                    "peak_kib": usage.ru_maxrss,
+                    "cpu_ns": int((usage.ru_utime + usage.ru_stime) * 1e9),
+                    "oom": self._end_group(number),
+                }
                 self._control.send(orjson.dumps(said))
             elif self._unborn:
                 # An inner process that ended before its first process, which has yet to tell us its number.

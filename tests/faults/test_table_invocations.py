@@ -350,8 +350,9 @@ async def test_an_invocation(case: Case, bench: NexletBench, deployed: Deployed)
         assert limit <= event["duration"] < 20_000
         assert 0 <= event["queue_ms"] < 20_000
         assert 0 <= event["cpu_ms"] < 20_000
-        if case.outcome != "timeout":  # nobody asks the worker that is killed for its time
-            assert event["peak_memory_bytes"] > 1_000_000
+        if case.outcome in ("timeout", "memory"):
+            assert event["cpu_ms"] > 0, "it did nothing but compute"
+        assert event["peak_memory_bytes"] > 1_000_000
 
         # The feeds.
         assert len(case.stderr.splitlines()) <= 1

@@ -109,6 +109,10 @@ class _Played(WorkerProcess):
     def began_ns(self) -> int:
         return self.peer.began_ns
 
+    @property
+    def spent_before_ns(self) -> int:
+        return 0
+
     def kill(self) -> None:
         if not self.peer.killed.is_set():
             self.peer.killed.set()
