@@ -7,6 +7,7 @@ as the protocol says ends the worker; its word decides about its own calls and n
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -494,7 +495,9 @@ class Link:
     def _settle(self, how: Exit | None) -> None:
         if self._closed:
             return
-        if how is not None and how.out_of_memory:
+        # A worker that lies about it gets what anyone gets who takes too much memory.
+        ran_out_in_json = how is not None and how.code == -signal.SIGSEGV and self.process.writes_json
+        if how is not None and (how.out_of_memory or ran_out_in_json):
             self._fail(Outcome.MEMORY, OVER_MEMORY)
             return
         reason = how.reason() if how is not None else "for an unknown reason"

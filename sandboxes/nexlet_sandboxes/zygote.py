@@ -141,6 +141,11 @@ class WorkerProcess:
             peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
         return cpu, peak
 
+    @property
+    def writes_json(self) -> bool:
+        """Whether it says that it writes JSON: the library does not survive that memory runs out."""
+        return any(self._marker[24:32])
+
     def kill(self) -> None:
         """End the process now (SIGKILL); nothing happens where it has ended already."""
         self._signal(signal.SIGKILL)

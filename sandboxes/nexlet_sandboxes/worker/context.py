@@ -15,6 +15,9 @@ from nexlet_sandboxes.language.texts import text_of
 
 __all__ = ["Context", "Log", "Metrics"]
 
+MAX_METRIC: Final = 8 * 1024
+"""Characters of a metric's name and labels, as many as a log line may have bytes."""
+
 Emit = Callable[[str, str, dict[str, object]], None]
 
 
@@ -121,9 +124,13 @@ class Metrics(Uncopyable):
             raise TypeError(f"a metric's value is a number, not {type(value).__name__}")
         if value != value or value in (float("inf"), float("-inf")):
             raise ValueError(f"a metric's value is a finite number, not {value}")
-        entry: dict[str, object] = {"name": text_of(name), "kind": kind, "value": value}
-        if labels:
-            entry["labels"] = {text_of(key): text_of(label) for key, label in labels.items()}
+        text = text_of(name)
+        plain = {text_of(key): text_of(label) for key, label in labels.items()}
+        if len(text) + sum(len(key) + len(label) for key, label in plain.items()) > MAX_METRIC:
+            raise ValueError(f"a metric's name and labels are at most {MAX_METRIC} characters together")
+        entry: dict[str, object] = {"name": text, "kind": kind, "value": value}
+        if plain:
+            entry["labels"] = plain
         self._emit(orjson.dumps(entry))
 
 

@@ -54,6 +54,9 @@ SLOW_NS: Final = 2_000_000
 """After a call this long (nanoseconds), what was read along with it goes back: it was sent ahead in the belief that
 calls are quick, and another worker may be free. About what the nexlet takes to start one."""
 
+WRITES_JSON: Final = 3
+"""The word of the marker that is 1 while JSON is written: where there is no memory for it, orjson ends the process."""
+
 NEVER_NS: Final = 1 << 62
 MAX_U32: Final = (1 << 32) - 1
 
@@ -101,7 +104,11 @@ class Worker:
     def log(self, level: str, message: str, fields: dict[str, object]) -> None:
         """`context.log` and the `logging` module."""
         assert self._output is not None
-        self._output.log(level, message, fields)
+        self._marker[WRITES_JSON] = 1
+        try:
+            self._output.log(level, message, fields)
+        finally:
+            self._marker[WRITES_JSON] = 0
 
     def remaining(self) -> float:
         """Seconds until the running invocation is ended from outside."""
@@ -257,7 +264,7 @@ class Worker:
                     if type(value) is Reply:
                         first = encode_headers(value.headers)
                         value = value.data
-                    second = encode(value)
+                    second = encode(value, marker)
                     if len(first) + len(second) > max_reply:
                         raise Unserialisable(
                             f"the reply is {len(first) + len(second)} bytes, more than the {max_reply} allowed"
@@ -379,7 +386,7 @@ def _bounded(text: str, limit: int = 4096) -> bytes:
     return text.encode("utf-8", "replace")[:limit]
 
 
-def _encode(value: object) -> bytes:
+def _encode(value: object, marker: memoryview) -> bytes:
     """The bytes of a reply: None is empty, bytes and str go as they are, everything else as JSON.
 
     Raises:
@@ -395,9 +402,12 @@ def _encode(value: object) -> bytes:
     if kind is bytearray or kind is memoryview:
         return bytes(value)  # type: ignore[call-overload,no-any-return]
     try:
+        marker[WRITES_JSON] = 1
         data = orjson.dumps(value, default=_member, option=orjson.OPT_PASSTHROUGH_DATETIME)
     except (TypeError, orjson.JSONEncodeError) as error:
         raise Unserialisable(_advice(value, str(error))) from None
+    finally:
+        marker[WRITES_JSON] = 0
     # orjson writes NaN and the infinities as null. Only a body with a null in it can have met one.
     if b"null" in data:
         _refuse_nan(value)

@@ -162,3 +162,14 @@ def test_a_file_may_begin_with_a_byte_order_mark() -> None:
     assert problems_of("\ufeffdef handler(event, context):\n    return 1\n") == []
     (problem,) = problems_of("\ufeffimport os\n")
     assert (problem.line, problem.column, problem.source_line) == (1, 1, "import os")
+
+
+def test_a_metric_is_bounded() -> None:
+    sent: list[bytes] = []
+    metrics = Metrics(sent.append)
+    metrics.count("orders", 2, currency="EUR")
+    assert orjson.loads(sent[0]) == {"name": "orders", "kind": "counter", "value": 2, "labels": {"currency": "EUR"}}
+    for name, label in (("x" * 8193, ""), ("x", "y" * 8192)):
+        with pytest.raises(ValueError, match="at most 8192 characters"):
+            metrics.count(name, 1, label=label)
+    assert len(sent) == 1
