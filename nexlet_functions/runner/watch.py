@@ -5,6 +5,9 @@ knows; where that may be heard, an id that is missing from it is the sign, and a
 (it may come back under another identity). Where it may not be heard, the registration is repeated from time to time:
 a node that still knows us turns that down, one that has forgotten us takes us back.
 
+A node that starts publishes an event, where it was told to publish any (`nex node up --events nats`). That spares the
+wait: ours is asked at once whether it is there and knows us, and if nobody answers for it, the new one is.
+
 What runs goes on running in all of these cases.
 """
 
@@ -23,6 +26,7 @@ from nexlet_functions.natsio.subscriptions import Subscription
 from nexlet_models import subjects
 from nexlet_models.control import NodeHeartbeat
 from nexlet_models.errors import MalformedMessage
+from nexlet_models.events import EventName
 
 __all__ = ["NodeWatch", "Standing", "Watched"]
 
@@ -66,6 +70,19 @@ class Watched(Protocol):
         ...
 
 
+_NODE_STARTED = f"$NEX.FEED.*.events.{EventName.NODE_STARTED}"
+
+
+class _Started:
+    """The sink of the events of nodes that start."""
+
+    def __init__(self, watch: NodeWatch) -> None:
+        self._watch = watch
+
+    def message(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
+        self._watch.node_started()
+
+
 class NodeWatch:
     """Watches the node of the moment. `run` it."""
 
@@ -81,12 +98,16 @@ class NodeWatch:
         self._probe_interval = probe_interval
         self._news = asyncio.Event()
         self._missing = False
+        self._asked_for = False
         self._heard = 0.0
         self._asked = 0.0
         self._subscription: Subscription | None = None
         self._listening_to: tuple[str, Connection] | None = None
         self._deaf = False
         self._told_gone = False
+        self._started = _Started(self)
+        self._hears_starts: Subscription | None = None
+        self._may_not_hear_starts = False
         self._quiet: Callable[[], None] = lambda: None
 
     async def run(self) -> None:
@@ -120,6 +141,11 @@ class NodeWatch:
             self._missing = True
             self._news.set()
 
+    def node_started(self) -> None:
+        """Some node has: ours, or one in its place, or one that is none of our business."""
+        self._asked_for = True
+        self._news.set()
+
     async def _listen(self) -> None:
         wanted = (self._watched.node_id, self._watched.ear)
         if self._listening_to != wanted:
@@ -127,12 +153,22 @@ class NodeWatch:
             if self._subscription is not None:
                 await self._subscription.unsubscribe()
                 self._subscription = None
+            if self._hears_starts is not None:
+                await self._hears_starts.unsubscribe()
+                self._hears_starts = None
             self._quiet = wanted[1].on_state(self._state)
-            self._deaf = False
+            self._deaf = self._may_not_hear_starts = False
             self._listening_to = wanted
             self._heard = self._asked = asyncio.get_running_loop().time()
         if self._subscription is not None or self._deaf:
             return
+        if not self._may_not_hear_starts and self._hears_starts is None:
+            try:
+                self._hears_starts = await wanted[1].subscribe(_NODE_STARTED, sink=self._started)
+            except SubscriptionRefused:
+                self._may_not_hear_starts = True  # a help that we do without: the heartbeats are what counts
+            except NatsioError:
+                pass  # not connected: as below
         try:
             self._subscription = await wanted[1].subscribe(subjects.node_heartbeat(wanted[0]), sink=self)
         except SubscriptionRefused:
@@ -164,6 +200,10 @@ class NodeWatch:
                 await watched.register_anew()
         elif not watched.ear.connected:
             return
+        elif self._asked_for:
+            self._asked_for = False
+            if await watched.confirm() in (Standing.UNABLE, Standing.SILENT):
+                await watched.register_anew()
         elif deaf and now - self._asked >= self._probe_interval:
             self._asked = now
             if await watched.confirm() is Standing.UNABLE:

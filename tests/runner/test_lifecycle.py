@@ -366,6 +366,31 @@ async def test_a_node_that_is_gone_is_replaced_by_another(nats_server: EmbeddedS
             assert second.registrations == registrations
 
 
+async def test_a_node_that_says_it_starts_is_found_without_waiting_for_silence(
+    nats_server: EmbeddedServer, start: Start
+) -> None:
+    async def starts(node: ScriptedNode) -> None:
+        await node.client.publish(f"$NEX.FEED.{node.node_id}.events.NODESTARTED", b"{}")
+
+    async with start(nats_server.url) as running:
+        async with ScriptedNode.on(nats_server.url, node_id="NFIRST") as first:
+            agent_id = await first.registered()
+            await starts(first)  # it knows us: nothing happens
+            first.forget()
+            await starts(first)
+            await eventually(lambda: first.registrations == 2)
+            assert first.agent == agent_id
+            async with ScriptedNode.on(nats_server.url, node_id="NOTHER") as other:
+                await starts(other)
+                await first.beat()
+                await settle(first.client)
+                assert other.registrations == 0, "ours is there still"
+        async with ScriptedNode.on(nats_server.url, node_id="NSECOND") as second:
+            await starts(second)
+            await second.registered()
+            assert running.runner.node_id == "NSECOND"
+
+
 async def test_an_agent_that_is_locked_out_registers_anew(start: Start) -> None:
     """The node's credentials for us are revoked while we run: a new registration brings new ones."""
     users = "authorization {{ users = [ {{ user: node, password: pw }}, {{ user: {0}, password: pw }} ] }}"
