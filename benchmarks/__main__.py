@@ -154,7 +154,7 @@ def _print_workers(measured: workers.Workers) -> None:
         )
         print(
             f"  {start.profile:9} {start.count} times, median {start.median_ms:.2f} ms, p99 {start.p99_ms:.2f} ms"
-            + (f"  (at most {promise})" if promise else "")
+            f", a function's first {start.first_ms:.2f} ms" + (f"  (at most {promise})" if promise else "")
         )
     locks = measured.locks
     if locks.missing:

@@ -2,7 +2,8 @@
 
 A frame is a fixed header and a body. The header says how long the body is, what kind of frame it is, and which
 invocation it belongs to. Payloads travel as they came; nothing in a frame is ever unpickled or evaluated, and the two
-JSON bodies there are (what to load, and why a load was refused) are parsed as data, under a size limit.
+JSON bodies there are (what to load, and why a load was refused) are parsed as data, under a size limit. A program's
+compiled form goes from the worker that made it to others of the same function, and is bytes to the nexlet.
 
     0        4     5     6      8                16
     +--------+-----+-----+------+----------------+----------
@@ -15,11 +16,25 @@ The nexlet trusts nothing that comes out of a worker: `Splitter` bounds the leng
 from __future__ import annotations
 
 import enum
+import mmap
 import struct
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["HEADER", "INVOKE", "MAX_BODY", "RESULT", "Ending", "FrameError", "Kind", "Splitter", "Stream", "frame"]
+__all__ = [
+    "HEADER",
+    "INVOKE",
+    "MARKER_SIZE",
+    "MAX_BODY",
+    "MAX_COMPILED",
+    "RESULT",
+    "Ending",
+    "FrameError",
+    "Kind",
+    "Splitter",
+    "Stream",
+    "frame",
+]
 
 HEADER: Final = struct.Struct("<IBBHQ")
 """length of the body, kind, flag, aux, invocation id."""
@@ -41,11 +56,20 @@ MAX_BODY: Final = 72 * 1024 * 1024
 """Bytes of a body at most: nats-server's largest `max_payload` is 64 MiB, and headers come on top."""
 
 
+MAX_COMPILED: Final = 4 * 1024 * 1024
+"""Bytes of a program's compiled form that are kept for its workers: four times what a source may be by default. Of a
+larger one nothing is kept, and each worker compiles the sources itself."""
+
+MARKER_SIZE: Final = mmap.PAGESIZE
+"""Bytes of the marker: a page of memory into which a worker writes what it is at, in words of eight bytes."""
+
+
 class Kind(enum.IntEnum):
     """What a frame is. Below 16: to the worker; from 16: from the worker.
 
-    FAILED says why a worker could not be locked; DROPPED has, in the place of the id, how many lines of output the
-    worker itself kept back.
+    LOAD has, in the place of the id, the length of its JSON; the program's compiled form follows, if there is one.
+    READY has that form as its body, where it was asked for. FAILED says why a worker could not be locked; DROPPED has,
+    in the place of the id, how many lines of output the worker itself kept back.
     """
 
     LOAD = 1

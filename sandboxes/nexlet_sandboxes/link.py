@@ -22,6 +22,7 @@ from nexlet_sandboxes.frames import (
     HEADER,
     INVOKE,
     INVOKE_EXTRA,
+    MAX_COMPILED,
     RESULT,
     RESULT_EXTRA,
     Ending,
@@ -118,6 +119,7 @@ class Link:
         "_talk",
         "_timer",
         "_timer_due",
+        "_translating",
         "_writing",
         "ahead",
         "fifo",
@@ -143,7 +145,8 @@ class Link:
         self._answers = self._drops = self._may_return = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0
-        self._loading: asyncio.Future[None] | None = None
+        self._loading: asyncio.Future[bytes] | None = None
+        self._translating = False
         self._closed = False
         self._reason = ""
         self._gone: asyncio.Future[None] = self._loop.create_future()
@@ -154,16 +157,45 @@ class Link:
 
     # Loading.
 
-    async def load(self, program: Program, limits: Limits, prefix: str, *, check_only: bool = False) -> None:
-        """Have the worker compile and load `program`.
+    async def translate(self, program: Program, limits: Limits, *, timeout: float) -> bytes:
+        """Have the worker compile `program` and give the compiled form back; nothing of it is run, and the worker ends.
 
-        Args:
-            check_only: only look at the sources; nothing of them is run, and the worker ends.
+        Returns:
+            What `load` takes; b"" where it is too large to be kept.
 
         Raises:
-            LoadRefused: it was refused, raised, or did not end within `load_timeout`.
+            LoadRefused: with everything that is wrong with the sources; or it took longer than `timeout` seconds.
             SandboxError: the worker ended without a word.
         """
+        self._splitter = Splitter(max(MAX_REFUSAL, MAX_COMPILED))
+        return await self._load(program, limits, "", b"", timeout, translate=True)
+
+    async def load(
+        self, program: Program, limits: Limits, prefix: str, compiled: bytes = b"", *, timeout: float
+    ) -> None:
+        """Have the worker load `program`, from its compiled form where there is one.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            LoadRefused: it was refused, raised, or did not end in time.
+            SandboxError: the worker ended without a word.
+        """
+        await self._load(program, limits, prefix, compiled, timeout)
+        # What a ready worker says is as large as a reply may be, and a line of output at most.
+        self._splitter = Splitter(limits.max_reply + 64 * 1024)
+
+    async def _load(
+        self,
+        program: Program,
+        limits: Limits,
+        prefix: str,
+        compiled: bytes,
+        timeout: float,
+        *,
+        translate: bool = False,
+    ) -> bytes:
         said = {
             "source": program.source,
             "filename": program.filename,
@@ -177,7 +209,7 @@ class Link:
             "modules": dict(program.modules),
             "run_prefix": prefix,
             "limits": {
-                "check_only": check_only,
+                "translate": translate,
                 "load_timeout_ns": int(limits.load_timeout * 1e9),
                 "max_reply": limits.max_reply,
                 # A single worker runs its calls in order: there is nobody to hand them back for.
@@ -198,11 +230,12 @@ class Link:
             )
             raise LoadRefused([problem]) from None
         self._loading = self._loop.create_future()
-        self._out.append(frame(Kind.LOAD, body))
+        self._translating = translate
+        self._out.append(frame(Kind.LOAD, body + compiled, call=len(body)))
         self.flush()
         try:
-            async with asyncio.timeout(limits.load_timeout):
-                await self._loading
+            async with asyncio.timeout(timeout):
+                form = await self._loading
         except TimeoutError:
             problem = Problem(
                 message=f"loading did not end within {limits.load_timeout:g} s",
@@ -213,11 +246,10 @@ class Link:
             raise LoadRefused([problem]) from None
         finally:
             self._loading = None
-        if self._closed:
+        if self._closed and not translate:
             # It was ready, and died before this task had its turn.
             raise SandboxError(f"the worker ended as soon as it was ready: {self._reason}")
-        # What a ready worker says is as large as a reply may be, and a line of output at most.
-        self._splitter = Splitter(limits.max_reply + 64 * 1024)
+        return form
 
     # Out.
 
@@ -407,7 +439,9 @@ class Link:
                 pool.sink.measured(number, body)
         elif self._loading is not None and not self._loading.done():
             if kind == Kind.READY:
-                self._loading.set_result(None)
+                if body and not self._translating:
+                    raise FrameError("a compiled form that it was not asked for")
+                self._loading.set_result(body)
             elif kind == Kind.REFUSED:
                 self._loading.set_exception(LoadRefused(problems_of(body)))
             elif kind == Kind.FAILED:

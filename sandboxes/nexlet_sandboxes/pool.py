@@ -73,6 +73,7 @@ class Pool:
     """Runs the calls of one program. See the module for how.
 
     Attributes:
+        compiled: the program's compiled form, for the workers to come; b"" before `start`, or if it is too large.
         start_times: from asking for a worker until the program was loaded in it.
         lateness: how long after its deadline each call was ended that was over its time.
     """
@@ -133,6 +134,7 @@ class Pool:
         self._draining = False
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.compiled = b""
         self._log_rate = LogRate(limits.log_rate, time.monotonic_ns())
         self._dropped = self._dropped_in_all = 0
         self._dropped_timer: asyncio.TimerHandle | None = None
@@ -143,15 +145,20 @@ class Pool:
     # Life.
 
     async def start(self) -> None:
-        """Load the program in a first worker; as many more as `min_workers` asks for follow in the background.
+        """Compile the program, and load it in a first worker; as many more as `min_workers` asks for follow later.
+
+        It is compiled in a process of its own, for all the workers that it will have: they are ready sooner, and have
+        none of the memory that compiling takes.
 
         Raises:
             LoadRefused: the program is refused, raised, or took too long to load.
             SandboxError: no worker could be made. Nothing is left behind in either case.
         """
         self._loop = asyncio.get_running_loop()
+        began = self._loop.time()
         try:
-            await self._open_link()
+            self.compiled = await self._translate()
+            await self._open_link(compiling=self._loop.time() - began)
         except BaseException:
             await self.close()
             raise
@@ -164,15 +171,19 @@ class Pool:
             SandboxError: no worker could be made, or it ended without a word.
         """
         self._loop = asyncio.get_running_loop()
-        link = Link(await self.zygote.spawn(self.profile, self.limits.memory), self)
         try:
-            await link.load(self.program, self.limits, self.prefix, check_only=True)
+            await self._translate()
         except LoadRefused as refused:
             return refused.problems
+        return ()
+
+    async def _translate(self) -> bytes:
+        link = Link(await self.zygote.spawn(self.profile, self.limits.memory), self)
+        try:
+            return await link.translate(self.program, self.limits, timeout=self.limits.load_timeout)
         finally:
             link.close()
             await link.gone()
-        return ()
 
     async def drain(self, grace: float) -> None:
         """Take no more calls, finish what is here within `grace` seconds, then close.
@@ -503,12 +514,14 @@ class Pool:
             self._deaths_in_row += 1
             self.sink.changed()
 
-    async def _open_link(self) -> None:
+    async def _open_link(self, *, compiling: float = 0.0) -> None:
+        """One more worker. `compiling`: seconds of the time for loading that compiling has taken."""
         began = time.monotonic_ns()
         process = await self.zygote.spawn(self.profile, self.limits.memory)
         link = Link(process, self)
+        left = max(0.001, self.limits.load_timeout - compiling)
         try:
-            await link.load(self.program, self.limits, self.prefix)
+            await link.load(self.program, self.limits, self.prefix, self.compiled, timeout=left)
         except BaseException:
             link.close()
             self._track(link)

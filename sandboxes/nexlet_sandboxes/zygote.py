@@ -1,7 +1,7 @@
 """The nexlet's side of the zygote: starts the process, asks it for workers, hears how each one ended.
 
-What comes back for a worker is a socket to it, a descriptor of the process (a pidfd: killing can never hit another
-process that took over the number), and the marker, a page of memory in which the worker writes what it is at.
+A worker is asked for with a socket to it and with its marker, a page of memory in which it writes what it is at. What
+comes back is a descriptor of the process (a pidfd: killing can never hit another process that took over the number).
 
 A zygote that ends takes its workers along (the kernel sees to it); the handle then starts a new one by itself, so that
 the next `spawn` finds one. One that is asked for workers and says nothing at all for a while (stopped from outside,
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import itertools
 import mmap
 import os
@@ -29,11 +30,14 @@ from typing import Any, ClassVar, Final, Self
 import orjson
 
 from nexlet_sandboxes.cgroup import Cgroup
+from nexlet_sandboxes.frames import MARKER_SIZE
 from nexlet_sandboxes.outcomes import SandboxError
 from nexlet_sandboxes.permitted import Permitted, to_arguments
 from nexlet_sandboxes.shortages import in_words
 
 __all__ = ["Exit", "LayerUnavailable", "WorkerProcess", "Zygote", "ZygoteError"]
+
+_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 _START_TIMEOUT: Final = 30.0
 """Seconds for a Python with everything preloaded to be ready, on a slow and busy machine."""
@@ -171,6 +175,42 @@ class WorkerProcess:
             self._pidfd = -1
 
 
+class _Spawning:
+    """A worker that was asked for: our end of its socket, and its marker, which are closed if it does not come."""
+
+    __slots__ = ("future", "marker", "sock")
+
+    def __init__(self, future: asyncio.Future[WorkerProcess], sock: socket.socket, marker: mmap.mmap) -> None:
+        self.future = future
+        self.sock = sock
+        self.marker = marker
+
+    @classmethod
+    def begin(cls, future: asyncio.Future[WorkerProcess]) -> tuple[Self, list[int]]:
+        """What we keep, and the descriptors that the worker gets.
+
+        Raises:
+            OSError: out of descriptors or memory; nothing is left open.
+        """
+        with contextlib.ExitStack() as made:
+            marker = os.memfd_create("marker", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            made.callback(os.close, marker)
+            os.ftruncate(marker, MARKER_SIZE)
+            # A worker that could shrink it would have us killed by SIGBUS at our next look.
+            fcntl.fcntl(marker, fcntl.F_ADD_SEALS, _SEALS)
+            page = mmap.mmap(marker, MARKER_SIZE, prot=mmap.PROT_READ)  # it keeps a descriptor of its own
+            made.callback(page.close)
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            made.pop_all()
+            return cls(future, ours, page), [theirs.detach(), marker]
+
+    def close(self) -> None:
+        """Give back what we keep."""
+        self.sock.close()
+        self.marker.close()
+
+
 class Zygote:
     """A zygote process and the workers it made.
 
@@ -198,7 +238,7 @@ class Zygote:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._next = 0
-        self._spawning: dict[int, asyncio.Future[WorkerProcess]] = {}
+        self._spawning: dict[int, _Spawning] = {}
         self._workers: dict[int, WorkerProcess] = {}
         self._ready: asyncio.Future[None] | None = None
         self._restarting: asyncio.Task[None] | None = None
@@ -277,6 +317,9 @@ class Zygote:
         try:
             async with asyncio.timeout(_START_TIMEOUT):
                 await self._ready
+            if self.cgroup is not None:
+                delegated = {"folder": str(self.cgroup.own), "controllers": self.cgroup.controllers}
+                ours.send(orjson.dumps(delegated))
         except BaseException as error:
             # Cancelled, too: nobody but us knows of the process.
             self._drop()
@@ -307,22 +350,22 @@ class Zygote:
         number = self._next
         loop = asyncio.get_running_loop()
         future: asyncio.Future[WorkerProcess] = loop.create_future()
-        self._spawning[number] = future
+        missing = ",".join(sorted(self.without.union(without)))
+        request = f"{number} {memory} {profile}{f'/{probe}' if probe else ''} {missing}"
+        try:
+            spawning, given = _Spawning.begin(future)
+        except OSError as error:
+            raise ZygoteError(in_words(error)) from error
+        self._spawning[number] = spawning
         if self._looking is None:
             self._unheard = 0
             self._looking = loop.call_later(_LOOK, self._look)
-        request: dict[str, object] = {
-            "spawn": number,
-            "profile": profile,
-            "memory": memory,
-            "without": sorted(self.without.union(without)),
-        }
-        if probe:
-            request["probe"] = probe
-        if self.cgroup is not None:
-            request["cgroup"] = {"folder": str(self.cgroup.own), "controllers": self.cgroup.controllers}
         try:
-            self._control.send(orjson.dumps(request))
+            try:
+                socket.send_fds(self._control, [request.encode()], given)
+            finally:
+                for descriptor in given:
+                    os.close(descriptor)
             return await future
         except asyncio.CancelledError:
             # It may have come in the very moment in which nobody waits any more.
@@ -334,8 +377,9 @@ class Zygote:
         except OSError as error:
             raise ZygoteError(f"the zygote does not take a request: {error}") from error
         finally:
-            # Whoever stopped waiting gets no worker: it is closed when it comes (`_on_spawned`).
-            self._spawning.pop(number, None)
+            # Whoever stopped waiting gets no worker: it is killed when it comes (`_on_spawned`).
+            if self._spawning.pop(number, None) is not None:
+                spawning.close()
 
     def _look(self) -> None:
         self._looking = None
@@ -370,9 +414,9 @@ class Zygote:
         if self._process is not None:
             self._process.kill()
         error = ZygoteError("the zygote ended")
-        for future in self._spawning.values():
-            if not future.done():
-                future.set_exception(error)
+        for spawning in self._spawning.values():
+            if not spawning.future.done():
+                spawning.future.set_exception(error)
         workers, self._workers = self._workers, {}
         for worker in workers.values():
             # Their parent is gone and they with it; nobody is left to tell the exit code.
@@ -410,25 +454,28 @@ class Zygote:
 
     def _on_spawned(self, message: dict[str, Any], descriptors: list[int]) -> None:
         number = message["spawned"]
-        future = self._spawning.get(number)
+        spawning = self._spawning.get(number)
+        awaited = spawning is not None and not spawning.future.done()
         if "error" in message:
-            if future is not None and not future.done():
+            if spawning is not None and awaited:
                 reason = message["error"]
-                future.set_exception(LayerUnavailable(reason) if message["layer"] else ZygoteError(reason))
+                spawning.future.set_exception(LayerUnavailable(reason) if message["layer"] else ZygoteError(reason))
             return
-        try:
-            worker = _received(number, message["pid"], descriptors)
-        except OSError as error:
-            # Its end of the socket is closed, and so it ends, too.
-            if future is not None and not future.done():
-                future.set_exception(ZygoteError(in_words(error)))
+        if not descriptors:
+            # We have no room for it, and the kernel has dropped it. The worker ends with our end of its socket.
+            if spawning is not None and awaited:
+                error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+                spawning.future.set_exception(ZygoteError(in_words(error)))
             return
+        (pidfd,) = descriptors
+        if spawning is None or not awaited:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+            return
+        del self._spawning[number]
+        worker = WorkerProcess(number, message["pid"], spawning.sock, pidfd, spawning.marker)
         self._workers[number] = worker
-        if future is None or future.done():
-            worker.kill()
-            worker.close()
-            return
-        future.set_result(worker)
+        spawning.future.set_result(worker)
 
     @staticmethod
     def _exited(worker: WorkerProcess, how: Exit) -> None:
@@ -465,28 +512,3 @@ class Zygote:
                 self.restarts += 1
                 self._restarting = None
                 return
-
-
-def _received(number: int, pid: int, descriptors: list[int]) -> WorkerProcess:
-    """A worker of what the zygote has sent.
-
-    Raises:
-        OSError: this process has no room for the descriptors. None of them is left open.
-    """
-    if len(descriptors) < 3:
-        for descriptor in descriptors:
-            os.close(descriptor)
-        # As many came as there was room for; the kernel has dropped the rest.
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-    sock_fd, pidfd, marker_fd = descriptors
-    try:
-        marker = mmap.mmap(marker_fd, mmap.PAGESIZE, prot=mmap.PROT_READ)  # it keeps a descriptor of its own
-    except OSError:
-        os.close(sock_fd)
-        os.close(pidfd)
-        raise
-    finally:
-        os.close(marker_fd)
-    sock = socket.socket(fileno=sock_fd)
-    sock.setblocking(False)
-    return WorkerProcess(number, pid, sock, pidfd, marker)

@@ -3,19 +3,28 @@
 Executed by the nexlet, by way of `zygote_main`, with an empty environment and its control socket as standard input,
 before the nexlet has connected anywhere: nothing secret is ever in its memory. One thread, no event loop, and as few
 objects as can be, since every worker begins as a copy of it.
+
+What it does for each worker is kept to the least, because each page that it writes to after a fork is from then on that
+worker's alone: the nexlet brings the socket and the marker, locks are made ready once for each kind of worker, and the
+descriptors of the one to come always have the same numbers, so that what uses them is made before there is any.
+
+    nexlet: {"folder": FOLDER, "controllers": [...]}, where control groups are delegated
+            NUMBER MEMORY KIND, with the worker's socket and marker      KIND: PROFILE[/LAYER TO TRY] [WITHOUT,...]
+    zygote: {"spawned": NUMBER, "pid": PID}, with a pidfd; or {"spawned": NUMBER, "error": TEXT, "layer": BOOL}
+            {"exited": NUMBER, "code": CODE, "peak_kib": KIB, "cpu_ns": NANOSECONDS, "oom": BOOL}
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import gc
 import mmap
 import os
 import select
 import signal
 import socket
+import struct
 import sys
 import traceback
 from collections.abc import Sequence
@@ -26,21 +35,27 @@ from typing import Any, Final, NoReturn
 import orjson
 
 from nexlet_sandboxes import language
-from nexlet_sandboxes.frames import Kind, frame
+from nexlet_sandboxes.frames import MARKER_SIZE, Kind, frame
 from nexlet_sandboxes.kernel import cgroups, process
-from nexlet_sandboxes.kernel.locks import Around, LayerFailed, apply, prepare
+from nexlet_sandboxes.kernel.locks import Around, LayerFailed, Plan, apply, plan
 from nexlet_sandboxes.kernel.namespaces import GO
+from nexlet_sandboxes.kernel.steps import run
 from nexlet_sandboxes.kernel.trials import TRIALS
 from nexlet_sandboxes.outcomes import ModulesRefused
 from nexlet_sandboxes.permitted import from_arguments
 from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.shortages import in_words
 from nexlet_sandboxes.worker.loop import Worker
+from nexlet_sandboxes.worker.rehearsal import rehearse
 
 __all__ = ["main"]
 
-MARKER_SIZE: Final = mmap.PAGESIZE
-_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+_GIVEN: Final = ("socket", "marker")
+"""What the nexlet sends along with a request, as descriptors."""
+
+_EXITED: Final = b'{"exited":%d,"code":%d,"peak_kib":%d,"cpu_ns":%d,"oom":%b}'
+_DESCRIPTOR: Final = struct.Struct("i")
+_ANCILLARY: Final = socket.CMSG_SPACE(len(_GIVEN) * _DESCRIPTOR.size)
 
 
 def main(modules: Sequence[str] = ()) -> None:
@@ -50,9 +65,14 @@ def main(modules: Sequence[str] = ()) -> None:
         modules: what an operator permits functions to import, as `permitted.to_arguments` says it.
     """
     parent = os.getppid()
-    process.die_with_parent(parent)
-    process.dumpable(False)
-    process.adopt_orphans()
+    run((*process.dumpable(False), *process.adopt_orphans()))
+    try:
+        run(process.die_with_parent(parent))
+    except OSError:
+        return  # it has ended already
+    # See `zygote`: without TZ libc goes and looks for the machine's own.
+    os.environ.clear()
+    os.environ["TZ"] = "UTC"
     control = socket.socket(fileno=os.dup(0))
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     # The nexlet ends us by closing the socket: a Ctrl-C at its terminal is its own business.
@@ -65,13 +85,15 @@ def main(modules: Sequence[str] = ()) -> None:
     except ModulesRefused as refused:
         control.send(orjson.dumps({"refused": str(refused)}))
         return
-    prepare()
+    rehearse()
+    nursery = _Nursery(control)
+    language.set_aside()
     gc.collect()
     gc.freeze()
     control.send(orjson.dumps({"ready": os.getpid()}))
     # A nexlet that was killed leaves what it had not read, or a socket that takes nothing: our end all the same.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        _Nursery(control).serve(wake_read)
+        nursery.serve(wake_read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +103,10 @@ class _Unborn:
     Attributes:
         number: of the worker.
         leash: our end of the socket over which that process says who the inner one is.
-        sock, marker: descriptors that the nexlet will get.
     """
 
     number: int
     leash: socket.socket
-    sock: int
-    marker: int
 
 
 class _Nursery:
@@ -98,6 +117,17 @@ class _Nursery:
         self._workers: dict[int, int] = {}
         self._unborn: dict[int, _Unborn] = {}
         self._early: dict[int, int] = {}
+        # The next worker's socket, marker and leash will have the numbers of these; until then, a socket to nobody.
+        with socket.socketpair()[0] as nobody:
+            self._nobody = os.dup(nobody.fileno())
+        self._places = sock, marker, leash = tuple(os.dup(self._nobody) for _ in range(3))
+        self._marker = marker
+        self._leash = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, leash)
+        self._worker = Worker(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, sock))
+        signal.signal(signal.SIGALRM, self._worker.on_timer)
+        self._around = Around(os.getpid(), os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), sock, self._leash)
+        self._plans: dict[bytes, Plan] = {}
+        self._delegated: dict[str, Any] = {}
         self._groups: dict[int, cgroups.Group] = {}
         self._lingering: set[Path] = set()
 
@@ -111,46 +141,41 @@ class _Nursery:
                 if descriptor == wake:
                     os.read(wake, 4096)
                     self._reap()
-                    self._lingering = {path for path in self._lingering if not cgroups.remove(path)}
+                    if self._lingering:
+                        self._lingering = {path for path in self._lingering if not cgroups.remove(path)}
                     continue
-                data = self._control.recv(65536)
+                data, ancillary, _, _ = self._control.recvmsg(4096, _ANCILLARY)
                 if not data:
                     return
-                self._spawn(orjson.loads(data))
+                if data[:1] == b"{":
+                    self._delegated = orjson.loads(data)
+                    continue
+                self._spawn(data, [number for _, _, some in ancillary for (number,) in _DESCRIPTOR.iter_unpack(some)])
 
-    def _spawn(self, request: dict[str, Any]) -> None:
-        number = request["spawn"]
-        opened: list[int] = []
-        last, without, delegated = request.get("probe", ""), request["without"], request.get("cgroup")
-        layers = PROFILES[request["profile"]].around(cgroup=delegated is not None)
-        wanted = layers[: layers.index(last) + 1] if last else layers
-        leashed = "namespaces" in wanted and "namespaces" not in without
-        leash = child_leash = None
+    def _spawn(self, request: bytes, given: list[int]) -> None:
+        name, memory, kind = request.split(b" ", 2)
+        number = int(name)
+        places, leash, group = self._places, None, -1
         try:
-            group = -1
-            if delegated is not None and "cgroup" not in without:
-                group = self._make_group(number, delegated, request["memory"], 2 if leashed else 1)
-                opened.append(group)
-            ours, theirs = (end.detach() for end in socket.socketpair())
-            opened += [ours, theirs]
-            marker = os.memfd_create("marker", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            opened.append(marker)
-            os.ftruncate(marker, MARKER_SIZE)
-            # A worker that could shrink it would have the nexlet killed by SIGBUS at its next look.
-            fcntl.fcntl(marker, fcntl.F_ADD_SEALS, _SEALS)
-            if leashed:
-                leash, child_leash = socket.socketpair()
-            zygote = os.getpid()
+            if len(given) != len(_GIVEN):
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            os.dup2(given[0], places[0], False)
+            os.dup2(given[1], places[1], False)
+            planned = self._plans.get(kind) or self._plan(kind)
+            if planned.grouped:
+                group = self._make_group(number, int(memory), 2 if planned.leashed else 1)
+            if planned.leashed:
+                leash, theirs = socket.socketpair()
+                with theirs:
+                    os.dup2(theirs.fileno(), places[2], False)
             pid, inside = _fork(group)
             if pid == 0:
-                _become_worker(theirs, marker, request, layers, zygote, child_leash, group, inside=inside)
-            if leash is not None:
-                self._unborn[pid] = _Unborn(number, leash, ours, marker)
-                opened.remove(ours)
-                opened.remove(marker)
-                return
-            self._workers[pid] = number
-            self._tell_spawned(number, pid, ours, marker)
+                self._become_worker(number, int(memory), planned, group, inside=inside)
+            if leash is None:
+                self._workers[pid] = number
+                self._tell_spawned(number, pid)
+            else:
+                self._unborn[pid] = _Unborn(number, leash)
         except OSError as error:
             if leash is not None:
                 leash.close()
@@ -160,16 +185,19 @@ class _Nursery:
             else:
                 self._tell_refused(number, in_words(error))
         finally:
-            for descriptor in opened:
+            # What only the worker is to have, has to end with it.
+            for place in places:
+                os.dup2(self._nobody, place, False)
+            for descriptor in given:
                 os.close(descriptor)
-            if child_leash is not None:
-                child_leash.close()
+            if group >= 0:
+                os.close(group)
 
-    def _make_group(self, number: int, delegated: dict[str, Any], memory: int, processes: int) -> int:
+    def _make_group(self, number: int, memory: int, processes: int) -> int:
         """The control group of a worker to be, and a descriptor of it."""
-        path = Path(delegated["folder"]) / str(number)
+        path = Path(self._delegated["folder"]) / str(number)
         try:
-            group = cgroups.Group.make(path, delegated["controllers"], memory=memory, processes=processes)
+            group = cgroups.Group.make(path, self._delegated["controllers"], memory=memory, processes=processes)
         except OSError as error:
             raise LayerFailed(f"cgroup: {error.strerror or error}") from error
         self._groups[number] = group
@@ -185,10 +213,19 @@ class _Nursery:
             self._lingering.add(group.path)  # whatever is in it was killed, and is ours to reap: then it goes
         return out_of_memory
 
-    def _tell_spawned(self, number: int, pid: int, sock: int, marker: int) -> None:
+    def _plan(self, kind: bytes) -> Plan:
+        what, _, without = kind.decode().partition(" ")
+        profile, _, last = what.partition("/")
+        layers = PROFILES[profile].around(cgroup=bool(self._delegated))
+        planned = plan(layers, self._around, without=without.split(","), last=last)
+        self._plans[kind] = planned
+        return planned
+
+    def _tell_spawned(self, number: int, pid: int) -> None:
         pidfd = os.pidfd_open(pid)
         try:
-            socket.send_fds(self._control, [orjson.dumps({"spawned": number, "pid": pid})], [sock, pidfd, marker])
+            message = b'{"spawned":%d,"pid":%d}' % (number, pid)
+            self._control.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(pidfd))])
         finally:
             os.close(pidfd)
 
@@ -212,14 +249,9 @@ class _Nursery:
                 continue
             number = self._workers.pop(pid, None)
             if number is not None:
-                said = {
-                    "exited": number,
-                    "code": code,
-                    "peak_kib": usage.ru_maxrss,
-                    "cpu_ns": int((usage.ru_utime + usage.ru_stime) * 1e9),
-                    "oom": self._end_group(number),
-                }
-                self._control.send(orjson.dumps(said))
+                oom = b"true" if self._groups and self._end_group(number) else b"false"
+                cpu_ns = int((usage.ru_utime + usage.ru_stime) * 1e9)
+                self._control.send(_EXITED % (number, code, usage.ru_maxrss, cpu_ns, oom))
             elif self._unborn:
                 # An inner process that ended before its first process, which has yet to tell us its number.
                 self._early[pid] = code
@@ -227,8 +259,8 @@ class _Nursery:
     def _born(self, unborn: _Unborn, code: int) -> None:
         """The first process of a leashed worker has ended: from now on the inner one is our own child."""
         number = unborn.number
-        try:
-            with unborn.leash as leash:
+        with unborn.leash as leash:
+            try:
                 leash.setblocking(False)  # what it had to say it said before it ended
                 try:
                     said = leash.recv(4096)
@@ -248,15 +280,48 @@ class _Nursery:
                 group = self._groups.get(number)
                 if group is not None:
                     group.alone()
-                self._tell_spawned(number, inner, unborn.sock, unborn.marker)
+                self._tell_spawned(number, inner)
                 leash.send(GO)
-        except OSError as error:
-            self._tell_refused(number, in_words(error))
+            except OSError as error:
+                self._tell_refused(number, in_words(error))
+            finally:
+                if number not in self._workers.values():
+                    self._end_group(number)
+
+    def _become_worker(self, number: int, memory: int, planned: Plan, group: int, *, inside: bool) -> NoReturn:
+        code = 1
+        worker, leash = self._worker, self._leash
+        try:
+            # SIGINT and SIGTERM stay ignored: who ends a control group with them lets the nexlet finish what runs.
+            signal.set_wakeup_fd(-1)
+            worker.marker = memoryview(mmap.mmap(self._marker, MARKER_SIZE)).cast("Q")
+            self._around.fill_in(number, memory, -1 if inside else group)
+            trial = TRIALS[planned.last] if planned.last else None
+            try:
+                planted = 0
+                if trial is not None:
+                    planted = group if planned.last == "cgroup" else trial.prepare()
+                apply(planned)
+            except LayerFailed as error:
+                if planned.leashed and leash.fileno() >= 0:
+                    leash.sendall(str(error).encode()[:4096])
+                elif trial is not None:
+                    worker.sock.sendall(orjson.dumps({"refused": str(error)}))
+                else:
+                    worker.sock.sendall(frame(Kind.FAILED, str(error).encode()))
+                os._exit(1)
+            if trial is not None:
+                worker.sock.sendall(orjson.dumps(trial.attempt(planted)))
+                os._exit(0)
+            worker.serve()
+            code = 0
+        except (BrokenPipeError, ConnectionResetError):
+            code = 0  # the nexlet has no use for us any more
+        except BaseException:  # noqa: BLE001  # nothing may climb into the zygote's loop: this is another process
+            # Standard error is /dev/null by now unless a layer failed before the descriptors were closed.
+            traceback.print_exc(file=sys.stderr)
         finally:
-            os.close(unborn.sock)
-            os.close(unborn.marker)
-            if number not in self._workers.values():
-                self._end_group(number)
+            os._exit(code)
 
 
 def _fork(group: int) -> tuple[int, bool]:
@@ -269,54 +334,6 @@ def _fork(group: int) -> tuple[int, bool]:
         if error.errno == errno.EAGAIN:
             raise  # no process is to be had, in any group
         raise LayerFailed(f"cgroup: {error.strerror}") from error
-
-
-def _become_worker(
-    descriptor: int,
-    marker: int,
-    request: dict[str, Any],
-    layers: Sequence[str],
-    zygote: int,
-    leash: socket.socket | None,
-    group: int,
-    *,
-    inside: bool,
-) -> NoReturn:
-    code = 1
-    try:
-        # SIGINT and SIGTERM stay ignored: who ends a whole control group with them lets the nexlet finish what runs.
-        signal.set_wakeup_fd(-1)
-        page = mmap.mmap(marker, MARKER_SIZE)
-        sock = socket.socket(fileno=descriptor)
-        probe = request.get("probe", "")
-        trial = TRIALS[probe] if probe else None
-        try:
-            keep = (descriptor,) if leash is None else (descriptor, leash.fileno())
-            around = Around(zygote, keep, request["spawn"], request["memory"], leash, -1 if inside else group)
-            planted = 0
-            if trial is not None:
-                planted = group if probe == "cgroup" else trial.prepare()
-            apply(layers, around, without=request["without"], last=probe)
-        except LayerFailed as error:
-            if leash is not None and leash.fileno() >= 0:
-                leash.sendall(str(error).encode()[:4096])
-            elif trial is not None:
-                sock.sendall(orjson.dumps({"refused": str(error)}))
-            else:
-                sock.sendall(frame(Kind.FAILED, str(error).encode()))
-            os._exit(1)
-        if trial is not None:
-            sock.sendall(orjson.dumps(trial.attempt(planted)))
-            os._exit(0)
-        Worker(sock, memoryview(page).cast("Q")).serve()
-        code = 0
-    except (BrokenPipeError, ConnectionResetError):
-        code = 0  # the nexlet has no use for us any more
-    except BaseException:  # noqa: BLE001  # nothing may climb into the zygote's loop: this is another process
-        # Standard error is /dev/null by now unless a layer failed before the descriptors were closed.
-        traceback.print_exc(file=sys.stderr)
-    finally:
-        os._exit(code)
 
 
 if __name__ == "__main__":

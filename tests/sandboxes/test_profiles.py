@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from nexlet_models._forms import PROFILES as NAMES
+from nexlet_sandboxes.frames import MARKER_SIZE
 from nexlet_sandboxes.kernel.locks import LAYERS
 from nexlet_sandboxes.outcomes import Outcome
 from nexlet_sandboxes.profiles import DEFAULT, PROFILES
@@ -223,7 +224,10 @@ def test_a_nexlet_that_is_killed_takes_the_zygote_along_without_a_word() -> None
     with ours:
         ours.settimeout(30)
         assert json.loads(ours.recv(4096)) == {"ready": zygote.pid}
-        ours.send(json.dumps({"spawn": 1, "profile": "strict", "memory": 64 << 20, "without": []}).encode())
+        end, other_end = socket.socketpair()
+        with end, other_end, os.fdopen(os.memfd_create("marker"), "wb") as marker:
+            marker.truncate(MARKER_SIZE)
+            socket.send_fds(ours, [b"1 67108864 strict "], [end.fileno(), marker.fileno()])
         assert select.select([ours], [], [], 30)[0]  # and what it says is never read
     _, said = zygote.communicate(timeout=30)
     assert (zygote.returncode, said) == (0, b"")

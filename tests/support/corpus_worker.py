@@ -65,12 +65,13 @@ class Fallen:
 class FallenWorker(Worker):
     """A worker without a language layer."""
 
-    def _load(self, said: dict[str, Any]) -> Any:
-        loaded = super()._load(orjson.loads(orjson.dumps(said | {"source": HARMLESS, "handler": "handler"})))
+    def _load(self, said: dict[str, Any], compiled: bytes) -> Any:
+        harmless = orjson.loads(orjson.dumps(said | {"source": HARMLESS, "handler": "handler"}))
+        loaded = super()._load(harmless, compiled)
         if loaded is None:
             return None
         _, context, program = loaded
-        return Fallen(said["source"], self._sock.fileno()), context, program
+        return Fallen(said["source"], self.sock.fileno()), context, program
 
 
 HARMLESS = "def handler(event, context):\n    return None\n"

@@ -131,6 +131,11 @@ class _Played(WorkerProcess):
 Script = Callable[[Peer], Awaitable[None]]
 
 
+async def translate(peer: Peer) -> None:
+    """The first worker of a pool: it is given the sources, and says that it keeps no compiled form of them."""
+    await peer.load()
+
+
 async def behave(peer: Peer) -> None:
     """A worker as it should be: every payload comes back."""
     await peer.load()
@@ -141,10 +146,14 @@ async def behave(peer: Peer) -> None:
 
 
 class Stage:
-    """In the place of a zygote: plays its workers, the first one by the script it is given."""
+    """In the place of a zygote: plays its workers, the first one that is to serve by the script it is given.
+
+    Attributes:
+        peers: those that are to serve.
+    """
 
     def __init__(self, script: Script) -> None:
-        self._scripts = [script]
+        self._scripts = [translate, script]
         self.peers: list[Peer] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -153,8 +162,10 @@ class Stage:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         peer = Peer(theirs)
-        self.peers.append(peer)
-        task = asyncio.create_task(self._play(peer, self._scripts.pop(0) if self._scripts else behave))
+        script = self._scripts.pop(0) if self._scripts else behave
+        if script is not translate:
+            self.peers.append(peer)
+        task = asyncio.create_task(self._play(peer, script))
         peer.on_killed = lambda: cast("None", task.cancel())
         self._tasks.add(task)
         return _Played(len(self.peers), ours, peer)

@@ -31,7 +31,7 @@ def missing(layer: str) -> str:
     """A machine without `layer`: applying it fails."""
     return f"""
 from nexlet_sandboxes.kernel import locks
-def fail(around):
+def fail(around, layers):
     raise OSError(38, "no such thing on this machine")
 locks.LAYERS[{layer!r}] = fail
 """
@@ -45,9 +45,9 @@ def doing_nothing(layer: str) -> str:
     if layer == "not-dumpable":
         # The zygote itself is not, and its children would be as it is.
         return "from nexlet_sandboxes.kernel import locks, process\n" + (
-            "locks.LAYERS['not-dumpable'] = lambda around: process.dumpable(True)\n"
+            "locks.LAYERS['not-dumpable'] = lambda around, layers: process.dumpable(True)\n"
         )
-    return f"from nexlet_sandboxes.kernel import locks\nlocks.LAYERS[{layer!r}] = lambda around: None\n"
+    return f"from nexlet_sandboxes.kernel import locks\nlocks.LAYERS[{layer!r}] = lambda around, layers: ()\n"
 
 
 def without_calls(*names: str) -> str:

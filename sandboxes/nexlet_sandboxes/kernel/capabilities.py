@@ -10,6 +10,7 @@ import ctypes
 from typing import Final
 
 from nexlet_sandboxes.kernel import libc
+from nexlet_sandboxes.kernel.steps import Steps
 
 __all__ = ["drop_all"]
 
@@ -24,10 +25,6 @@ _NOTHING: Final = (ctypes.byref(_Header(_VERSION_3, 0)), (ctypes.c_uint32 * 6)()
 """For this process: none effective, permitted, inheritable, in two words of 32 bits each."""
 
 
-def drop_all() -> None:
-    """Give up every effective, permitted and inheritable capability; the ambient ones go with them.
-
-    Raises:
-        OSError: the kernel refuses.
-    """
-    libc.call("capset", *_NOTHING)
+def drop_all() -> Steps:
+    """Give up every effective, permitted and inheritable capability; the ambient ones go with them."""
+    return (libc.call_step("capset", *_NOTHING),)

@@ -252,11 +252,13 @@ def join(descriptor: int) -> None:
     """Move this process into a group.
 
     Args:
-        descriptor: of the group's folder.
+        descriptor: of the group's folder; -1 where it is in its group already.
 
     Raises:
         OSError: the kernel does not let us.
     """
+    if descriptor < 0:
+        return
     procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=descriptor)
     try:
         os.write(procs, b"0")

@@ -10,21 +10,24 @@ from __future__ import annotations
 import os
 from typing import Final
 
-__all__ = ["FIRST_ID", "IDS", "become_nobody"]
+from nexlet_sandboxes.kernel.steps import Step, Steps
+
+__all__ = ["FIRST_ID", "IDS", "become", "of_worker"]
 
 FIRST_ID: Final = 0x70000000
 IDS: Final = 0x10000
 
 
-def become_nobody(number: int) -> None:
-    """Give up root for the user and group id of worker `number`; nothing happens where we are not root.
+def of_worker(number: int) -> int:
+    """The user and group id of worker `number`."""
+    return FIRST_ID + number % IDS
 
-    Raises:
-        OSError: the ids are not to be had, such as in a user namespace that does not map them.
+
+def become(ids: list[object]) -> Steps:
+    """Give up root for `ids`, three times that of a worker; no steps where we are not root.
+
+    They fail where the ids are not to be had, such as in a user namespace that does not map them.
     """
     if os.geteuid() != 0:
-        return
-    identity = FIRST_ID + number % IDS
-    os.setgroups([])
-    os.setresgid(identity, identity, identity)
-    os.setresuid(identity, identity, identity)
+        return ()
+    return (Step(os.setgroups, ([],)), Step(os.setresgid, ids), Step(os.setresuid, ids))

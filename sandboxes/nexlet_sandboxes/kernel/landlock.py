@@ -8,13 +8,13 @@ Source: the kernel's Documentation/userspace-api/landlock.rst and include/uapi/l
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 from typing import Final
 
 from nexlet_sandboxes.kernel import libc
+from nexlet_sandboxes.kernel.steps import Step, Steps
 
-__all__ = ["NET_SINCE", "SCOPE_SINCE", "abi_version", "deny_everything", "prepare", "rights"]
+__all__ = ["NET_SINCE", "SCOPE_SINCE", "abi_version", "make_ruleset", "restrict", "rights"]
 
 _CREATE_RULESET: Final = 444
 _RESTRICT_SELF: Final = 446
@@ -56,25 +56,10 @@ def rights(version: int) -> tuple[int, ...]:
     return tuple(words)
 
 
-@functools.cache
-def _attributes(version: int) -> tuple[object, ctypes.c_size_t]:
-    words = rights(version)
-    attributes = (ctypes.c_uint64 * len(words))(*words)
-    return ctypes.byref(attributes), ctypes.c_size_t(ctypes.sizeof(attributes))
+def make_ruleset() -> int:
+    """A ruleset that denies everything Landlock can deny, as a descriptor. What it does not know is not denied.
 
-
-def prepare() -> None:
-    """Make what the running kernel is handed, before there are workers: they share it."""
-    version = abi_version()
-    if version:
-        _attributes(version)
-
-
-def deny_everything() -> int:
-    """Deny this process everything Landlock can deny. Needs no_new_privs or CAP_SYS_ADMIN.
-
-    Returns:
-        The ABI version that was used: what is not in it is not denied here.
+    Processes may share it: each that is restricted by it is restricted by itself.
 
     Raises:
         OSError: the kernel has no Landlock, or refuses.
@@ -82,10 +67,15 @@ def deny_everything() -> int:
     version = abi_version()
     if version == 0:
         raise OSError("this kernel has no Landlock, or it is not enabled at boot (lsm=landlock)")
-    attributes, size = _attributes(version)
-    ruleset = libc.syscall("landlock_create_ruleset", _CREATE_RULESET, attributes, size, ctypes.c_uint32(0))
-    try:
-        libc.syscall("landlock_restrict_self", _RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))
-    finally:
-        os.close(ruleset)
-    return version
+    words = rights(version)
+    attributes = (ctypes.c_uint64 * len(words))(*words)
+    size = ctypes.c_size_t(ctypes.sizeof(attributes))
+    return libc.syscall("landlock_create_ruleset", _CREATE_RULESET, ctypes.byref(attributes), size, ctypes.c_uint32(0))
+
+
+def restrict(ruleset: int) -> Steps:
+    """Deny this process what `ruleset` denies, and close that. Needs no_new_privs or CAP_SYS_ADMIN."""
+    return (
+        libc.syscall_step(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0)),
+        Step(os.close, (ruleset,)),
+    )

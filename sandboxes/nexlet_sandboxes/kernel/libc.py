@@ -11,7 +11,9 @@ import os
 import sys
 from typing import Final
 
-__all__ = ["call", "prctl", "prepare", "syscall"]
+from nexlet_sandboxes.kernel.steps import Step, refused
+
+__all__ = ["call", "call_step", "prctl", "prctl_step", "syscall", "syscall_step"]
 
 _UNUSED: Final = ctypes.c_ulong(0)
 
@@ -23,10 +25,31 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def prepare(*names: str) -> None:
-    """Look functions up before they are called: what is found stays in memory, and forked processes share it."""
-    for name in names:
-        getattr(_libc(), name)
+def call_step(name: str, *arguments: object) -> Step:
+    """A call of the function `name` of libc, to be made later.
+
+    Raises:
+        OSError: this is not Linux.
+    """
+    return Step(getattr(_libc(), name), arguments)
+
+
+def prctl_step(option: int, argument: int, pointer: object = _UNUSED) -> Step:
+    """A prctl(2) with one argument, and a second where there is one, to be made later.
+
+    Raises:
+        OSError: this is not Linux.
+    """
+    return call_step("prctl", option, ctypes.c_ulong(argument), pointer, _UNUSED, _UNUSED)
+
+
+def syscall_step(number: int, *arguments: object) -> Step:
+    """A system call that libc has no function for, to be made later.
+
+    Raises:
+        OSError: this is not Linux.
+    """
+    return call_step("syscall", ctypes.c_long(number), *arguments)
 
 
 def call(name: str, *arguments: object) -> int:
@@ -35,10 +58,10 @@ def call(name: str, *arguments: object) -> int:
     Raises:
         OSError: it returned -1, with its errno; or this is not Linux.
     """
-    result: int = getattr(_libc(), name)(*arguments)
+    function = getattr(_libc(), name)
+    result: int = function(*arguments)
     if result == -1:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{name}: {os.strerror(number)}")
+        raise refused(function, result)
     return result
 
 

@@ -17,6 +17,7 @@ from typing import Final
 
 from nexlet_sandboxes.kernel import libc
 from nexlet_sandboxes.kernel.process import dumpable
+from nexlet_sandboxes.kernel.steps import run
 
 __all__ = ["GO", "empty_root", "enter"]
 
@@ -56,14 +57,14 @@ def enter(leash: socket.socket) -> None:
     """
     user, group = os.geteuid(), os.getegid()
     # The files in /proc/self belong to root as long as we are not dumpable, and the maps are written there.
-    dumpable(True)
+    run(dumpable(True))
     try:
         libc.call("unshare", _ALL)
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"{user} {user} 1")
         _write("/proc/self/gid_map", f"{group} {group} 1")
     finally:
-        dumpable(False)
+        run(dumpable(False))
     inner = os.fork()
     if inner:
         leash.send(b"%d" % inner)

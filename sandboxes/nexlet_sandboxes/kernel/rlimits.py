@@ -6,15 +6,15 @@ and the growth on top. RLIMIT_NPROC does not bind root; a worker of a root nexle
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import mmap
-import os
 import resource
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-__all__ = ["NOFILE", "TABLE", "Limit", "address_space", "limit_address_space", "limit_resources", "prepared"]
+from nexlet_sandboxes.kernel.steps import Step, Steps
+
+__all__ = ["NOFILE", "TABLE", "Limit", "address_space", "limit_address_space", "limit_resources"]
 
 
 NOFILE: Final = 16
@@ -40,30 +40,19 @@ TABLE: Final[tuple[Limit, ...]] = (
 )
 
 
-@functools.cache
-def prepared() -> tuple[tuple[int, tuple[int, int]], ...]:
-    """The table as the system takes it. Elsewhere than on Linux not all of the limits exist, and importing must work.
+def limit_resources() -> Steps:
+    """Apply the table.
 
     Raises:
-        OSError: this system does not know one of them.
+        OSError: this system does not know one of the limits. (Importing must work elsewhere than on Linux, too.)
     """
-    found = []
+    steps = []
     for row in TABLE:
         number = getattr(resource, f"RLIMIT_{row.name.upper()}", None)
         if number is None:
             raise OSError(f"this system has no limit '{row.name}'")
-        found.append((number, (row.value, row.value)))
-    return tuple(found)
-
-
-def limit_resources() -> None:
-    """Apply the table to this process.
-
-    Raises:
-        OSError, ValueError: a limit is refused, or not known here; the worker must not go on.
-    """
-    for number, values in prepared():
-        resource.setrlimit(number, values)
+        steps.append(Step(resource.setrlimit, (number, (row.value, row.value))))
+    return tuple(steps)
 
 
 def address_space() -> int:
@@ -72,20 +61,9 @@ def address_space() -> int:
     Raises:
         OSError: there is no /proc to read.
     """
-    # In a fresh fork: no file object, whose buffers alone are several pages.
-    descriptor = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return int(os.read(descriptor, 128).split(maxsplit=1)[0]) * mmap.PAGESIZE
-    finally:
-        os.close(descriptor)
+    return int(Path("/proc/self/statm").read_bytes().split(maxsplit=1)[0]) * mmap.PAGESIZE
 
 
-def limit_address_space(growth: int, *, base: int) -> None:
-    """Allow `growth` bytes above `base` (the stack counts, too)."""
-    total = base + growth
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if hard != resource.RLIM_INFINITY:
-        total = min(total, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (total, total))
-    with contextlib.suppress(ValueError, OSError):  # not every kernel limits it, and AS is the wall
-        resource.setrlimit(resource.RLIMIT_DATA, (total, total))
+def limit_address_space(space: list[object]) -> Step:
+    """Limit all memory, the stack included, to what `space` will say: RLIMIT_AS and its two values (bytes)."""
+    return Step(resource.setrlimit, space)

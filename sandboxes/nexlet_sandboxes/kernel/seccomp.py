@@ -14,6 +14,7 @@ import struct
 from typing import Final
 
 from nexlet_sandboxes.kernel import libc
+from nexlet_sandboxes.kernel.steps import Steps
 from nexlet_sandboxes.kernel.syscalls import ALLOWED, ARCHITECTURES, NO_EXEC, PROBES
 
 __all__ = ["build", "install", "prepared"]
@@ -95,11 +96,11 @@ def prepared() -> tuple[object, object]:
     return ctypes.byref(_Program(len(code) // _INSTRUCTION.size, ctypes.addressof(buffer))), buffer
 
 
-def install() -> None:
+def install() -> Steps:
     """Put the filter over this process, for good. Needs no_new_privs.
 
     Raises:
-        OSError: no tables for this machine, or the kernel refuses.
+        OSError: no tables for this machine.
     """
     program, _ = prepared()
-    libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, program)
+    return (libc.prctl_step(_PR_SET_SECCOMP, _MODE_FILTER, program),)

@@ -4,8 +4,9 @@ Built on RestrictedPython with a policy of its own. It is a policy, never the on
 from outside as well.
 """
 
+from nexlet_sandboxes.language.guards import set_aside
 from nexlet_sandboxes.language.host import Host
-from nexlet_sandboxes.language.loading import Loaded, check, load, preload
+from nexlet_sandboxes.language.loading import Loaded, check, load, preload, translate
 from nexlet_sandboxes.language.modules import listing as module_listing
 
-__all__ = ["Host", "Loaded", "check", "load", "module_listing", "preload"]
+__all__ = ["Host", "Loaded", "check", "load", "module_listing", "preload", "set_aside", "translate"]

@@ -343,21 +343,41 @@ class OwnClasses:
 
 
 _spare: list[dict[str, object]] = []
-"""Python's own builtins, collected ahead of the next program (see `prepare`)."""
+"""What all programs have of their builtins, collected ahead for the next one (see `set_aside`)."""
 
 
-def prepare() -> None:
-    """Collect Python's own builtins for the next program now, before workers are forked.
+def set_aside() -> None:
+    """Collect for the next program what all programs have, now: the last thing before workers are forked.
 
     Referring to an object writes into it. These lie scattered over Python's memory, and a worker that refers to them
     anew has a third of a megabyte of pages for itself that it could have shared.
     """
     if not _spare:
-        _spare.append(_plain())
+        _spare.append(_of_all())
 
 
-def _plain() -> dict[str, object]:
-    return {name: getattr(python, name) for name in (*_PLAIN, *_EXCEPTIONS)}
+def _of_all() -> dict[str, object]:
+    return {
+        **{name: getattr(python, name) for name in (*_PLAIN, *_EXCEPTIONS)},
+        "getattr": _getattr,
+        "hasattr": _hasattr,
+        "setattr": _setattr,
+        "delattr": _delattr,
+        "repr": _repr,
+        "type": _Type,
+        "_attr_": _read,
+        "_write_": _write,
+        "_item_": _item,
+        "_items_": WRITABLE,
+        "_type_": type,
+        "_class_name_": class_name,
+        "_name_": _name,
+        "_matched_": _matched,
+        "_base_exception_": BaseException,
+        "_isinstance_": isinstance,
+        "_memory_error_": MemoryError,
+        "_untraced_": _untraced,
+    }
 
 
 def builtins(host: Host, importer: Importer, own: OwnClasses) -> dict[str, object]:
@@ -391,35 +411,15 @@ def builtins(host: Host, importer: Importer, own: OwnClasses) -> dict[str, objec
 
     hash_.__name__ = hash_.__qualname__ = "hash"
     print_.__name__ = print_.__qualname__ = "print"
-    found = _spare.pop() if _spare else _plain()
-    found |= {
-        "print": print_,
-        "getattr": _getattr,
-        "hasattr": _hasattr,
-        "setattr": _setattr,
-        "delattr": _delattr,
-        "repr": _repr,
-        "type": _Type,
-        "hash": hash_,
-    }
+    found = _spare.pop() if _spare else _of_all()
     found |= host.builtins
     found |= {
+        "print": print_,
+        "hash": hash_,
         "__build_class__": own.build,
         "__import__": importer,
-        "_attr_": _read,
-        "_write_": _write,
-        "_item_": _item,
-        "_items_": WRITABLE,
-        "_type_": type,
-        "_class_name_": class_name,
-        "_name_": _name,
-        "_matched_": _matched,
-        "_base_exception_": BaseException,
         "_exceeded_": exceeded,
-        "_isinstance_": isinstance,
-        "_memory_error_": MemoryError,
         "_noticed_": noticed,
         "_owns_": own.known,
-        "_untraced_": _untraced,
     }
     return found

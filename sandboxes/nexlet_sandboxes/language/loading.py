@@ -1,12 +1,16 @@
 """From a program to a handler that can be called: check it, compile it, run its module once.
 
-`check` only looks: nothing of the author's runs, and every problem of every file comes at once. `load` does the same
-and then runs the module under the policy's guards.
+`check` only looks: nothing of the author's runs, and every problem of every file comes at once. `translate` does the
+same and gives the compiled form, which `load` takes in the place of the sources: parsing, the policy and the compiler
+touch many times the memory that a loaded program does, so one process does that for all the workers of a function.
+`load` then runs the module under the policy's guards.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib.util
+import marshal
 import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +33,7 @@ from nexlet_sandboxes.language.warming import warm_up
 from nexlet_sandboxes.outcomes import LoadRefused
 from nexlet_sandboxes.program import Program
 
-__all__ = ["MAX_PROBLEMS", "Loaded", "check", "load", "preload"]
+__all__ = ["MAX_PROBLEMS", "Loaded", "check", "load", "preload", "translate"]
 
 MAX_PROBLEMS = 100
 """Problems that are told of one program; how many more there are is said."""
@@ -68,7 +72,6 @@ def preload(extra: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
     for codec in _CODECS:
         "a".encode(codec)
     warm_up(load)
-    guards.prepare()
 
 
 _CODECS = (
@@ -83,20 +86,42 @@ def check(program: Program) -> list[Problem]:
     return _Build(program, HOST_MODULES).compile(handler=True)
 
 
-def load(program: Program, host: Host, *, handler: bool = False) -> Loaded:
+def translate(program: Program) -> bytes:
+    """The compiled form of a program, for `load`. Nothing of it is run.
+
+    It is code: only a process that may run whatever the program's author wrote may take it from whoever made it.
+
+    Raises:
+        LoadRefused: with every problem of the sources.
+    """
+    build = _Build(program, HOST_MODULES)
+    problems = build.compile(handler=True)
+    if problems:
+        raise LoadRefused(problems)
+    return marshal.dumps((_MAGIC, build.main.code, {name: file.code for name, file in build.files.items()}))
+
+
+_MAGIC = importlib.util.MAGIC_NUMBER
+"""Which Python's code it is: an interpreter may be replaced while its nexlet runs, and a new zygote is the new one."""
+
+
+def load(program: Program, host: Host, *, handler: bool = False, compiled: bytes = b"") -> Loaded:
     """Compile a program and run its module once.
 
     Args:
         handler: whether to refuse a handler that cannot be called with an event and a context, as `check` does.
+        compiled: what `translate` made of this very program; without it, or where another Python made it, the sources
+            are compiled here.
 
     Raises:
         LoadRefused: with every problem of the sources, or the one exception that the module raised.
         MemoryError: it took more than there is.
     """
     build = _Build(program, {name: frozenset(values) for name, values in host.modules.items()})
-    problems = build.compile(handler=handler)
-    if problems:
-        raise LoadRefused(problems)
+    if not (compiled and build.take(compiled)):
+        problems = build.compile(handler=handler)
+        if problems:
+            raise LoadRefused(problems)
     # A worker is forked with the generators of the process before it, and so are all others.
     modules.reseed()
     return _Running(program, host, build).start()
@@ -110,8 +135,13 @@ class _File:
     def __init__(self, filename: str, text: str) -> None:
         # Some editors begin a file with it, and Python takes no notice of it in a file.
         self.source = Source(filename, text.removeprefix("\ufeff"))
-        self.tree, self.problems = parse(self.source)
+        self.tree: ast.Module | None = None
+        self.problems: list[Problem] = []
         self.code: types.CodeType | None = None
+
+    def parse(self) -> None:
+        """Have the tree."""
+        self.tree, self.problems = parse(self.source)
 
     def compile(self) -> None:
         """Take the policy over the tree, and make code of what it leaves."""
@@ -145,7 +175,7 @@ class _File:
 
 
 class _Build:
-    """All files of a program, parsed and checked."""
+    """All files of a program, and what becomes of them: parsed, checked and compiled, or compiled already."""
 
     def __init__(self, program: Program, host_modules: Mapping[str, frozenset[str]]) -> None:
         self.program = program
@@ -156,8 +186,11 @@ class _Build:
     def compile(self, *, handler: bool) -> list[Problem]:
         """What is wrong; if nothing is, every file has its code. `handler`: look at how it can be called, too."""
         found = self.importable.files(self.program)
-        defined = {stem(file.source.filename): file.defined() for file in (self.main, *self.files.values())}
-        for file in (self.main, *self.files.values()):
+        files = (self.main, *self.files.values())
+        for file in files:
+            file.parse()
+        defined = {stem(file.source.filename): file.defined() for file in files}
+        for file in files:
             if file.tree is not None:
                 file.problems += self.importable.check(file.tree, file.source, defined)
                 if handler and file is self.main:
@@ -170,6 +203,16 @@ class _Build:
             )
             return [*found[:MAX_PROBLEMS], more]
         return found
+
+    def take(self, compiled: bytes) -> bool:
+        """Take the code that `translate` made; False where another Python made it."""
+        magic, main, files = marshal.loads(compiled)  # noqa: S302  # see `translate`
+        if magic != _MAGIC:
+            return False
+        self.main.code = main
+        for name, file in self.files.items():
+            file.code = files[name]
+        return True
 
 
 class _Running:

@@ -24,7 +24,9 @@ import orjson
 from nexlet_sandboxes.frames import (
     HEADER,
     INVOKE,
+    MARKER_SIZE,
     MAX_BODY,
+    MAX_COMPILED,
     RESULT,
     RESULT_EXTRA,
     Ending,
@@ -33,7 +35,7 @@ from nexlet_sandboxes.frames import (
     Stream,
     frame,
 )
-from nexlet_sandboxes.language import Loaded, check, load
+from nexlet_sandboxes.language import Loaded, load, translate
 from nexlet_sandboxes.language.explain import Explainer
 from nexlet_sandboxes.language.texts import plain_int, text_of
 from nexlet_sandboxes.outcomes import LoadRefused
@@ -73,13 +75,17 @@ class Unserialisable(Exception):
 class Worker:
     """One process, one program. Implements the language layer's `Host`: what the author's code may call on.
 
+    Made in the zygote, once, for all the workers to come; in each of them it is told its marker and serves.
+
     Attributes:
+        sock: to the nexlet.
+        marker: where it writes what it is at.
         builtins, modules: names the author finds without, and modules with, an import.
     """
 
-    def __init__(self, sock: socket.socket, marker: memoryview) -> None:
-        self._sock = sock
-        self._marker = marker
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.marker = memoryview(bytearray(MARKER_SIZE)).cast("Q")
         self._out: list[bytes] = []
         self._sending = False
         self._armed = False
@@ -104,11 +110,11 @@ class Worker:
     def log(self, level: str, message: str, fields: dict[str, object]) -> None:
         """`context.log` and the `logging` module."""
         assert self._output is not None
-        self._marker[WRITES_JSON] = 1
+        self.marker[WRITES_JSON] = 1
         try:
             self._output.log(level, message, fields)
         finally:
-            self._marker[WRITES_JSON] = 0
+            self.marker[WRITES_JSON] = 0
 
     def remaining(self) -> float:
         """Seconds until the running invocation is ended from outside."""
@@ -117,37 +123,41 @@ class Worker:
     # The loop.
 
     def serve(self) -> None:
-        """Load what the first frame says, then answer until the nexlet closes the socket."""
+        """Load what the first frame says, then answer until the nexlet closes the socket.
+
+        SIGALRM has to come to `on_timer`.
+        """
         splitter = Splitter(MAX_BODY)
         frames = self._frames(splitter)
-        signal.signal(signal.SIGALRM, self._on_timer)
         sys.unraisablehook = self._on_unraisable
         try:
-            kind, _, _, _, buffer, start, end = next(frames)
+            kind, _, _, length, buffer, start, end = next(frames)
             if kind != Kind.LOAD:
                 return
-            said = orjson.loads(buffer[start:end])
+            said = orjson.loads(buffer[start : start + length])
+            compiled = buffer[start + length : end]
             del buffer
         except (MemoryError, orjson.JSONDecodeError):
             # What the nexlet writes is JSON. That there is no memory for it orjson says as if it were none.
             self._refuse_memory("the sources alone take more memory than the limit", "")
             return
-        loaded = self._load(said)
+        loaded = self._load(said, compiled)
+        del said, compiled
         if loaded is None:
             return
         try:
             self._answer(splitter, *loaded)
         except MemoryError:
             # Not in the handler: the invocation alone is more than there is room for.
-            call = self._marker[0] or splitter.unfinished
+            call = self.marker[0] or splitter.unfinished
             self._out.append(RESULT.pack(RESULT_EXTRA, Kind.RESULT, Ending.MEMORY, 0, call, 0, 0, self._peak_kib, 0))
             self._flush()
 
     def _frames(self, splitter: Splitter) -> Any:
-        while data := self._sock.recv(RECEIVE):
+        while data := self.sock.recv(RECEIVE):
             yield from splitter.feed(data)
 
-    def _load(self, said: dict[str, Any]) -> tuple[Loaded, Context, Program] | None:
+    def _load(self, said: dict[str, Any], compiled: bytes) -> tuple[Loaded, Context, Program] | None:
         limits = said.pop("limits")
         self._deadline = time.monotonic_ns() + limits["load_timeout_ns"]
         self._max_reply = limits["max_reply"]
@@ -166,14 +176,12 @@ class Worker:
             remaining=self.remaining,
         )
         try:
-            if limits["check_only"]:
-                problems = check(program)
-                if problems:
-                    raise LoadRefused(problems)
-                self._later(frame(Kind.READY))
+            if limits["translate"]:
+                form = translate(program)
+                self._later(frame(Kind.READY, form if len(form) <= MAX_COMPILED else b""))
                 self._flush()
                 return None
-            loaded = load(program, self, handler=True)
+            loaded = load(program, self, handler=True, compiled=compiled)
         except LoadRefused as refused:
             self._output.end()
             said_of_it = [
@@ -198,9 +206,9 @@ class Worker:
 
     def _answer(self, splitter: Splitter, loaded: Loaded, context: Context, program: Program) -> None:
         # Everything the loop touches for each message is a local here: this is the hot path.
-        handler, out, marker, output = loaded.handler, self._out, self._marker, self._output
+        handler, out, marker, output = loaded.handler, self._out, self.marker, self._output
         assert output is not None
-        receive, feed, unpack, pack = self._sock.recv, splitter.feed, INVOKE.unpack_from, RESULT.pack
+        receive, feed, unpack, pack = self.sock.recv, splitter.feed, INVOKE.unpack_from, RESULT.pack
         now_ns, cpu_ns = time.monotonic_ns, time.process_time_ns
         header_size, invoke_size = HEADER.size, INVOKE.size
         prefix, patterns, max_reply = program.run_prefix, program.patterns, self._max_reply
@@ -347,7 +355,7 @@ class Worker:
         # is only forgotten once it is sent. The list is emptied in place because the loop holds it.
         self._sending = True
         try:
-            self._sock.sendall(b"".join(out))
+            self.sock.sendall(b"".join(out))
             out.clear()
         finally:
             self._sending = False
@@ -362,7 +370,8 @@ class Worker:
                 Stream.STDERR, f"ignored in a generator that was closed: {Explainer().summary(raised)}\n"
             )
 
-    def _on_timer(self, number: int, stack: object) -> None:
+    def on_timer(self, number: int, stack: object) -> None:
+        """Send what a call holds back."""
         self._armed = False
         self._flush()
 
