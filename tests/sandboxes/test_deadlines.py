@@ -141,3 +141,13 @@ async def test_a_worker_that_lies_about_when_it_began_is_ended_all_the_same(bega
         (result,) = await run(pool, b"x")
         assert result.outcome is Outcome.TIMEOUT
         assert 0 <= result.run_ns < 60_000 * MS
+
+
+async def test_what_waited_too_long_behind_a_stopped_worker_is_answered_and_not_run(sandbox: Sandbox) -> None:
+    source = "ran = []\ndef handler(event, context):\n    ran.append(event.text)\n    return ran\n"
+    async with open_pool(sandbox, source, limits(timeout=0.4, queue_timeout=0.2)) as pool:
+        os.kill(pool._links[0].process.pid, signal.SIGSTOP)
+        results = await run(pool, b"first", b"second", b"third")
+        assert [result.outcome for result in results] == [Outcome.TIMEOUT, Outcome.EXPIRED, Outcome.EXPIRED]
+        (after,) = await run(pool, b"after")
+        assert after.body == b'["after"]'
