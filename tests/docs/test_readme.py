@@ -25,6 +25,7 @@ import yaml
 from nexlet_functions.control import ControlClient, NoBid
 from nexlet_functions.devnode.node import DevNode
 from nexlet_functions.devnode.server import EmbeddedServer
+from nexlet_functions.functions.deadlines import DEADLINE_HEADER
 from nexlet_functions.settings import Settings
 from nexlet_models.subjects import valid_subject
 from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
@@ -129,6 +130,17 @@ async def nats_sub(walk: Walk, command: Command) -> None:
     assert valid_subject(shlex.split(command.line)[2], wildcards=True) is None
 
 
+async def nats_request(walk: Walk, command: Command) -> None:
+    """With nobody there to answer it: what is looked at is what is asked."""
+    words = shlex.split(command.line)
+    assert valid_subject(words[2], wildcards=False) is None
+    json.loads(words[3])
+    assert words[4] == "-H"
+    name, _, value = words[5].partition(": ")
+    assert name == DEADLINE_HEADER
+    assert value.isdigit()
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with the samples in it, and greet once more by itself."""
@@ -163,7 +175,7 @@ async def test_readme(folder: Path, nats_server: EmbeddedServer) -> None:
 
 
 async def test_authoring(folder: Path) -> None:
-    walk = Walk(folder)
+    walk = Walk(folder, equivalents={"nats request": nats_request})
     await walk.through((ROOT / "docs" / "authoring.md").read_text())
     assert "nexfn check broken" in walk.ran
 

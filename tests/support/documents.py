@@ -23,6 +23,7 @@ from tests.support.cli import environment
 __all__ = ["Background", "Command", "Shown", "Walk", "blocks"]
 
 STATED_URL = "nats://127.0.0.1:4222"
+STATED_STATE = "/var/lib/nexlet-functions"
 _FENCE = re.compile(r"^```(.*?)\n(.*?)^```$", re.M | re.S)
 
 
@@ -182,12 +183,15 @@ class Walk:
             await background.until(command.expected)
 
     async def _shell(self, line: str, *, errors: int = asyncio.subprocess.PIPE) -> asyncio.subprocess.Process:
+        environment = self._environment
+        if "--state-dir" in line:
+            environment = {name: value for name, value in environment.items() if name != "NEXFN_NO_STATE"}
         return await asyncio.create_subprocess_shell(
-            line.replace(STATED_URL, self.url or STATED_URL),
+            line.replace(STATED_URL, self.url or STATED_URL).replace(STATED_STATE, str(self.folder / "state")),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
-            env=self._environment,
+            env=environment,
             cwd=self.folder,
             start_new_session=True,
         )
