@@ -443,6 +443,8 @@ class Link:
                     raise FrameError("a compiled form that it was not asked for")
                 self._loading.set_result(body)
             elif kind == Kind.REFUSED:
+                if len(body) > MAX_REFUSAL:  # a compiled form may be larger; JSON of that size takes many times as much
+                    raise FrameError(f"a refusal of {len(body)} bytes, more than the {MAX_REFUSAL} that are allowed")
                 self._loading.set_exception(LoadRefused(problems_of(body)))
             elif kind == Kind.FAILED:
                 self._loading.set_exception(LayerUnavailable(one_line(body)))

@@ -36,6 +36,7 @@ class Peer:
     Attributes:
         marker: what the worker says it is at.
         began_ns: since when, as it says: when it read the last invocation.
+        compiled: the compiled form that it was given to load.
         killed: whether the nexlet has ended it.
     """
 
@@ -46,13 +47,20 @@ class Peer:
         self._invocations: list[tuple[int, bytes]] = []
         self.marker = 0
         self.began_ns = 0
+        self.compiled = b""
+        self._given = False
         self.killed = asyncio.Event()
         self.on_killed: Callable[[], None] = lambda: None
 
     async def load(self) -> None:
         """Take what is to be loaded, and be ready."""
-        await self._receive()
+        await self.take()
         await self.say(frame(Kind.READY))
+
+    async def take(self) -> None:
+        """Take what is to be loaded, and say nothing."""
+        while not self._given:
+            await self._receive()
 
     async def invocation(self) -> tuple[int, bytes]:
         """The next invocation: its id and its payload.
@@ -77,7 +85,9 @@ class Peer:
         if not data:
             raise ConnectionResetError("the nexlet has closed the socket")
         for kind, _, _, call, buffer, start, end in self._frames.feed(data):
-            if kind == Kind.INVOKE:
+            if kind == Kind.LOAD:
+                self._given, self.compiled = True, buffer[start + call : end]
+            elif kind == Kind.INVOKE:
                 self.began_ns = time.monotonic_ns()
                 sizes = INVOKE.unpack_from(buffer, start - HEADER.size)[5:8]
                 at = start - HEADER.size + INVOKE.size + sum(sizes)
@@ -148,12 +158,15 @@ async def behave(peer: Peer) -> None:
 class Stage:
     """In the place of a zygote: plays its workers, the first one that is to serve by the script it is given.
 
+    The one before it, which is to compile, follows `compiler`.
+
     Attributes:
         peers: those that are to serve.
     """
 
-    def __init__(self, script: Script) -> None:
-        self._scripts = [translate, script]
+    def __init__(self, script: Script, compiler: Script = translate) -> None:
+        self._compiler = compiler
+        self._scripts = [compiler, script]
         self.peers: list[Peer] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -163,7 +176,7 @@ class Stage:
         ours.setblocking(False)
         peer = Peer(theirs)
         script = self._scripts.pop(0) if self._scripts else behave
-        if script is not translate:
+        if script is not self._compiler:
             self.peers.append(peer)
         task = asyncio.create_task(self._play(peer, script))
         peer.on_killed = lambda: cast("None", task.cancel())
@@ -194,9 +207,11 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def open_stage(script: Script, limits: Limits) -> AsyncIterator[tuple[Pool, KeepingSink, Stage]]:
-    """A started pool whose first worker follows `script`."""
-    stage, sink = Stage(script), KeepingSink()
+async def open_stage(
+    script: Script, limits: Limits, *, compiler: Script = translate
+) -> AsyncIterator[tuple[Pool, KeepingSink, Stage]]:
+    """A started pool whose first worker follows `script`, and the process that compiles for it `compiler`."""
+    stage, sink = Stage(script, compiler), KeepingSink()
     pool = Pool(cast("Zygote", stage), Program("played"), limits, sink)
     try:
         await pool.start()

@@ -98,11 +98,12 @@ def translate(program: Program) -> bytes:
     problems = build.compile(handler=True)
     if problems:
         raise LoadRefused(problems)
-    return marshal.dumps((_MAGIC, build.main.code, {name: file.code for name, file in build.files.items()}))
+    return _MAGIC + marshal.dumps((build.main.code, {name: file.code for name, file in build.files.items()}))
 
 
 _MAGIC = importlib.util.MAGIC_NUMBER
-"""Which Python's code it is: an interpreter may be replaced while its nexlet runs, and a new zygote is the new one."""
+"""Which Python's code it is: an interpreter may be replaced while its nexlet runs, and a new zygote is the new one. It
+stands before the rest, since another Python's code may not even be readable."""
 
 
 def load(program: Program, host: Host, *, handler: bool = False, compiled: bytes = b"") -> Loaded:
@@ -205,13 +206,28 @@ class _Build:
         return found
 
     def take(self, compiled: bytes) -> bool:
-        """Take the code that `translate` made; False where another Python made it."""
-        magic, main, files = marshal.loads(compiled)  # noqa: S302  # see `translate`
-        if magic != _MAGIC:
+        """Take the code that `translate` made; False where another Python made it.
+
+        Raises:
+            LoadRefused: it is none: whoever made it was not `translate`.
+        """
+        if not compiled.startswith(_MAGIC):
             return False
-        self.main.code = main
-        for name, file in self.files.items():
-            file.code = files[name]
+        try:
+            main, files = marshal.loads(memoryview(compiled)[len(_MAGIC) :])  # noqa: S302  # see `translate`
+            codes = [main, *(files[name] for name in self.files)]
+        except (EOFError, ValueError, TypeError, LookupError):
+            codes = []
+        if not codes or not all(isinstance(code, types.CodeType) for code in codes):
+            problem = Problem(
+                "what was made of the sources is no compiled form: the process that compiled them was not itself",
+                place=self.program.filename,
+                advice="deploy it again; if that does not help, the sources lead the compiler astray: please report it",
+                code="compiled-form",
+            )
+            raise LoadRefused([problem])
+        for file, code in zip((self.main, *self.files.values()), codes, strict=True):
+            file.code = code
         return True
 
 
