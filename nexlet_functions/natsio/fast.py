@@ -288,8 +288,9 @@ class FastWire:
             client._flush_queue.put_nowait(_Taken(_nothing))
 
     def signs(self) -> object:
-        # Something was read; or the last PING is still here, behind what leaves slowly, but does leave.
-        waiting = self._client._pending_data_size
+        # Something was read; or the last PING is still here, behind what leaves slowly, but does leave. The PING itself
+        # is no sign, wherever it is: it is part of what waits, and not of what was written.
+        waiting = sum(map(len, self._client._pending)) - len(_PING)
         if self._direct is not None:
             waiting += self._direct.get_write_buffer_size()
         return self._parser.reads, min(self._written - waiting, self._pinged)

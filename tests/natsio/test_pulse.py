@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
-from nexlet_functions.natsio.life import Pulse
+import pytest
+
+from nexlet_functions.devnode.server import EmbeddedServer
+from nexlet_functions.natsio import Credentials, Options
+from nexlet_functions.natsio.life import Life, Pulse
 from nexlet_functions.natsio.wire import Wire
+from tests.support.proxy import FaultyProxy
 
 
 class _Server:
@@ -71,3 +77,27 @@ def test_looks_are_counted_and_not_seconds() -> None:
     assert made.look()
     server.pong()
     assert [made.look() for _ in range(4)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("more", [b"", b"PUB n 2\r\nhi\r\n"], ids=["nothing else", "and a message each time"])
+async def test_what_we_say_ourselves_is_no_sign_of_life(
+    nats_server: EmbeddedServer, options: Options, more: bytes
+) -> None:
+    async with FaultyProxy(nats_server.url) as proxy:
+        life = await Life.begin(
+            proxy.url, Credentials((proxy.url,)), options, name="n", on_error=lambda _: None, failed=lambda _: None
+        )
+        try:
+            proxy.stop()
+            made = Pulse(life.wire, misses=2, answered=lambda: lambda: None)
+            seen = []
+            for _ in range(3):
+                seen.append(made.look())
+                if more:
+                    life.wire.send([more], len(more), lambda: None)
+                for _ in range(20):  # the client has its turns, and what it holds is written
+                    await asyncio.sleep(0)
+            assert seen == [True, True, False]
+        finally:
+            life.give_up("the test is over")
+            await life.close()
