@@ -25,7 +25,7 @@ from nexlet_functions.devnode.node import DevNode
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.life import Options
-from tests.support.inventory import nothing_left, take_inventory
+from tests.support.inventory import nothing_left, settled_inventory
 from tests.support.nexlets import MONITORED, NexletBench, deploy, nexlet_bench
 from tests.support.nodes import Node
 from tests.support.polling import eventually
@@ -158,7 +158,7 @@ async def faulty(options: Options) -> AsyncIterator[Faulty]:
 
 
 async def test_cut_in_the_middle_of_a_message_that_comes(faulty: Faulty) -> None:
-    before = await take_inventory(faulty.bench.server.monitoring)
+    before = await settled_inventory(faulty.bench.server.monitoring)
     connects = faulty.connects
     faulty.proxy.cut_at(Way.TO_CLIENT, MARK)
     await faulty.bench.client.publish("faulty", b"half " + b"a" * 3000 + MARK + b"b" * 3000)
@@ -170,7 +170,7 @@ async def test_cut_in_the_middle_of_a_message_that_comes(faulty: Faulty) -> None
 
 
 async def test_cut_in_the_middle_of_an_answer(faulty: Faulty) -> None:
-    before = await take_inventory(faulty.bench.server.monitoring)
+    before = await settled_inventory(faulty.bench.server.monitoring)
     connects = faulty.connects
     faulty.proxy.cut_at(Way.TO_SERVER, MARK)
     payload = b"a" * 3000 + MARK + b"b" * 3000
@@ -199,7 +199,7 @@ async def test_what_runs_while_it_is_cut_is_answered_afterwards(faulty: Faulty) 
 async def test_everything_of_the_nexlet_comes_back(faulty: Faulty) -> None:
     """Triggers, endpoints, discovery, heartbeats, feeds, and new deployments."""
     bench = faulty.bench
-    before = await take_inventory(bench.server.monitoring)
+    before = await settled_inventory(bench.server.monitoring)
     beats = len(bench.beats.heard)
     await faulty.proxy.refuse()
     await eventually(lambda: not any(one.connected for one in faulty.connections), what="all are gone")
@@ -406,7 +406,7 @@ async def test_a_hundred_losses_leave_nothing_behind(options: Options) -> None:
     async with behind_a_proxy(replace(options, backoff_first=0.005, backoff_max=0.02)) as faulty:
         faulty.proxy.cut()
         await faulty.healed()
-        before = await take_inventory(faulty.bench.server.monitoring)
+        before = await settled_inventory(faulty.bench.server.monitoring)
         for number in range(100):
             connects = faulty.connects
             faulty.proxy.cut()
