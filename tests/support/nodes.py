@@ -7,6 +7,7 @@ elsewhere and say so.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -31,7 +32,7 @@ def find_nex() -> str | None:
 
 
 class Node(ABC):
-    """A node that takes remote agents and keeps its identity and its workloads over a restart.
+    """A node that takes remote agents and keeps its identity over a restart, and its workloads unless told otherwise.
 
     Attributes:
         node_id: known before it starts.
@@ -55,13 +56,17 @@ class Node(ABC):
 class StandIn(Node):
     """The stand-in node."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, *, keeps: bool = True) -> None:
         self._url = url
         self._state = folder / "devnode.json"
+        self._keeps = keeps
         self._node: DevNode | None = None
         self.node_id = ""
 
     async def start(self) -> None:
+        if not self._keeps and self._state.exists():
+            identity_alone = json.loads(self._state.read_bytes()) | {"workloads": {}}
+            self._state.write_text(json.dumps(identity_alone))
         self._node = await DevNode.start(self._url, state_file=self._state)
         self.node_id = self._node.node_id
 
@@ -78,9 +83,10 @@ class StandIn(Node):
 class RealNode(Node):
     """`nex node up` as a child."""
 
-    def __init__(self, binary: str, url: str, folder: Path) -> None:
+    def __init__(self, binary: str, url: str, folder: Path, *, keeps: bool = True) -> None:
         self._binary = binary
         self._url = url
+        self._keeps = keeps
         self._folder = folder
         identity = Identity.generate()
         self._seed = identity.node_seed.get_secret_value()
@@ -90,8 +96,8 @@ class RealNode(Node):
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
             self._binary, "node", "up", "--allow-remote-agent-registration", "--disable-native-start",
-            "--disable-upgrade-check", "--state", "kv", "--events", "nats", "--node-seed", self._seed,
-            "--nats.servers", self._url,
+            "--disable-upgrade-check", "--events", "nats", "--node-seed", self._seed, "--nats.servers", self._url,
+            *(("--state", "kv") if self._keeps else ()),
             cwd=self._folder, env={"HOME": str(self._folder), "PATH": os.environ["PATH"]},
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip

@@ -74,6 +74,8 @@ class ScriptedNode:
         known: agent ids, with what they registered.
         ids: given out, oldest first.
         refuse: text and code with which registrations are turned down.
+        mute: whether it hears registrations and says nothing.
+        ids_asked, asked: how often an id and a registration were asked for, whatever came of it.
         beats: heartbeats by agent id.
     """
 
@@ -88,6 +90,9 @@ class ScriptedNode:
     ids: list[str] = field(default_factory=list)
     refuse: tuple[str, str] | None = None
     remote: bool = True
+    mute: bool = False
+    ids_asked: int = 0
+    asked: int = 0
     beats: dict[str, list[AgentHeartbeat]] = field(default_factory=dict)
     registrations: int = 0
 
@@ -169,6 +174,7 @@ class ScriptedNode:
     # --- what a nexlet asks --------------------------------------------------------------------------------------
 
     async def _give_id(self, message: Msg) -> None:
+        self.ids_asked += 1
         if not self.remote:
             return
         if self.refuse is not None:
@@ -184,6 +190,9 @@ class ScriptedNode:
 
     async def _register(self, message: Msg) -> None:
         agent = message.subject.split(".")[5]
+        self.asked += 1
+        if self.mute:
+            return
         if self.refuse is not None:
             await _refuse(message, *self.refuse)
             return
