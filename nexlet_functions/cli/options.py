@@ -11,7 +11,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import typer
@@ -87,6 +87,10 @@ _METAVARS = {
 """What a value looks like in `--help`; TEXT where nothing is said."""
 
 
+SELDOM: Final = "Seldom"
+"""The heading of options that work and that the pages list, but which `--help` leaves out: it is to fit a screen."""
+
+
 def setting_flags(**panels: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a command one option for each of these settings.
 
@@ -119,6 +123,7 @@ def setting_flags(**panels: tuple[str, ...]) -> Callable[[Callable[..., None]], 
                                 envvar=[variable(name), *_FURTHER_VARIABLES.get(name, ())],
                                 help=_sentence(field.description or ""),
                                 rich_help_panel=panel.replace("_", " "),
+                                hidden=panel == SELDOM,
                                 metavar=None if is_flag else _METAVARS.get(name, "TEXT"),
                                 show_default=bool(_shown(default)),
                             ),

@@ -31,7 +31,7 @@ ONE_CTRL_C = 1.0
 
 
 @setting_flags(
-    NATS=(*CREDENTIALS, "connect_timeout", "ping_interval"),
+    NATS=CREDENTIALS,
     Nex=("nexus", "register_type", "name", "max_workloads"),
     What_is_kept=("settings_file", "state_dir", "no_state", "take_over", "xkey_file", "xkey_peers", "secrets_dir"),
     Functions=(
@@ -41,15 +41,24 @@ ONE_CTRL_C = 1.0
         "cgroup",
         "events",
         "grace",
-        "artifact_timeout",
     ),
-    Bounds=("max_pending", "max_pending_bytes", "max_outgoing", "max_requests", "max_starting"),
     What_it_shows=("metrics", "metrics_interval", "tracing", "log_level", "log_levels", "log_format"),
+    Seldom=(
+        "connect_timeout",
+        "ping_interval",
+        "artifact_timeout",
+        "max_pending",
+        "max_pending_bytes",
+        "max_outgoing",
+        "max_requests",
+        "max_starting",
+    ),
 )
 def up(*, flags: Mapping[str, object]) -> None:
     """Run the nexlet: register with a node, take functions, serve until SIGTERM.
 
-    Beside a node that takes remote agents, or started by a node, whose environment then has everything it needs.
+    Beside a node that takes remote agents, or started by a node, whose environment then has everything it needs. Times
+    and bounds that are seldom changed are options, too: see docs/cli.md, or NEXFN_... in the environment.
     """
     from nexlet_functions.settings import Settings, SettingsHolder
 
