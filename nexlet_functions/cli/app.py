@@ -22,7 +22,7 @@ from nexlet_functions.cli.running import loading
 
 __all__ = ["COMMANDS", "app", "load_command", "run"]
 
-COMMANDS = ("dev", "up", "invoke", "check", "pack", "modules", "doctor", "version")
+COMMANDS = ("init", "dev", "up", "invoke", "check", "pack", "modules", "doctor", "version")
 """In the order of `--help`; the module `nexlet_functions.cli.NAME` has the function `NAME`."""
 
 _PROGRAM = "nexlet-functions"
