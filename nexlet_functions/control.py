@@ -71,7 +71,9 @@ class ControlRefused(NexletFunctionsError):
         self.headline = headline
         self.text = text
         self.error_id = error_id
-        super().__init__(text if text == headline or headline in text else f"{headline}: {text}")
+        # Several lines are an agent's whole refusal, which says by itself what it is about.
+        complete = headline in text or "\n" in text
+        super().__init__(text if complete else f"{headline}: {text}")
 
 
 class NoBid(NexletFunctionsError):
@@ -213,11 +215,20 @@ class ControlClient:
             ControlRefused: see `deploy`.
             NoAnswer: see `deploy`.
         """
+        return await self.deploy(await self.bid(request), request)
+
+    async def bid(self, request: StartWorkloadRequest) -> AuctionResponse:
+        """One of the bids of those that can run it. It is good for 10 s.
+
+        Raises:
+            NoBid: no node can run it.
+            ControlRefused: a node found something wrong with the request.
+        """
         bids = await self.auction(request.workload_type, tags=request.tags, namespace=request.namespace)
         able = [bid for bid in bids if request.workload_lifecycle in bid.supported_lifecycles]
         if not able:
             raise NoBid(request.workload_type, request.tags, request.workload_lifecycle if bids else "")
-        return await self.deploy(_any_of(able), request)
+        return _any_of(able)
 
     async def stop(self, workload_id: str, *, namespace: str | None = None) -> StopWorkloadResponse:
         """Stop a workload, wherever it runs; `stopped` says whether it did run.

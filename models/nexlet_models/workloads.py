@@ -15,6 +15,7 @@ from nexlet_models.base import ListMessage, Message, NullableTags, Text
 from nexlet_models.connection import NatsConnectionData
 
 __all__ = [
+    "REPLACES",
     "AgentIngressMsg",
     "AgentListWorkloadsRequest",
     "AgentListWorkloadsResponse",
@@ -30,6 +31,10 @@ __all__ = [
     "WorkloadState",
     "WorkloadSummary",
 ]
+
+
+REPLACES = "nexfn.replaces"
+"""Key of a start's metadata, ours: ids of workloads, joined by commas, that its client stops once it runs."""
 
 
 class WorkloadLifecycle(enum.StrEnum):
@@ -59,7 +64,7 @@ class StartWorkloadRequest(Message):
             environment.
         name: may be empty: then the agent picks one.
         tags: placement tags the node was found by.
-        reference, metadata: passed through.
+        reference, metadata: passed through; see `REPLACES`.
     """
 
     name: Text

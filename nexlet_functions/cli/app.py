@@ -20,9 +20,11 @@ from nexlet_functions.cli.exits import CommandFailed, CommandRefused, Exit
 from nexlet_functions.cli.output import Output
 from nexlet_functions.cli.running import loading
 
-__all__ = ["COMMANDS", "app", "load_command", "run"]
+__all__ = ["COMMANDS", "app", "expected_failure", "load_command", "run"]
 
-COMMANDS = ("init", "dev", "up", "invoke", "check", "pack", "modules", "doctor", "version")
+COMMANDS = (
+    "init", "dev", "up", "invoke", "check", "pack", "deploy", "list", "stop", "modules", "doctor", "version",
+)  # fmt: skip
 """In the order of `--help`; the module `nexlet_functions.cli.NAME` has the function `NAME`."""
 
 _PROGRAM = "nexlet-functions"
@@ -90,7 +92,7 @@ def _ended(function: Callable[..., None]) -> Callable[..., None]:
         except CommandFailed as failure:
             _fail(failure, kwargs.get("json"))
         except Exception as error:
-            expected = _expected(error)
+            expected = expected_failure(error)
             if expected is None:
                 raise
             _fail(expected, kwargs.get("json"))
@@ -103,7 +105,7 @@ def _fail(failure: CommandFailed, json: bool | None) -> None:
     raise typer.Exit(failure.exit)
 
 
-def _expected(error: Exception) -> CommandFailed | None:
+def expected_failure(error: Exception) -> CommandFailed | None:
     """What a person made wrong, as a failure with its exit code; None for anything else, which is a fault of ours."""
     from nexlet_functions.errors import NexletFunctionsError, SettingsRefused
     from nexlet_functions.nexfile import FunctionRefused
@@ -125,7 +127,13 @@ _EXITS = {
     "connect-failed": Exit.UNREACHABLE,
     "connection-lost": Exit.UNREACHABLE,
     "no-responders": Exit.UNREACHABLE,
+    "no-bid": Exit.UNREACHABLE,
+    "no-answer": Exit.UNREACHABLE,
     "request-timeout": Exit.TIMEOUT,
+    "control-refused": Exit.FAILED,
+    "old-one-left": Exit.FAILED,
+    "unknown-workload": Exit.FAILED,
+    "ambiguous-workload": Exit.FAILED,
     "publish-refused": Exit.FAILED,
     "subscription-refused": Exit.FAILED,
     "layers-missing": Exit.FAILED,

@@ -296,19 +296,9 @@ class _Session:
         return deployed, refused
 
     async def _deploy(self, control: ControlClient, function: FunctionFolder) -> str:
-        from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
+        from nexlet_functions.shipping import workload_of
 
-        started = await control.start(
-            StartWorkloadRequest(
-                name=function.name,
-                namespace=self._namespace,
-                description=function.description,
-                workload_type=function.type,
-                workload_lifecycle=WorkloadLifecycle(function.lifecycle),
-                run_request=json_.dumps(function.request, ensure_ascii=False),
-                tags=dict(function.tags),
-            )
-        )
+        started = await control.start(workload_of(function, self._namespace))
         return started.id
 
     def _refusal(self, name: str, text: str, **fields: Any) -> None:

@@ -18,7 +18,7 @@ import typer
 
 from nexlet_functions.cli.exits import CommandFailed, Exit
 
-__all__ = ["CREDENTIALS", "Folders", "Json", "duration", "setting_flags"]
+__all__ = ["CREDENTIALS", "Folders", "Json", "Workloads", "duration", "setting_flags"]
 
 Json = Annotated[
     bool | None,
@@ -37,6 +37,11 @@ Folders = Annotated[
         help="Function folders, or folders of function folders.",
         show_default=False,
     ),
+]
+
+Workloads = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME|ID...]", help="Functions by name or id; all when none is named.", show_default=False),
 ]
 
 CREDENTIALS = (

@@ -1,0 +1,172 @@
+"""What the commands share that speak to nodes: where they are reached, on behalf of which namespace, and how it reads.
+
+The nodes are asked all at once, and there is no telling how many there are: a question ends a second after the last
+answer to it, or with the answer that `--nodes` says is the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nexlet_functions.cli.exits import CommandFailed, Exit
+
+if TYPE_CHECKING:
+    from nexlet_functions.control import ControlClient
+    from nexlet_functions.natsio import Connection
+    from nexlet_models.workloads import WorkloadSummary
+
+__all__ = ["EVERYWHERE", "Namespace", "Nodes", "Session", "aligned", "session", "valid_namespace", "workload_fields"]
+
+CONNECT_TIMEOUT = 2.0
+"""Seconds to wait for a server that does not answer at once, as `invoke` does."""
+
+_KNOWN_COUNT_WAIT = 10.0
+"""Seconds for the answers of as many nodes as there are said to be."""
+
+EVERYWHERE = "system"
+"""The namespace whose clients see and stop what is in any; what the `nex` command takes by itself, too."""
+
+Namespace = Annotated[
+    str,
+    typer.Option(
+        "--namespace",
+        "-n",
+        envvar=["NEXFN_NAMESPACE", "NEX_NAMESPACE"],
+        help="Namespace of the functions; 'system' means all of them.",
+    ),
+]
+
+Nodes = Annotated[
+    int | None,
+    typer.Option(
+        "--nodes",
+        envvar="NEXFN_NODES",
+        min=1,
+        metavar="N",
+        help="How many nodes there are, where that is known: nothing is waited for after that many answers.",
+        show_default=False,
+    ),
+]
+
+
+class Session:
+    """A connection, and the nodes behind it.
+
+    Attributes:
+        connection, control: for what comes off feeds, and for what nodes are asked.
+        namespace: on whose behalf.
+    """
+
+    def __init__(self, connection: Connection, control: ControlClient, namespace: str) -> None:
+        self.connection = connection
+        self.control = control
+        self.namespace = namespace
+
+    async def workloads(self) -> list[WorkloadSummary]:
+        """What runs there, in the order of namespace, name and age; none where no node has an agent.
+
+        Raises:
+            CommandFailed: no node answered.
+        """
+        from nexlet_functions.control import ControlRefused
+        from nexlet_models.subjects import SYSTEM
+
+        try:
+            found = await self.control.workloads()
+        except ControlRefused:
+            # A node without agents refuses, and so does one that is asked for something wrong: only the first has none.
+            if any(node.agent_count for node in await self.control.nodes()):
+                raise
+            found = []
+        if not found and self.namespace == SYSTEM and not await self.control.nodes():
+            raise CommandFailed(Exit.UNREACHABLE, "no-node", "no node answers", "is there one? see `nex node ls`")
+        return sorted(found, key=lambda one: (one.namespace or "", one.name, one.start_time, one.id))
+
+
+def valid_namespace(namespace: str) -> None:
+    """See that it is one.
+
+    Raises:
+        CommandFailed: it cannot be.
+    """
+    from nexlet_models.subjects import valid_token
+
+    if (reason := valid_token(namespace)) is not None:
+        raise CommandFailed(Exit.USAGE, "invalid-namespace", f"--namespace: '{namespace}' {reason}")
+
+
+@asynccontextmanager
+async def session(
+    command: str, namespace: str, flags: Mapping[str, object], *, nodes: int | None = None
+) -> AsyncIterator[Session]:
+    """Connect for as long as the `async with` lasts.
+
+    Args:
+        command: its name, for whoever looks at the server's connections.
+        flags: what the command line says about how NATS is reached.
+        nodes: how many there are; None where nobody said.
+
+    Raises:
+        CommandFailed, NexletFunctionsError: no server is reached.
+    """
+    from nexlet_functions.control import ControlClient
+    from nexlet_functions.natsio import Connection
+    from nexlet_functions.settings import Settings
+
+    valid_namespace(namespace)
+    settings = Settings.read(flags)
+    async with await Connection.open(
+        settings.credentials(), name=f"nexfn {command}", timeout=CONNECT_TIMEOUT
+    ) as connection:
+        patience = {} if nodes is None else {"wait": _KNOWN_COUNT_WAIT, "stall": _KNOWN_COUNT_WAIT}
+        control = ControlClient(connection.client, namespace, nodes=nodes, **patience)
+        yield Session(connection, control, namespace)
+
+
+def workload_fields(summary: WorkloadSummary) -> dict[str, Any]:
+    """A workload for programs: what its nexlet tells, numbers as numbers; what it does not tell is None."""
+    facts = summary.metadata or {}
+    outcomes = {
+        name.removeprefix("outcome_"): int(count)
+        for name, count in facts.items()
+        if name.startswith("outcome_") and count.isdecimal()
+    }
+    invocations = _number(facts.get("invocations"))
+    return {
+        "id": summary.id,
+        "name": summary.name,
+        "namespace": summary.namespace,
+        "state": summary.workload_state.value,
+        "start_time": summary.start_time,
+        "workload_type": summary.workload_type,
+        "lifecycle": summary.workload_lifecycle,
+        "triggers": _listed(facts.get("triggers")),
+        "workers": _number(facts.get("workers", "").partition("/")[0]),
+        "max_workers": _number(facts.get("workers", "").partition("/")[2]),
+        "pending": _number(facts.get("pending")),
+        "invocations": invocations,
+        "failed": None if invocations is None else invocations - outcomes.get("ok", 0),
+        "outcomes": outcomes or None,
+        "run_time": summary.runtime or None,
+        "digest": facts.get("digest"),
+        "metadata": dict(facts) or None,
+        "tags": dict(summary.tags or {}) or None,
+    }
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdecimal() else None
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return text.split(",") if text else None
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The same cells, padded so that columns stand under each other; the last of a row is left as it is."""
+    widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]))] if rows else []
+    return [[cell.ljust(widths[number]) for number, cell in enumerate(row[:-1])] + [row[-1]] for row in rows]

@@ -1,0 +1,148 @@
+"""`deploy`, `list` and `stop` as processes, beside nodes of both makes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from nexlet_functions.devnode.server import EmbeddedServer
+from tests.support.cli import Ended, nexfn
+from tests.support.nexlets import NAMESPACE, NexletBench, nexlet_bench
+from tests.support.nodes import NO_NEX, Node, RealNode, StandIn, find_nex
+from tests.support.polling import eventually
+
+
+@pytest.fixture(params=["stand-in", "real"])
+async def bench(
+    request: pytest.FixtureRequest, nats_server: EmbeddedServer, tmp_path: Path
+) -> AsyncIterator[NexletBench]:
+    """A nexlet beside a node of this make."""
+    binary = find_nex()
+    if request.param == "real" and binary is None:
+        pytest.skip(NO_NEX)
+    url = nats_server.url
+    made: Node = StandIn(url, tmp_path) if request.param == "stand-in" else RealNode(binary or "", url, tmp_path)
+    await made.start()
+    try:
+        async with nexlet_bench(nats_server, made) as nexlet:
+            yield nexlet
+    finally:
+        await made.stop()
+
+
+def write(folder: Path, answer: str, *, name: str = "greet", subject: str = "greet.hello") -> Path:
+    """A function's folder; what it answers is an expression."""
+    folder.mkdir(exist_ok=True)
+    (folder / "function.py").write_text(f"def handler(event, context):\n    return {answer}\n")
+    start = {"source_file": "function.py", "triggers": [subject]}
+    nexfile = {"name": name, "type": "python", "lifecycle": "function", "start_request": start}
+    (folder / "Nexfile").write_text(json.dumps(nexfile))
+    return folder
+
+
+async def run(bench: NexletBench, command: str, *arguments: str | Path, namespace: str = NAMESPACE) -> Ended:
+    """The command, against the one node there is."""
+    return await nexfn(command, "-s", bench.server.url, "-n", namespace, "--nodes", "1", *arguments)
+
+
+async def test_deployed_replaced_listed_and_stopped(bench: NexletBench, tmp_path: Path) -> None:
+    first = await run(bench, "deploy", write(tmp_path / "one", "1"))
+    assert first.code == 0, first.err
+    (one,) = first.records
+    assert (one["type"], one["name"], one["namespace"], one["triggers"]) == (
+        "deployed",
+        "greet",
+        "acme",
+        ["greet.hello"],
+    )
+    assert one["replaced"] == one["beside"] == []
+    assert (await bench.ask("greet.hello")).data == b"1"
+
+    (two,) = (await run(bench, "deploy", write(tmp_path / "two", "2"))).records
+    assert two["replaced"] == [one["id"]]
+    assert {(await bench.ask("greet.hello")).data for _ in range(20)} == {b"2"}
+
+    listed = await run(bench, "list", "greet")
+    shown = {record["id"]: record for record in listed.records if record["state"] != "stopping"}
+    assert set(shown) == {two["id"]}
+    said = shown[two["id"]]
+    assert (said["name"], said["namespace"], said["state"], said["triggers"]) == (
+        "greet", "acme", "running", ["greet.hello"],
+    )  # fmt: skip
+    assert (said["invocations"], said["failed"], said["workers"]) == (20, 0, 1)
+    assert said["digest"].startswith("sha256:")
+    table = (await run(bench, "list", "--text", namespace="system")).out.splitlines()
+    assert " ".join(table[0].split()) == "NAMESPACE NAME ID STATE WORKERS PENDING INVOKED FAILED TRIGGERS"
+    assert any(line.split()[:4] == ["acme", "greet", two["id"], "running"] for line in table[1:])
+
+    stopped = await run(bench, "stop", "greet")
+    assert (stopped.code, stopped.records) == (
+        0, [{"type": "stopped", "id": two["id"], "name": "greet", "namespace": "acme"}],
+    )  # fmt: skip
+    await eventually(lambda: bench.events(two["id"], "WORKLOADSTOPPED"), what="it has ended")
+    assert (await run(bench, "list", "--text")).out == "nothing runs in namespace acme\n"
+
+
+async def test_both_are_kept_when_asked_and_a_name_alone_stops_neither(bench: NexletBench, tmp_path: Path) -> None:
+    (one,) = (await run(bench, "deploy", write(tmp_path / "one", "1"))).records
+    (two,) = (await run(bench, "deploy", "--alongside", write(tmp_path / "two", "2"))).records
+    assert (two["replaced"], two["beside"]) == ([], [one["id"]])
+
+    refused = await run(bench, "stop", "greet")
+    assert (refused.code, refused.out, refused.error["code"]) == (1, "", "ambiguous-workload")
+    assert one["id"] in refused.error["message"]
+    assert two["id"] in refused.error["message"]
+    assert len((await run(bench, "list")).records) == 2
+
+    # The name again replaces all that bear it; an id stops that one; --all stops what a name means.
+    (three,) = (await run(bench, "deploy", write(tmp_path / "one", "3"))).records
+    assert sorted(three["replaced"]) == sorted([one["id"], two["id"]])
+    (four,) = (await run(bench, "deploy", "--alongside", tmp_path / "two")).records
+    by_id = await run(bench, "stop", three["id"], namespace="system")
+    assert [record["id"] for record in by_id.records] == [three["id"]]
+    assert [record["id"] for record in (await run(bench, "stop", "--all", "greet")).records] == [four["id"]]
+
+
+async def test_what_is_not_there_is_said_with_what_is(bench: NexletBench, tmp_path: Path) -> None:
+    await run(bench, "deploy", write(tmp_path / "one", "1"))
+    for command in ("stop", "list"):
+        ended = await run(bench, command, "gret")
+        assert (ended.code, ended.error["code"]) == (1, "unknown-workload")
+        assert "'gret' runs in namespace acme" in ended.error["message"]
+        assert "did you mean greet?" in ended.error["message"]
+    elsewhere = await run(bench, "stop", "greet", namespace="other")
+    assert elsewhere.code == 1
+    assert "nothing runs there" in elsewhere.error["message"]
+    assert (await bench.ask("greet.hello")).data == b"1"
+
+
+async def test_a_refusal_reads_as_in_check_and_the_old_one_goes_on(bench: NexletBench, tmp_path: Path) -> None:
+    await run(bench, "deploy", write(tmp_path / "one", "1"))
+    broken = write(tmp_path / "one", "open('x')")
+    checked = await nexfn("check", "--text", broken)
+    refused = await run(bench, "deploy", "--text", broken)
+    assert (checked.code, refused.code) == (1, 1)
+    assert refused.err == checked.out
+    assert "function.py:2:12" in refused.err
+    (broken / "Nexfile").write_text((broken / "Nexfile").read_text().replace("greet.hello", "greet..hello"))
+    checked = await nexfn("check", "--text", broken)
+    refused = await run(bench, "deploy", "--text", broken, write(tmp_path / "good", "2", name="good", subject="good"))
+    assert refused.code == 1
+    assert refused.err == checked.out
+    assert "2 problems" in refused.err
+    assert refused.out.startswith("deployed  good  "), "of several, each is deployed that can be"
+    assert (await bench.ask("greet.hello")).data == b"1"
+
+
+async def test_where_nobody_can_run_it_it_says_so(nats_server: EmbeddedServer, tmp_path: Path) -> None:
+    folder = write(tmp_path / "one", "1")
+    ended = await nexfn("deploy", "-s", nats_server.url, "-n", "acme", folder)
+    assert (ended.code, ended.error["code"]) == (3, "no-bid")
+    assert (await nexfn("list", "-s", nats_server.url)).code == 3
+    nowhere = await nexfn("deploy", "-s", nats_server.url, folder)
+    assert nowhere.code == 2, "a namespace is to be named"
+    wrong = await nexfn("deploy", "-s", nats_server.url, "-n", "a.b", folder)
+    assert (wrong.code, wrong.error["code"]) == (2, "invalid-namespace")
