@@ -60,6 +60,7 @@ def up(*, flags: Mapping[str, object]) -> None:
     Beside a node that takes remote agents, or started by a node, whose environment then has everything it needs. Times
     and bounds that are seldom changed are options, too: see docs/cli.md, or NEXFN_... in the environment.
     """
+    _close_to_others()
     from nexlet_functions.settings import Settings, SettingsHolder
 
     holder = SettingsHolder(Settings.read(flags), lambda: Settings.read(flags))
@@ -196,6 +197,18 @@ def _until_ended(parent: int, stop: Callable[[], None]) -> Iterator[None]:
     finally:
         loop.remove_reader(watched)
         os.close(watched)
+
+
+def _close_to_others() -> None:
+    """No core dump, no debugger but root's, and nobody of our user reads our memory or what environment we were given.
+
+    Credentials are in both. Where the nexlet is no root, workers are of its user, and not every profile closes the
+    files of /proc to them.
+    """
+    if sys.platform == "linux":
+        from nexlet_sandboxes.kernel import process, steps
+
+        steps.run(process.dumpable(False))
 
 
 def _raise_descriptors() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
@@ -244,3 +246,36 @@ async def test_no_secret_is_ever_logged(live: StartLive) -> None:
 def test_the_installed_command_runs_with_this_python() -> None:
     assert PROGRAM.exists()
     assert PROGRAM.parent == Path(sys.executable).parent
+
+
+READ_BY_ITS_USER = """
+import os, sys
+pid = sys.argv[1]
+assert f"Uid:\\t{os.getuid()}\\t" in open(f"/proc/{pid}/status").read(), "it is somebody else's"
+for name in ("environ", "mem", "maps", "auxv"):
+    try:
+        open(f"/proc/{pid}/{name}", "rb").read(1)
+    except PermissionError:
+        continue
+    except OSError:
+        pass  # let in, and found nothing where it looked
+    print(name)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+async def test_nobody_of_its_own_user_reads_its_memory_or_its_environment() -> None:
+    """Where the nexlet is no root, workers whose files are not closed to them are of its user; and both hold secrets."""
+    as_user = [sys.executable, "-m", "tests.support.unprivileged"] if os.geteuid() == 0 else []
+    command = [*as_user, sys.executable, str(PROGRAM), "up", "-s", "nats://127.0.0.1:1", "--no-state"]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
+    try:
+        await eventually(lambda: descendants(process.pid), within=30, what="a zygote")
+        reader = await asyncio.create_subprocess_exec(
+            *as_user, sys.executable, "-c", READ_BY_ITS_USER, str(process.pid), cwd=ROOT, stdout=subprocess.PIPE
+        )
+        said, _ = await asyncio.wait_for(reader.communicate(), 30)
+        assert (reader.returncode, said.decode()) == (0, "")
+    finally:
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 30) == 0

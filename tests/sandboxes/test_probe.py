@@ -21,7 +21,7 @@ from nexlet_sandboxes.program import Program
 from nexlet_sandboxes.zygote import LayerUnavailable, Zygote, ZygoteError
 from tests.support.polling import eventually
 from tests.support.pools import KeepingSink, Sandbox, limits, open_pool, run
-from tests.support.zygotes import doing_nothing, missing, open_zygote, without_calls
+from tests.support.zygotes import children, doing_nothing, missing, open_zygote, user_namespaces, without_calls
 
 ROOT = Path(__file__).parents[2]
 ECHO = "def handler(event, context):\n    return event.data\n"
@@ -32,15 +32,6 @@ OF_A_MACHINE = [layer for layer in LAYERS if layer != "cgroup"]
 needs_landlock = pytest.mark.skipif(landlock.abi_version() == 0, reason="this kernel has no Landlock")
 
 
-def user_namespaces() -> bool:
-    """Whether this machine gives an ordinary process namespaces with a mount of its own, by util-linux's own word."""
-    try:
-        command = ["unshare", "--user", "--map-root-user", "--mount", "--net", "mount", "-t", "tmpfs", "none", "/mnt"]
-        return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
-    except FileNotFoundError:
-        return False
-
-
 def profile_with(layer: str) -> str:
     """A profile that has the layer, the weakest one first: as few other layers as can be stand in the way."""
     return next(name for name in reversed(PROFILES) if layer in PROFILES[name].layers)
@@ -48,10 +39,6 @@ def profile_with(layer: str) -> str:
 
 def by_layer(checks: list[LayerCheck]) -> dict[str, LayerCheck]:
     return {check.layer: check for check in checks}
-
-
-def children(zygote: Zygote) -> list[str]:
-    return Path(f"/proc/{zygote.pid}/task/{zygote.pid}/children").read_text().split()
 
 
 def test_every_layer_has_a_trial_and_advice() -> None:

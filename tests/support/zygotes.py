@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import subprocess
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from nexlet_sandboxes.zygote import Zygote
 
-__all__ = ["arguments", "doing_nothing", "missing", "open_zygote", "without_calls"]
+__all__ = [
+    "arguments",
+    "children",
+    "doing_nothing",
+    "missing",
+    "open_zygote",
+    "user_namespaces",
+    "without_calls",
+]
 
-_START = "from nexlet_sandboxes.zygote_process import main\nmain()\n"
+_START = "\nfrom nexlet_sandboxes.zygote_process import main\nmain()\n"
 
 _NO_NAMESPACES = """
 import os
@@ -97,3 +107,16 @@ async def open_zygote(change: str) -> AsyncIterator[Zygote]:
         yield zygote
     finally:
         await zygote.close()
+
+
+def user_namespaces() -> bool:
+    """Whether this machine gives an ordinary process namespaces with a mount of its own, by util-linux's own word."""
+    try:
+        command = ["unshare", "--user", "--map-root-user", "--mount", "--net", "mount", "-t", "tmpfs", "none", "/mnt"]
+        return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def children(zygote: Zygote) -> list[str]:
+    return Path(f"/proc/{zygote.pid}/task/{zygote.pid}/children").read_text().split()
