@@ -265,7 +265,7 @@ for name in ("environ", "mem", "maps", "auxv"):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 async def test_nobody_of_its_own_user_reads_its_memory_or_its_environment() -> None:
-    """Where the nexlet is no root, workers whose files are not closed to them are of its user; and both hold secrets."""
+    """Where it is no root, workers whose files are not closed to them are of its user; and both hold secrets."""
     as_user = [sys.executable, "-m", "tests.support.unprivileged"] if os.geteuid() == 0 else []
     command = [*as_user, sys.executable, str(PROGRAM), "up", "-s", "nats://127.0.0.1:1", "--no-state"]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
