@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from nexlet_functions.functions.artifacts import Artifacts, Pins
+from nexlet_functions.functions.artifacts import Artifacts
 from nexlet_functions.functions.environment import open_environment, seal_environment
 from nexlet_functions.functions.function import Function, Means
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.permissions import Policy, Usage
+from nexlet_functions.functions.pins import Pins
 from nexlet_functions.functions.refusals import Refusal, refused
 from nexlet_functions.functions.requests import (
     inline_program,
@@ -53,6 +54,7 @@ from nexlet_models.workloads import (
 from nexlet_sandboxes.backlog import Backlog
 from nexlet_sandboxes.budget import Budget
 from nexlet_sandboxes.checking import check
+from nexlet_sandboxes.compiled import Compiler
 from nexlet_sandboxes.outcomes import SandboxError
 from nexlet_sandboxes.zygote import Zygote
 
@@ -71,6 +73,10 @@ _START_DEADLINE = 55.0
 
 _OURS = frozenset({"internal", "unreachable"})
 """Codes of problems that are not in what was asked for, but in what it was to be done with."""
+
+_ONCE_FINE = frozenset({"load-timeout", "compiled-form"})
+"""Codes of problems that what ran before need not have the next time: with all the others that start at the same time
+the machine was slow, or what had been compiled was damaged and is made anew."""
 
 _TIDY_AFTER = 600.0
 """Seconds until sources that nobody uses are forgotten: by then, what ran before runs again and has its own."""
@@ -126,6 +132,7 @@ class FunctionAgent:
                 folders=lambda: settings.current.source_folders, timeout=settings.current.artifact_timeout
             ),
             pins=Pins(_beneath(services.state_folder, "sources")),
+            compiler=Compiler(),
             key=key,
             settings=lambda: settings.current,
             sandboxing=self._sandboxing,
@@ -408,8 +415,7 @@ class FunctionAgent:
             return
         self._tell_refusal(workload_id, function.asked, problems, existing=existing)
         refusing = refused(function.name, problems)
-        if existing and any(problem.code == "load-timeout" for problem in problems):
-            # It loaded before: with all the others that start at the same time, it is the machine that is slow.
+        if existing and any(problem.code in _ONCE_FINE for problem in problems):
             refusing.status = 503
         raise refusing
 

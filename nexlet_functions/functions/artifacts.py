@@ -1,9 +1,8 @@
 """Where a function's source comes from: inline, from a folder the operator names, or out of an object store.
 
 `Artifacts.fetch` gives an `Artifact`, the source with its digest, or raises `Refusal` with the place and the next step.
-What came from elsewhere is pinned: `Pins` keeps the bytes as long as the workload lives, a restart included, so that a
-tag that moves or a file that is edited changes nothing that runs. One artifact is one source file in UTF-8; helper
-modules travel inline.
+What came from elsewhere is pinned (`pins.Pins`), so that a tag that moves or a file that is edited changes nothing that
+runs. One artifact is one source file in UTF-8; helper modules travel inline.
 
 An object is read message by message through JetStream's API rather than with a consumer: it takes two permissions
 (publish on one API subject, and an inbox) and no more memory than the largest source that is allowed.
@@ -15,22 +14,18 @@ import asyncio
 import base64
 import binascii
 import codecs
-import contextlib
 import errno
 import hashlib
-import json
 import os
 import re
 import stat
-import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import orjson
 
-from nexlet_functions.functions.private_files import private_folder, replace_private
 from nexlet_functions.functions.refusals import Refusal
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.errors import NatsioError, NoResponders, PublishRefused
@@ -39,11 +34,10 @@ from nexlet_models.sizes import format_size
 from nexlet_models.start_request import StartRequest
 from nexlet_models.subjects import valid_token
 
-__all__ = ["Artifact", "Artifacts", "Pins", "digest_of", "object_of"]
+__all__ = ["Artifact", "Artifacts", "digest_of", "object_of"]
 
 _REQUEST_TIMEOUT = 5.0  # seconds for one message of an object, far more than a server that can answer needs
 _BUCKET = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
-_FORGET_AFTER = 30 * 86400.0  # seconds without use, after which a pin's workload has gone without a stop
 
 
 def digest_of(data: bytes) -> str:
@@ -325,82 +319,3 @@ def _no_object(uri: str, bucket: str, name: str) -> Refusal:
 
 
 # --- pins ----------------------------------------------------------------------------------------------------------
-
-
-class Pins:
-    """The sources that running workloads were started with, kept over a restart.
-
-    One file for each workload, named by a digest of its id: an id is whatever the node says.
-    """
-
-    _VERSION = 1
-
-    def __init__(self, folder: Path | None) -> None:
-        """Keep them in `folder`; None keeps none, and a restart fetches what is there then."""
-        self._folder = folder
-
-    async def find(self, workload_id: str, request: StartRequest) -> Artifact | None:
-        """The source that this workload was started with; None where none is kept that fits its request."""
-        if self._folder is None or request.uri is None:
-            return None
-        found = await asyncio.to_thread(self._read, self._path(workload_id))
-        if found is None or found.place != request.uri or request.sha256 not in (None, found.sha256):
-            return None
-        return found
-
-    async def keep(self, workload_id: str, artifact: Artifact) -> None:
-        """Keep what the workload runs, unless it was inline.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        if self._folder is not None and artifact.place:
-            await asyncio.to_thread(self._write, self._path(workload_id), artifact)
-
-    async def drop(self, workload_id: str) -> None:
-        """The workload is gone."""
-        if self._folder is not None:
-            await asyncio.to_thread(self._path(workload_id).unlink, missing_ok=True)
-
-    async def forget_old(self, in_use: Collection[str] = ()) -> int:
-        """Drop what nobody has asked for in thirty days: workloads that were stopped while we were away. How many.
-
-        Args:
-            in_use: workloads whose sources stay, however old they look: a function may run for months, and the clock of
-                the machine may have been anything when it was started.
-        """
-        return await asyncio.to_thread(self._forget_old, frozenset(in_use)) if self._folder is not None else 0
-
-    def _path(self, workload_id: str) -> Path:
-        assert self._folder is not None
-        return self._folder / f"{digest_of(workload_id.encode())}.json"
-
-    def _read(self, path: Path) -> Artifact | None:
-        try:
-            kept = json.loads(path.read_bytes())
-            if kept["version"] != self._VERSION:
-                return None
-            artifact = Artifact(kept["source"], kept["sha256"], kept["uri"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None  # there is none, or none that can be read: then it is fetched again, and checked as any other
-        with contextlib.suppress(OSError):  # a disk that is read-only by now keeps it all the same
-            os.utime(path)  # it is in use
-        return artifact
-
-    def _write(self, path: Path, artifact: Artifact) -> None:
-        private_folder(path.parent)
-        kept = {"version": self._VERSION, "uri": artifact.place, "sha256": artifact.sha256, "source": artifact.source}
-        replace_private(path, json.dumps(kept).encode())
-
-    def _forget_old(self, in_use: frozenset[str]) -> int:
-        assert self._folder is not None
-        oldest, forgotten = time.time() - _FORGET_AFTER, 0
-        kept = {self._path(workload_id) for workload_id in in_use}
-        for path in self._folder.glob("*.json"):
-            if path in kept:
-                continue
-            with contextlib.suppress(OSError):  # gone by now, or not to be removed: another time
-                if path.stat().st_mtime < oldest:
-                    path.unlink()
-                    forgotten += 1
-        return forgotten

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from nexlet_functions.functions.artifacts import Artifact, Artifacts, Pins
+from nexlet_functions.functions.artifacts import Artifact, Artifacts
 from nexlet_functions.functions.dispatch import DispatchCounts, Dispatcher
 from nexlet_functions.functions.environment import open_environment
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.permissions import ReplyRule
+from nexlet_functions.functions.pins import Pins
 from nexlet_functions.functions.refusals import Refusal
 from nexlet_functions.functions.requests import fit_reply
 from nexlet_functions.functions.triggers import Trigger
@@ -41,6 +42,7 @@ from nexlet_models.workloads import StartWorkloadRequest, WorkloadState, Workloa
 from nexlet_sandboxes.backlog import Backlog
 from nexlet_sandboxes.budget import Budget
 from nexlet_sandboxes.calls import Result
+from nexlet_sandboxes.compiled import Compiler
 from nexlet_sandboxes.outcomes import LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.pool import Pool, PoolStats
 from nexlet_sandboxes.program import Limits, Program
@@ -64,6 +66,7 @@ class Means:
         zygote: makes their workers.
         services: the runner's.
         artifacts, pins: their sources.
+        compiler: what their sources are compiled by.
         key: what environments are sealed to.
         settings: those in force; asked anew each time.
         sandboxing: what was proved of the sandbox.
@@ -76,6 +79,7 @@ class Means:
     services: Services
     artifacts: Artifacts
     pins: Pins
+    compiler: Compiler
     key: CurveKey
     settings: Callable[[], Settings]
     sandboxing: Sandboxing
@@ -271,6 +275,8 @@ class Function:
             patterns=tuple(trigger.subject for trigger in self.triggers),
             modules=settings.modules,
         )
+        fingerprint = means.compiler.fingerprint(program)
+        kept = await means.pins.find_form(self.workload_id, fingerprint) if existing and fingerprint else b""
         dispatcher = self._make_dispatcher(
             workload_id=self.workload_id,
             namespace=self.namespace,
@@ -291,10 +297,13 @@ class Function:
                 backlog=means.backlog,
                 budget=means.budget(self.namespace),
             )
+            pool.compiled = kept
             dispatcher.bind(pool)
             self._pool, self._dispatcher = pool, dispatcher
             await pool.start()
         except LoadRefused as refused:
+            if any(problem.code == "compiled-form" for problem in refused.problems):
+                await means.pins.drop_form(self.workload_id)
             raise Refusal(*refused.problems) from None
         except ZygoteError as error:
             raise Refusal(
@@ -305,10 +314,13 @@ class Function:
                 )
             ) from None
         except SandboxError as error:
+            await means.pins.drop_form(self.workload_id)  # whatever it died of, another try is not to begin with it
             raise Refusal(
                 Problem(f"no worker could be made: {error}", advice="ask the operator of the nexlet", code="internal")
             ) from error
         await self._keep(artifact)
+        if pool.compiled and not kept:
+            await self._keep_form(fingerprint, pool.compiled)
         await self._listen(dispatcher)
 
     def _make_dispatcher(self, **arguments: Any) -> Dispatcher:
@@ -355,6 +367,12 @@ class Function:
             self._log.warning(
                 "source not pinned", reason=error.strerror, consequence="a restart fetches what is there then"
             )
+
+    async def _keep_form(self, fingerprint: str, form: bytes) -> None:
+        try:
+            await self._means.pins.keep_form(self.workload_id, fingerprint, form)
+        except OSError as error:
+            self._log.info("compiled form not kept", reason=error.strerror, consequence="a restart compiles it again")
 
     async def _listen(self, dispatcher: Dispatcher) -> None:
         services, specs = self._means.services, dispatcher.specs()

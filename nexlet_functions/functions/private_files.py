@@ -1,7 +1,7 @@
-"""Files that nobody else may read and that are either whole or not there: the curve key, the pinned sources.
+"""Files that nobody else may read and that are either whole or not there: the curve key, what workloads run.
 
-Everything is written beside its place first (mode 0600, synced) and moved there in one step, so that a nexlet that is
-killed while it writes leaves the old file or the new one, never half of one.
+Everything is written beside its place first (mode 0600; synced, unless it can be made again) and moved there in one
+step, so that a nexlet that is killed while it writes leaves the old file or the new one, never half of one.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def replace_private(path: Path, data: bytes) -> None:
+def replace_private(path: Path, data: bytes, *, sync: bool = True) -> None:
     """Put `data` at `path`, in place of what was there.
+
+    Args:
+        sync: wait for the disk; without, a power cut may leave something else there, or nothing.
 
     Raises:
         OSError: the folder cannot be written to.
     """
-    beside = _write_beside(path, data)
+    beside = _write_beside(path, data, sync=sync)
     try:
         beside.rename(path)
     except OSError:
@@ -56,14 +59,15 @@ def create_private(path: Path, data: bytes) -> bool:
     return True
 
 
-def _write_beside(path: Path, data: bytes) -> Path:
+def _write_beside(path: Path, data: bytes, *, sync: bool = True) -> Path:
     beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
     except BaseException:
         with contextlib.suppress(OSError):  # the first error is the one to tell
             beside.unlink()

@@ -73,7 +73,8 @@ class Pool:
     """Runs the calls of one program. See the module for how.
 
     Attributes:
-        compiled: the program's compiled form, for the workers to come; b"" before `start`, or if it is too large.
+        compiled: the program's compiled form, for the workers to come; b"" before `start`, or if it is too large. Set
+            before `start`, by whoever has kept it, it spares that the compiling.
         start_times: from asking for a worker until the program was loaded in it.
         lateness: how long after its deadline each call was ended that was over its time.
     """
@@ -157,7 +158,8 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         began = self._loop.time()
         try:
-            self.compiled = await self._translate()
+            if not self.compiled:
+                self.compiled = await self._translate()
             await self._open_link(compiling=self._loop.time() - began)
         except BaseException:
             await self.close()

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import signal
-import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import pytest
 from nats.js.object_store import ObjectStore
 
 from nexlet_functions.devnode.server import EmbeddedServer
-from nexlet_functions.functions.artifacts import Artifact, Artifacts, Pins, _open_beneath, digest_of, object_of
+from nexlet_functions.functions.artifacts import Artifact, Artifacts, _open_beneath, digest_of, object_of
 from nexlet_functions.functions.refusals import Refusal, status_of
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.credentials import Credentials
@@ -283,58 +282,3 @@ async def put_meta(server: EmbeddedServer, name: str, meta: dict[str, object]) -
 def test_an_address_without_a_part_is_refused(uri: str) -> None:
     with pytest.raises(Refusal, match="no place of a source"):
         object_of(uri)
-
-
-class TestPins:
-    REQUEST = parse_start_request('{"uri": "nats://functions/greet"}')
-    ARTIFACT = Artifact(SOURCE, digest_of(SOURCE.encode()), "nats://functions/greet")
-
-    async def test_what_a_workload_runs_is_found_again(self, tmp_path: Path) -> None:
-        folder = tmp_path / "sources"
-        await Pins(folder).keep("../W1", self.ARTIFACT)
-        assert await Pins(folder).find("../W1", self.REQUEST) == self.ARTIFACT
-        assert await Pins(folder).find("W2", self.REQUEST) is None
-        (file,) = folder.iterdir()
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600
-        await Pins(folder).drop("../W1")
-        await Pins(folder).drop("../W1")
-        assert await Pins(folder).find("../W1", self.REQUEST) is None
-
-    async def test_it_has_to_fit_what_is_asked_for(self, tmp_path: Path) -> None:
-        pins = Pins(tmp_path)
-        await pins.keep("W1", self.ARTIFACT)
-        for request in (
-            {"source": SOURCE},
-            {"uri": "nats://functions/other"},
-            {"uri": "nats://functions/greet", "sha256": "0" * 64},
-        ):
-            assert await pins.find("W1", parse_start_request(json.dumps(request))) is None
-
-    async def test_inline_sources_and_a_nexlet_without_state_keep_nothing(self, tmp_path: Path) -> None:
-        await Pins(tmp_path).keep("W1", Artifact(SOURCE, digest_of(SOURCE.encode())))
-        assert list(tmp_path.iterdir()) == []
-        await Pins(None).keep("W1", self.ARTIFACT)
-        assert await Pins(None).find("W1", self.REQUEST) is None
-        await Pins(None).drop("W1")
-        assert await Pins(None).forget_old() == 0
-
-    @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 2}', '{"version": 1}'])
-    async def test_a_damaged_pin_is_as_good_as_none(self, tmp_path: Path, text: str) -> None:
-        pins = Pins(tmp_path)
-        await pins.keep("W1", self.ARTIFACT)
-        (file,) = tmp_path.iterdir()
-        file.write_text(text)
-        assert await pins.find("W1", self.REQUEST) is None
-
-    async def test_what_nobody_uses_is_forgotten(self, tmp_path: Path) -> None:
-        pins = Pins(tmp_path)
-        for workload in ("old", "used", "running", "new"):
-            await pins.keep(workload, self.ARTIFACT)
-        old = [file for file in tmp_path.iterdir() if file != pins._path("new")]
-        for file in old:
-            os.utime(file, (0, 0))
-        assert await pins.find("used", self.REQUEST) is not None
-        assert await pins.forget_old(in_use=["running", "never heard of"]) == 1
-        assert await pins.find("running", self.REQUEST) is not None
-        assert await pins.find("used", self.REQUEST) is not None
-        assert await pins.find("new", self.REQUEST) is not None
