@@ -26,7 +26,6 @@ from nexlet_functions.runner.runner import Runner
 from nexlet_functions.runner.secrets import FolderSecrets
 from nexlet_functions.runner.services import Services
 from nexlet_functions.runner.settings import RunnerSettings
-from nexlet_functions.runner.state import StateUnusable
 from nexlet_functions.sandboxing import Sandboxing, prove
 from nexlet_functions.settings import Settings, SettingsHolder, state_directory
 from nexlet_sandboxes.permitted import audit
@@ -115,7 +114,6 @@ class Nexlet:
             CgroupUnusable: the folder for control groups is not what it has to be.
             LayersMissing: the default profile does not hold on this machine, and that is not permitted.
             CredentialsInvalid: a file with credentials cannot be read.
-            StateUnusable: it is to take over, but no state is kept.
             RegistrationFailed: the environment is half of what a node gives to an agent.
         """
         environment = environment or {}
@@ -127,8 +125,6 @@ class Nexlet:
             state_folder = state_directory(
                 settings.current, environment, root=os.geteuid() == 0, started_by_node=registration is not None
             )
-            if settings.current.take_over and state_folder is None:
-                raise StateUnusable("there is nothing to take over without state: name the other nexlet's --state-dir")
             findings = await audit(settings.current.modules)
             sandboxing = await prove(maker, settings.current)
             sandboxing.require(settings.current.default_profile)

@@ -193,7 +193,9 @@ class Settings(BaseSettings):
     state_dir: Path | None = Field(None, description="folder for what outlives a restart")
     no_state: bool = Field(False, description="keep nothing over a restart")
     take_over: bool = Field(
-        False, description="have the nexlet that uses the state folder hand over, without losing a request"
+        False,
+        description="have the nexlet that uses the state folder hand over, without losing a request; "
+        "without state, start also what another nexlet of the node runs",
     )
     xkey_file: Path | None = Field(None, description="file with the curve key; made where there is none")
     xkey_peers: CurveKeys = Field(

@@ -17,6 +17,7 @@ from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.protocol import clean_header_value
 from nexlet_functions.runner.agent import Agent, AgentError, EventListener, IngressAgent, WorkloadNotFound
 from nexlet_functions.runner.micro import Answer, Endpoint, Failure, Request, new_id
+from nexlet_functions.runner.neighbours import AGENT_ID, STANDING, Standing
 from nexlet_models import subjects
 from nexlet_models.control import CloneWorkloadRequest
 from nexlet_models.durations import parse_duration
@@ -50,6 +51,11 @@ class Desk(Protocol):
     @property
     def refusing(self) -> str:
         """Why no new workload is taken; "" while they are."""
+        ...
+
+    @property
+    def standing(self) -> Standing:
+        """What we are about, for the other nexlets of the node."""
         ...
 
     def summarised(self, summary: AgentSummary) -> AgentSummary:
@@ -192,13 +198,14 @@ class Endpoints:
         return Answer(found.to_json())
 
     async def query(self, request: Request) -> Answer:
-        """QUERYWORKLOADS."""
+        """QUERYWORKLOADS, of the node, and of other nexlets: see `neighbours`."""
         try:
             asked = _parsed(AgentListWorkloadsRequest.from_json, request)
             found = await self._agent.query_workloads(asked.namespace, asked.filter or ())
         except AgentError as error:
             raise _failure(error) from None
-        return Answer(AgentListWorkloadsResponse(tuple(found)).to_json())
+        headers = {**self._ours, STANDING: self._desk.standing.value}
+        return Answer(AgentListWorkloadsResponse(tuple(found)).to_json(), headers)
 
     # --- the agent -------------------------------------------------------------------------------------------------
 
@@ -228,7 +235,7 @@ class Endpoints:
 
     @property
     def _ours(self) -> dict[str, str]:
-        return {"agentId": self._agent_id}
+        return {AGENT_ID: self._agent_id}
 
     # --- capabilities ----------------------------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ class Membership:
             feeds: told with each registration whose they are.
             own: the nexlet's own connection, where it was started beside a node.
             local: what the node gave us, where the node started us. One of the two.
-            replay: given what a node says ran before.
+            replay: given what a node says ran before, at whichever nexlet of our type.
         """
         self._desk = desk
         self._feeds = feeds
@@ -351,7 +351,7 @@ class Membership:
             )
         )
 
-    async def resume(self, offer: RegisterAgentRequest, kept: Mapping[str, AgentStartWorkloadRequest]) -> bool:
+    async def resume(self, offer: RegisterAgentRequest) -> bool:
         """Be who we were before we died, if that is still possible. The node need not be there for it."""
         self._offer = offer
         former = self.state.registration() if self.state is not None else None
@@ -372,14 +372,12 @@ class Membership:
                 await self._own.wait_connected()
             try:
                 await self._adopt(
-                    Registration(
-                        former.node_id, former.agent_id, former.connection_data, former.registration_creds, kept
-                    )
+                    Registration(former.node_id, former.agent_id, former.connection_data, former.registration_creds)
                 )
             except RegistrationFailed as error:
                 reason = str(error)
         if not reason:
-            _log.info("resumed the former registration", agent_id=former.agent_id, workloads=len(kept))
+            _log.info("resumed the former registration", agent_id=former.agent_id)
             return True
         _log.warning("the former registration cannot be resumed", agent_id=former.agent_id, reason=reason)
         await self._say_stopping(former.node_id, former.agent_id, former.connection_data)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 
 import structlog
 
 from nexlet_functions.runner.agent import Agent, AgentError
 from nexlet_functions.runner.endpoints import Desk
+from nexlet_functions.runner.neighbours import Standing
 from nexlet_models import subjects
 from nexlet_models.workloads import AgentStartWorkloadRequest
 
@@ -45,9 +46,34 @@ class Restoring:
         self._desk = desk
         self._slots = asyncio.Semaphore(at_once)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._asking: dict[asyncio.Task[None], dict[str, AgentStartWorkloadRequest]] = {}
         self._reported: set[str] = set()
         self._untried: set[str] = set()
         self._tried = asyncio.Event()
+
+    @property
+    def standing(self) -> Standing:
+        """What we are about, for other nexlets."""
+        if self._untried:
+            return Standing.STARTING
+        return Standing.ASKING if self._asking else Standing.SETTLED
+
+    def replay(
+        self,
+        agent: Agent,
+        workloads: Mapping[str, AgentStartWorkloadRequest],
+        elsewhere: Callable[[], Awaitable[Container[str]]],
+    ) -> None:
+        """Start those that run neither here nor at another nexlet, once that is known.
+
+        Args:
+            elsewhere: finds out what runs at others.
+        """
+        left = {key: one for key, one in workloads.items() if key not in self._tasks}
+        if left:
+            task = asyncio.create_task(self._replay(agent, left, elsewhere), name="restore-replayed")
+            self._asking[task] = left
+            task.add_done_callback(self._asked)
 
     def begin(self, agent: Agent, workloads: Mapping[str, AgentStartWorkloadRequest]) -> None:
         """Start those that do not run now."""
@@ -60,22 +86,48 @@ class Restoring:
 
     def give_up(self, workload_id: str) -> None:
         """It was stopped: what waits for its next try does not get one."""
+        for left in self._asking.values():
+            left.pop(workload_id, None)
         task = self._tasks.get(workload_id)
         if task is not None:
             task.cancel()
 
     async def settled(self) -> None:
         """Return when each has been tried; some may be waiting for their next try."""
-        while self._untried:
+        while self._untried or self._asking:
             self._tried.clear()
             await self._tried.wait()
 
     async def cancel(self) -> None:
         """Start no more, and let go of those that are just being started."""
-        tasks = list(self._tasks.values())
+        tasks = [*self._asking, *self._tasks.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _replay(
+        self,
+        agent: Agent,
+        left: dict[str, AgentStartWorkloadRequest],
+        elsewhere: Callable[[], Awaitable[Container[str]]],
+    ) -> None:
+        for summary in await agent.query_workloads(subjects.SYSTEM, ()):
+            left.pop(summary.id, None)
+        if not left:
+            return  # as after a restart of the node alone
+        others = await elsewhere()
+        here = {key: one for key, one in left.items() if key not in others}
+        if len(here) < len(left):
+            _log.info(
+                "other nexlets of this node run some of what it replays", here=len(here), there=len(left) - len(here)
+            )
+        self.begin(agent, here)
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        del self._asking[task]
+        self._tried.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("what the node replays could not be restored", exc_info=error)
 
     def _done(self, workload_id: str, _: asyncio.Task[None]) -> None:
         self._tasks.pop(workload_id, None)

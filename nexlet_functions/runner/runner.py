@@ -10,7 +10,7 @@ workloads. Everything else of this package is a part of it:
     feeds         logs, metrics, events        triggers          subscriptions of workloads
     state         what outlives us             restoring         what ran before
     settings      times and bounds             takeover          from one nexlet to the next
-    secrets       what namespaces keep
+    secrets       what namespaces keep         neighbours        what others of the node run
 
 - `Runner`: `await run()`, which returns when it was stopped or its lameduck time is over.
 - `Phase`: where it is in its life.
@@ -33,6 +33,7 @@ from nexlet_functions.runner.agent import Agent, ClosingAgent, WorkloadNotFound
 from nexlet_functions.runner.credentials import CredentialsOf
 from nexlet_functions.runner.feeds import Feeds
 from nexlet_functions.runner.membership import Membership
+from nexlet_functions.runner.neighbours import Standing, ask, settle
 from nexlet_functions.runner.provided import ProvidedServices
 from nexlet_functions.runner.registration import LocalRegistration, RegistrationFailed, check_offer
 from nexlet_functions.runner.restoring import Restoring
@@ -87,7 +88,8 @@ class Runner:
             credentials_of: the operator's credentials for a namespace's triggers and feeds, if any. Asked each time.
             secrets: where `secret://` values come from.
             state_folder: what outlives us; None keeps nothing.
-            take_over: where another nexlet has the state folder, have it hand over (see `takeover`).
+            take_over: where another nexlet has the state folder, have it hand over (see `takeover`); where no state
+                is kept, start all that the node replays, also what another nexlet runs, which is to be ended next.
 
         Raises:
             ValueError: neither or both of `credentials` and `registration`.
@@ -114,7 +116,7 @@ class Runner:
             local=registration,
             nexus=nexus,
             settings=self._settings,
-            replay=self._restore,
+            replay=self._replay,
         )
         self._services = ProvidedServices(
             self._membership, self._feeds, self._triggers, self._connections, nexus=nexus, secrets=secrets
@@ -240,10 +242,10 @@ class Runner:
             resumed = await self._succeed(self._predecessor, offer)
         else:
             kept = self._state.workloads() if self._state is not None else {}
-            resumed = await self._membership.resume(offer, kept)
+            resumed = await self._membership.resume(offer)
             if not resumed:
                 await self._membership.join(offer)
-                self._restore(kept)
+            self._restoring.begin(self.agent, kept)
         self._phase = Phase.RUNNING
         if self._state is not None:
             self._hand_over = HandOver.open(self._state.folder, self)
@@ -265,11 +267,18 @@ class Runner:
             if state.owed:
                 await state.catch_up()
 
-    def _restore(self, workloads: Mapping[str, AgentStartWorkloadRequest]) -> None:
+    def _replay(self, workloads: Mapping[str, AgentStartWorkloadRequest]) -> None:
         if self._predecessor is not None:
             self._replayed = workloads  # its state is what counts, and comes first
-            return
-        self._restoring.begin(self.agent, workloads)
+        elif self._take_over and self._state_folder is None and self._membership.registrations == 1:
+            self._restoring.begin(self.agent, workloads)  # whoever runs it is about to be ended
+        else:
+            self._restoring.replay(self.agent, workloads, self._elsewhere)
+
+    async def _elsewhere(self) -> frozenset[str]:
+        """What other nexlets of the node run; see `neighbours`."""
+        one, within = self._membership, self._settings.neighbours_timeout
+        return await settle(one.agent_id, lambda: ask(one.ear, one.node_id, one.agent_id, within=within))
 
     # --- from one nexlet to the next --------------------------------------------------------------------------------
 
@@ -322,7 +331,7 @@ class Runner:
         predecessor.done(same=same)
         predecessor.close()
         self._predecessor = None
-        self._restoring.begin(self.agent, {key: one for key, one in self._replayed.items() if key not in now})
+        self._restoring.replay(self.agent, self._replayed, self._elsewhere)
         _log.info("took over", pid=predecessor.pid, agent_id=self.agent_id, same_id=same, workloads=len(now))
         return same
 
@@ -376,6 +385,11 @@ class Runner:
         if self._phase in (Phase.LAMEDUCK, Phase.STOPPING):
             return f"this nexlet is {self._phase.value} and takes no new workloads"
         return ""
+
+    @property
+    def standing(self) -> Standing:
+        leaving = self._phase in (Phase.LAMEDUCK, Phase.STOPPING, Phase.ENDED)
+        return Standing.LEAVING if leaving else self._restoring.standing
 
     def summarised(self, summary: AgentSummary) -> AgentSummary:
         state = {Phase.LAMEDUCK: AgentState.LAMEDUCK, Phase.STOPPING: AgentState.STOPPING}.get(self._phase)

@@ -20,6 +20,7 @@ class RunnerSettings:
         retry_first, retry_max: pauses between attempts to register, doubling, varied by chance.
         node_silence: a node that has not been heard for so long is taken for gone; it sends a heartbeat every ten.
         probe_interval: how often a node that cannot be heard is asked whether it knows us.
+        neighbours_timeout: for other nexlets of the node to say what they run, before what it replays is started.
         grace: for what runs, when we are stopped without another word about it.
         restore_at_once: how many workloads are restored side by side.
         max_requests: how many requests are served at once.
@@ -34,6 +35,7 @@ class RunnerSettings:
     retry_max: float = 5.0
     node_silence: float = 35.0
     probe_interval: float = 60.0
+    neighbours_timeout: float = 0.5
     grace: float = 30.0
     restore_at_once: int = 32
     max_requests: int = 512

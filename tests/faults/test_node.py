@@ -8,6 +8,7 @@ neither is, a scripted one. What a node's absence of minutes does, settings make
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,8 @@ from nats.aio.client import Client
 from nexlet_functions.control import ControlClient, ControlRefused, NoBid
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.runner import LocalRegistration, Phase, RunnerSettings
-from nexlet_models.workloads import AgentStartWorkloadRequest
+from nexlet_models import subjects
+from nexlet_models.workloads import AgentStartWorkloadRequest, StopWorkloadRequest, StopWorkloadResponse
 from tests.support.load import Load
 from tests.support.nodes import NO_NEX, Node, RealNode, StandIn, find_nex
 from tests.support.polling import eventually
@@ -337,3 +339,135 @@ async def test_the_node_that_started_us_never_answers(nats_server: EmbeddedServe
         assert running.runner.phase is Phase.STARTING
         scripted.mute = False
         assert await scripted.registered() == "LOCAL1"
+
+
+# --- two nexlets of one type -----------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def nexlet(url: str, **arguments: Any) -> AsyncIterator[Running]:
+    """One that has registered, and may just be about to start what it was told of."""
+    async with run(url, agent=Shouting, **arguments) as running:
+        await asyncio.wait_for(running.runner.wait_registered(), 20)
+        yield running
+
+
+async def two_deployed(control: ControlClient, first: Running, second: Running) -> tuple[str, str]:
+    """A workload at each: a node chooses by chance."""
+    number = 0
+    async with asyncio.timeout(30):
+        while not (shouting(first).running and shouting(second).running):
+            number += 1
+            await deployed(control, f"a.{number}")
+    return shouting(first).running[0], shouting(second).running[0]
+
+
+async def test_what_runs_at_one_nexlet_is_not_started_by_the_other_when_that_comes_back(
+    make_node: MakeNode, control: ControlClient, client: Client, nats_server: EmbeddedServer
+) -> None:
+    node = make_node()
+    await node.start()
+    async with nexlet(nats_server.url) as first:
+        async with nexlet(nats_server.url) as second:
+            here, there = await two_deployed(control, first, second)
+            every = await listed(control)
+            mine = shouting(first).running
+            await second.kill()
+        async with nexlet(nats_server.url) as again:
+            # Told everything by the node, it starts what died with the one before, and no more.
+            await eventually(lambda: there in shouting(again).running, what="restored")
+            assert shouting(first).running == mine
+            assert await settled(again) == sorted(set(every) - set(mine))
+            assert await listed(control) == every, "a line each"
+            inbox = client.new_inbox()
+            answers = await client.subscribe(inbox)
+            for workload in (here, there):
+                asked = StopWorkloadRequest(namespace="acme").to_json()
+                await client.publish(subjects.stop_workload(node.node_id, workload), asked, reply=inbox)
+                both = [StopWorkloadResponse.from_json((await answers.next_msg(5)).data) for _ in range(2)]
+                assert sorted(one.stopped for one in both) == [False, True], "one has it, and both answer"
+            with pytest.raises(nats.errors.TimeoutError):
+                await answers.next_msg(0.1)  # once each
+            assert sorted([*shouting(first).running, *shouting(again).running]) == sorted(set(every) - {here, there})
+            for workload in set(every) - {here, there}:
+                assert (await control.clone(workload)).name, "whoever has it says what it is"
+    await node.stop()
+
+
+@pytest.mark.faults  # it waits for a node to come up
+async def test_a_node_that_comes_back_has_each_nexlet_run_what_it_ran(
+    make_node: MakeNode, control: ControlClient, nats_server: EmbeddedServer
+) -> None:
+    node = make_node()
+    await node.start()
+    async with (
+        nexlet(nats_server.url) as first,
+        nexlet(nats_server.url) as second,
+    ):
+        await two_deployed(control, first, second)
+        every, ran = await listed(control), (shouting(first).running, shouting(second).running)
+        async with Load(nats_server.url, "a.1") as load:
+            await load.more()
+            await node.stop()
+            await node.start()
+            await eventually(lambda: first.runner.registrations == second.runner.registrations == 2)
+            assert (await settled(first), await settled(second)) == ran
+            await eventually_listed(control, every)
+            await load.more()
+    await node.stop()
+
+
+async def test_two_that_are_told_the_same_at_the_same_time_do_not_both_start_it(
+    nats_server: EmbeddedServer, scripted: ScriptedNode
+) -> None:
+    scripted.existing = {f"w{number}": scripted_start(scripted, f"a.{number}") for number in range(20)}
+    async with (
+        nexlet(nats_server.url) as first,
+        nexlet(nats_server.url) as second,
+    ):
+        await eventually(lambda: len(shouting(first).running) + len(shouting(second).running) >= 20)
+        assert sorted([*await settled(first), *await settled(second)]) == sorted(scripted.existing)
+
+
+async def test_what_runs_at_one_that_leaves_is_started(nats_server: EmbeddedServer, scripted: ScriptedNode) -> None:
+    scripted.existing = {"w1": scripted_start(scripted, "a.one")}
+    async with nexlet(nats_server.url) as first:
+        await eventually(lambda: shouting(first).running == ["w1"])
+        await scripted.ask(subjects.set_lameduck(NODE), {"delay": "1m0s"})
+        async with nexlet(nats_server.url) as second, Load(nats_server.url, "a.one") as load:
+            await eventually(lambda: shouting(second).running == ["w1"], what="started here")
+            await first.runner.stop()
+            await load.more()
+
+
+async def test_without_state_a_nexlet_takes_over_by_what_the_node_replays(
+    make_node: MakeNode, control: ControlClient, nats_server: EmbeddedServer
+) -> None:
+    """The sequence of docs/operations.md: start the second, see everything twice, end the first."""
+    node = make_node()
+    await node.start()
+    async with contextlib.AsyncExitStack() as over, nexlet(nats_server.url) as first:
+        workload = await deployed(control)
+        async with Load(nats_server.url, "a.one") as load:
+            await load.more()
+            second = await over.enter_async_context(nexlet(nats_server.url, take_over=True))
+            await eventually_listed(control, [workload, workload])
+            await first.runner.stop()
+            await load.more()
+            assert shouting(second).running == [workload]
+            await eventually_listed(control, [workload])
+    await node.stop()
+
+
+async def settled(running: Running) -> list[str]:
+    """What runs once nothing is asked or started any more."""
+    await running.runner._restoring.settled()
+    return shouting(running).running
+
+
+async def eventually_listed(control: ControlClient, wanted: list[str]) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            if await listed(control) == wanted:
+                return
+            await asyncio.sleep(0.02)

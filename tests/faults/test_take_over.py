@@ -174,9 +174,6 @@ async def test_without_anybody_to_take_over_from_it_just_starts(
     only = await live(*arguments)
     await only.until_logged("registered")
     assert await only.end(signal.SIGTERM) == 0, only.errors
-    refused = await live("up", "-s", nats_server.url, "--no-state", "--take-over")
-    assert await refused.ended() == 2
-    assert "--state-dir" in refused.errors[-1]["message"]
 
 
 def _into(heard: list[str]) -> Callable[[Msg], Awaitable[None]]:

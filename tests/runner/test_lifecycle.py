@@ -474,7 +474,7 @@ async def test_a_nexlet_that_offers_something_else_registers_anew(
     class Newer(EchoAgent):
         def __init__(self, services: Any) -> None:
             super().__init__(services)
-            self.version = "2.0.0"
+            self.name = "echo-two"
 
     async with start(nats_server.url, state_folder=tmp_path) as running:
         former = await node.registered()

@@ -21,6 +21,7 @@ QUICK = RunnerSettings(
     retry_max=0.1,
     node_silence=30,
     probe_interval=30,
+    neighbours_timeout=0.1,
     grace=1,
     connection=Options(retry_refused=0.2),
 )
