@@ -25,6 +25,7 @@ from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.permissions import Policy, Usage
 from nexlet_functions.functions.pins import Pins
 from nexlet_functions.functions.refusals import Refusal, refused
+from nexlet_functions.functions.register import Register
 from nexlet_functions.functions.requests import (
     inline_program,
     limits_of,
@@ -142,7 +143,7 @@ class FunctionAgent:
         )
         self._budgets: dict[str, Budget] = {}
         self._room = asyncio.Semaphore(settings.current.max_starting)
-        self._functions: dict[str, Function] = {}
+        self._functions = Register()
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._leaving: set[Function] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -305,6 +306,7 @@ class FunctionAgent:
             triggers=triggers_of(start, workload_id, asked.namespace, name),
             means=self._means,
             on_change=self._services.heartbeat_soon,
+            namesakes=self._functions.namesakes,
         )
         if len(asked.run_request) > _KV_LIMIT and start.uri is None:
             _log.warning(
@@ -412,12 +414,35 @@ class FunctionAgent:
         else:
             self._failed_replays.pop(workload_id, None)
             self.starts["restored" if existing else "started"] += 1
+            if not existing:
+                self._tell_namesakes(function)
             return
         self._tell_refusal(workload_id, function.asked, problems, existing=existing)
         refusing = refused(function.name, problems)
         if existing and any(problem.code in _ONCE_FINE for problem in problems):
             refusing.status = 503
         raise refusing
+
+    def _tell_namesakes(self, function: Function) -> None:
+        """The operator's line about a function that shares its name, and with it its messages, with others."""
+        replaced, beside = function.namesakes()
+        told = {
+            "workload_id": function.workload_id,
+            "namespace": function.namespace,
+            "name": function.name,
+            "digest": function.digest,
+        }
+        if replaced:
+            _log.info("function replaces another", **told, replaced=[_identity(one) for one in replaced])
+        if any(one.digest != function.digest for one in beside):
+            _log.warning(
+                "function shares its name and its messages with another that is not the same",
+                **told,
+                beside=[_identity(one) for one in beside],
+                advice="stop the one that is not wanted; `nexfn deploy` puts one in the place of the other",
+            )
+        elif beside:
+            _log.info("function runs more than once", **told, beside=[_identity(one) for one in beside])
 
     def _tell_refusal(
         self, workload_id: str, asked: StartWorkloadRequest, problems: Sequence[Problem], *, existing: bool
@@ -591,6 +616,10 @@ class FunctionAgent:
         # A refusal was told where it arose, and whoever asked is told as well.
         if error is not None and not isinstance(error, Refused):
             _log.error("a task of the function agent failed", task=task.get_name(), exc_info=error)
+
+
+def _identity(function: Function) -> dict[str, str]:
+    return {"workload_id": function.workload_id, "digest": function.digest}
 
 
 def _beneath(folder: Path | None, name: str) -> Path | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ from nexlet_models.events import WorkloadFailure, WorkloadStartedEvent, Workload
 from nexlet_models.problems import Problem
 from nexlet_models.sizes import format_size
 from nexlet_models.start_request import StartRequest
-from nexlet_models.workloads import StartWorkloadRequest, WorkloadState, WorkloadSummary
+from nexlet_models.workloads import REPLACES, StartWorkloadRequest, WorkloadState, WorkloadSummary
 from nexlet_sandboxes.backlog import Backlog
 from nexlet_sandboxes.budget import Budget
 from nexlet_sandboxes.calls import Result
@@ -113,8 +113,14 @@ class Function:
         triggers: tuple[Trigger, ...],
         means: Means,
         on_change: Callable[[], None],
+        namesakes: Callable[[Function], Sequence[Function]],
     ) -> None:
-        """Nothing is made yet. `on_change` is called when `state` may be another one."""
+        """Nothing is made yet.
+
+        Args:
+            on_change: called when `state` may be another one.
+            namesakes: the others of its name.
+        """
         self.workload_id = workload_id
         self.namespace = asked.namespace
         self.name = name
@@ -128,6 +134,8 @@ class Function:
         self._creds = creds
         self._means = means
         self._on_change = on_change
+        self._namesakes = namesakes
+        self._replaces = frozenset(str((asked.metadata or {}).get(REPLACES, "")).split(","))
         self._hold = AsyncExitStack()
         self._pool: Pool | None = None
         self._dispatcher: Dispatcher | None = None
@@ -170,13 +178,28 @@ class Function:
         """Its workers, for those who count them; None before there are any."""
         return self._pool
 
+    @property
+    def digest(self) -> str:
+        """Of what it runs; "" before that is known."""
+        return f"sha256:{self.artifact.sha256}" if self.artifact is not None else ""
+
+    def namesakes(self) -> tuple[list[Function], list[Function]]:
+        """The others of its name that are here: those that it takes the place of, and those that it runs beside."""
+        others = self._namesakes(self)
+        replaced = [one for one in others if one.workload_id in self._replaces]
+        return replaced, [one for one in others if one not in replaced and self.workload_id not in one._replaces]
+
     def metadata(self) -> dict[str, str]:
-        """What it runs and how it is locked in: in its events."""
+        """What it runs, how it is locked in, and who shares its messages: in its events."""
         facts = {"sandbox": self.profile, **self._means.sandboxing.facts(self.profile)}
         if self.artifact is not None:
-            facts["digest"] = f"sha256:{self.artifact.sha256}"
+            facts["digest"] = self.digest
             if self.artifact.place:
                 facts["uri"] = self.artifact.place
+        if self._phase in (WorkloadState.STARTING, WorkloadState.RUNNING):
+            for fact, others in zip(("replaces", "beside"), self.namesakes(), strict=True):
+                if others:
+                    facts[fact] = ", ".join(f"{one.workload_id} {one.digest}".rstrip() for one in others)
         return facts
 
     def summary(self) -> WorkloadSummary:
