@@ -81,7 +81,7 @@ def row(source: str, expected: str, *, layer: str = "kernel", category: str = "i
 async def test_an_attack_that_is_not_stopped_as_expected_is_a_failure(
     made: Row, met: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.support.corpus.DEFAULT_TIMEOUT", 0.3)
+    monkeypatch.setattr("tests.support.corpus.DEFAULT_TIMEOUT", 0.1)
     (one,) = await attack("process", [made])
     assert (one.passed, one.met) == (False, met), one
 

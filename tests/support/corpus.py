@@ -64,7 +64,11 @@ TIMEOUT: Final = 0.25
 """Seconds for a row that is expected to end by a limit or by the clock ..."""
 
 DEFAULT_TIMEOUT = 10.0
-"""... and for every other, so that a slow machine does not turn a refusal into a timeout."""
+"""... and for every other, so that a slow machine does not turn a refusal into a timeout ..."""
+
+COMPUTING: Final = 6
+"""... with so many times as much where it may have to compute first: `7 ** 3000000` takes a second by itself, with five
+other rows beside it, and is refused when it is made a text."""
 
 WELL: Final = "def handler(event, context):\n    return event.data\n"
 
@@ -385,7 +389,8 @@ def _alone(zygote: Zygote) -> bool:
 
 def _limits(row: Row) -> Any:
     ends_by_the_clock = bool(row.expected & {"limit", "killed"})
-    timeout = TIMEOUT if ends_by_the_clock else DEFAULT_TIMEOUT
+    patience = DEFAULT_TIMEOUT * COMPUTING if row.layer == "language" else DEFAULT_TIMEOUT
+    timeout = TIMEOUT if ends_by_the_clock else patience
     return limits(timeout=timeout, load_timeout=max(timeout, 1.0), memory=64 * MIB, log_rate=16 * 1024)
 
 
