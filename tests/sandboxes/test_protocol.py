@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 import tracemalloc
 
 import orjson
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nexlet_sandboxes.frames import HEADER, RESULT, RESULT_EXTRA, Ending, Kind, frame
+from nexlet_sandboxes.lograte import BURST
 from nexlet_sandboxes.outcomes import LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.program import Limits
 from tests.support.hostile import Peer, Script, answer, open_stage
@@ -164,6 +166,7 @@ async def test_a_flood_of_output_ends_the_worker_and_costs_nobody_memory(kind: K
         finally:
             flooded.set()
 
+    began = time.monotonic()
     async with open_stage(flood, short(timeout=30.0)) as (pool, sink, stage):
         tracemalloc.start()
         try:
@@ -177,7 +180,9 @@ async def test_a_flood_of_output_ends_the_worker_and_costs_nobody_memory(kind: K
         assert sink.results[made.id].outcome is (Outcome.OK if idle else Outcome.CRASH)
         assert "as much output as its limit" in pool.last_failure
         assert peak < 8 * MIB
-        assert sum(len(line) for _, _, _, line in sink.lines) <= 5 * pool.limits.log_rate
+        # What the rate gave while it lasted, which on a busy machine is seconds, is kept on top of a burst.
+        most = (BURST + time.monotonic() - began) * pool.limits.log_rate
+        assert sum(len(line) for _, _, _, line in sink.lines) <= most
         (after,) = await run(pool, b"after")
         assert after.body == b"after"
 
