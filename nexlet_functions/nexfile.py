@@ -73,6 +73,7 @@ class FunctionFolder:
         request: the start request as it goes to a node: sources inline.
         start: the same, parsed.
         source_name: the main module's file name, for messages ("" where the source is an artifact elsewhere).
+        document: the Nexfile, as it was read.
     """
 
     path: Path
@@ -84,6 +85,11 @@ class FunctionFolder:
     request: Mapping[str, Any] = field(repr=False)
     start: StartRequest = field(repr=False)
     source_name: str
+    document: Document = field(repr=False)
+
+    def located(self, problem: Problem) -> Problem:
+        """A problem with the start request, put at its line in the Nexfile, or in the source it is about."""
+        return _located(self.document, problem, self.source_name)
 
     def pack(self) -> str:
         """The self-contained Nexfile, YAML: what `nex workload start -f` takes."""
@@ -174,6 +180,7 @@ def read_function(path: Path) -> FunctionFolder:
         request=packed,
         start=start,
         source_name=source_name,
+        document=document,
     )
 
 

@@ -1,35 +1,52 @@
 """`check`: everything that a deployment would refuse, found without NATS.
 
-Nexfile and start request, the policy, the imports, the handler and its signature, the sample events; and, because a
-module can also fail by running, a trial load in a real worker, which is thrown away.
+Nexfile and start request, an operator's rules (those that hold where none are said, or those of a settings file), the
+policy, the imports, the handler and its signature, the sample events; and, because a module can also fail by running,
+a trial load in a real worker, which is thrown away. What a node would take, and its author be sorry for, is a warning.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import json as json_
+import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nexlet_functions.cli.exits import Exit
+from nexlet_functions.cli.exits import CommandFailed, Exit
 from nexlet_functions.cli.options import Folders, Json
 from nexlet_functions.cli.output import Output, problem_record, styled
+from nexlet_functions.cli.running import loading, run_until_signalled
 from nexlet_models.problems import Problem, render
 
 if TYPE_CHECKING:
+    from nexlet_functions.functions.permissions import Rules
     from nexlet_functions.nexfile import FunctionFolder, FunctionRefused
+    from nexlet_functions.rules import NamespaceRules
     from nexlet_sandboxes.zygote import Zygote
 
-__all__ = ["check"]
+__all__ = ["Format", "check"]
 
 Modules = Mapping[str, tuple[str, ...]]
 """What an operator permits functions to import, each module with the names it gives."""
+
+_NAMESPACE = "default"
+"""What messages call the namespace, which is only chosen when the function is deployed."""
+
+
+class Format(enum.StrEnum):
+    """How what was found is written."""
+
+    TEXT = "text"
+    JSON = "json"
+    GITHUB = "github"
 
 
 def check(
@@ -43,6 +60,9 @@ def check(
             help="Whether the function is also loaded once, in a worker that is thrown away.",
         ),
     ] = True,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", envvar="NEXFN_WATCH", help="Check again on every save, until Ctrl-C.")
+    ] = False,
     settings_file: Annotated[
         Path | None,
         typer.Option(
@@ -52,51 +72,142 @@ def check(
             show_default=False,
         ),
     ] = None,
+    format: Annotated[  # noqa: A002  # the option's name
+        Format | None,
+        typer.Option(
+            envvar="NEXFN_FORMAT",
+            metavar="text|json|github",
+            help="How to write it; github: as annotations of a pull request. Goes before --json and --text.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = None,
 ) -> None:
     """Check functions: everything that a deployment would refuse, all problems at once."""
-    from nexlet_functions.nexfile import find_functions
-
-    output = Output(json=json)
+    # Pydantic would look through every installed distribution for plugins of its own, which takes longer than a check.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    output = Output(json=json if format is None else format is Format.JSON)
     modules: Modules = {}
     if settings_file is not None:
         from nexlet_functions.settings import Settings
 
         modules = Settings.read_modules(settings_file)
-    refused = asyncio.run(_check(find_functions(folders), output, modules, load=load))
-    if refused:
+    checks = _Checks(folders, output, modules, load=load, github=format is Format.GITHUB)
+    if watch:
+        run_until_signalled(checks.watch, on_signal=lambda: None)
+    elif asyncio.run(checks.once()):
         raise typer.Exit(Exit.FAILED)
 
 
-async def _check(folders: Sequence[Path], output: Output, modules: Modules, *, load: bool) -> int:
-    """Checks them all; how many were refused."""
-    async with _zygote_beside(modules) if load else nullcontext() as zygote:
+@dataclass(slots=True)
+class _Found:
+    """What was found out about one function."""
+
+    folder: Path
+    name: str
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+    load_seconds: float = 0.0
+    events: int = 0
+
+
+class _Checks:
+    def __init__(self, folders: Sequence[Path], output: Output, modules: Modules, *, load: bool, github: bool) -> None:
+        self._folders = folders
+        self._output = output
+        self._modules = modules
+        self._load = load
+        self._github = github
+
+    async def once(self) -> int:
+        """Checks them all; how many were refused."""
+        async with _zygote_beside(self._modules) if self._load else nullcontext() as zygote:
+            return await self._all(zygote)
+
+    async def watch(self, asked: asyncio.Event) -> bool:
+        """Checks them all, and again whenever something in their folders was saved, until `asked` is set."""
+        try:
+            from watchfiles import awatch
+        except ImportError:
+            raise CommandFailed(
+                Exit.USAGE,
+                "extra-missing",
+                "watching needs watchfiles",
+                "install it: pip install 'nexlet-functions[dev]'",
+            ) from None
+        from nexlet_functions.errors import NexletFunctionsError
+
+        roots = {each if each.is_dir() else each.parent for each in self._folders}
+        changes = awatch(*roots, stop_event=asked, debounce=200, step=20)
+        async with _zygote_beside(self._modules) if self._load else nullcontext() as zygote:
+            coming = asyncio.ensure_future(anext(changes, None))
+            await asyncio.sleep(0)  # its first step begins to listen: nothing that is saved from here on is missed
+            try:
+                await self._all(zygote)
+                while True:
+                    self._output.record("watching", styled(("watching, Ctrl-C ends it", "dim")))
+                    changed = await coming
+                    if changed is None:
+                        return True
+                    coming = asyncio.ensure_future(anext(changes, None))
+                    saved = _relative(path for _, path in changed)
+                    self._output.record("saved", styled((f"saved: {', '.join(saved)}", "dim")), files=saved)
+                    try:
+                        await self._all(zygote)
+                    except NexletFunctionsError as error:  # the last function is gone: it may come back
+                        self._output.record("check", styled(("error:", "bold red"), f" {error}"), ok=False)
+            finally:
+                coming.cancel()
+                await asyncio.wait([coming])
+
+    async def _all(self, zygote: Awaitable[Zygote] | None) -> int:
+        with loading():
+            from nexlet_functions.functions import permissions  # noqa: F401  # with all that the rest needs
+            from nexlet_functions.nexfile import find_functions
+            from nexlet_functions.testing import function  # noqa: F401  # as above
+
+        refused = 0
+        for folder in find_functions(self._folders):
+            found = await self._one(folder, zygote)
+            if self._github:
+                _annotate(found)
+            else:
+                _tell(self._output, found)
+            refused += bool(found.problems)
+        return refused
+
+    async def _one(self, folder: Path, zygote: Awaitable[Zygote] | None) -> _Found:
         from nexlet_functions.nexfile import FunctionRefused, read_function
         from nexlet_functions.testing.events import EventRefused, sample_events
 
-        refused = 0
-        for path in folders:
-            name, problems, took = path.resolve().name, [], 0.0
-            try:
-                function = read_function(path)
-                name = function.name
-                problems += _static(function, modules)
-                if zygote is not None and not problems and function.start.source is not None:
-                    ready = await zygote
-                    began = time.perf_counter()
-                    problems += await _trial_load(ready, function, modules)
-                    took = time.perf_counter() - began
-            except FunctionRefused as error:
-                name = error.name
-                problems += [*error.problems, *_static_of_refused(error, modules)]
-            try:
-                events = len(sample_events(path))
-            except EventRefused as error:
-                problems += error.problems
-                events = 0
-            _tell(output, path, name, problems, took, events)
-            refused += bool(problems)
-    return refused
+        found = _Found(folder, _named(folder))
+        try:
+            function = read_function(folder)
+            found.name = function.name
+            found.problems += [*_ruled_out(function), *_static(function, self._modules)]
+            found.warnings += _warnings(function)
+            if zygote is not None and not found.problems and function.start.source is not None:
+                ready = await zygote
+                began = time.perf_counter()
+                found.problems += await _trial_load(ready, function, self._modules)
+                found.load_seconds = time.perf_counter() - began
+        except FunctionRefused as error:
+            found.name = error.name
+            found.problems += [*error.problems, *_static_of_refused(error, self._modules)]
+        try:
+            found.events = len(sample_events(folder))
+        except EventRefused as error:
+            found.problems += error.problems
+        return found
+
+
+def _named(folder: Path) -> str:
+    return folder.resolve().name
+
+
+def _relative(paths: Iterable[str]) -> list[str]:
+    """Each once, as it is called from here."""
+    return sorted({os.path.relpath(path) for path in paths})
 
 
 @asynccontextmanager
@@ -113,6 +224,61 @@ async def _zygote_beside(modules: Modules) -> AsyncIterator[asyncio.Task[Zygote]
         await asyncio.wait([starting])
         if not starting.cancelled() and starting.exception() is None:
             await starting.result().close()
+
+
+class _DefaultRules:
+    """The rules of a nexlet whose operator has said nothing. `Settings` has the same, and takes long to load."""
+
+    default_profile: str
+    max_workloads = 0
+
+    def __init__(self) -> None:
+        from nexlet_functions.rules import NamespaceRules
+        from nexlet_sandboxes.profiles import DEFAULT
+
+        self.default_profile = DEFAULT
+        self._rules = NamespaceRules.model_validate({})
+
+    def rules(self, namespace: str) -> NamespaceRules:
+        return self._rules
+
+    def profiles(self, namespace: str) -> tuple[str, ...]:
+        return self._rules.profiles
+
+
+class _EveryLayer:
+    """A machine that has every profile: which of them a node's has, its operator is told by `doctor`."""
+
+    def lacking(self, profile: str) -> tuple[str, ...]:
+        return ()
+
+
+def _ruled_out(function: FunctionFolder) -> list[Problem]:
+    """What an operator's rules refuse of limits, sizes and the profile."""
+    from nexlet_functions.functions.permissions import Policy, Usage
+    from nexlet_functions.functions.requests import limits_of
+
+    rules: Rules = _DefaultRules()
+    limits = limits_of(function.start, rules.rules(_NAMESPACE).ceilings)
+    problems = Policy(lambda: rules, _EveryLayer()).check(_NAMESPACE, function.start, limits, Usage())
+    return [function.located(problem) for problem in problems]
+
+
+def _warnings(function: FunctionFolder) -> list[Problem]:
+    from nexlet_functions.functions.requests import KV_LIMIT
+
+    size = len(json_.dumps(dict(function.request), ensure_ascii=False).encode())
+    if function.start.source is None or size <= KV_LIMIT:
+        return []
+    return [
+        function.document.problem(
+            "start_request",
+            f"a start request of {size} bytes is more than the {KV_LIMIT} that a node with --state kv keeps",
+            advice="such a node forgets the function when it restarts: deploy the source as nats://BUCKET/OBJECT",
+            code="too-large-for-kv",
+            at_key=True,
+        )
+    ]
 
 
 def _static(function: FunctionFolder, modules: Modules) -> list[Problem]:
@@ -156,26 +322,69 @@ async def _trial_load(zygote: Zygote, function: FunctionFolder, modules: Modules
     return ()
 
 
-def _tell(output: Output, path: Path, name: str, problems: Sequence[Problem], took: float, events: int) -> None:
-    if problems:
-        first, *rest = render(name, problems).splitlines()
+def _tell(output: Output, found: _Found) -> None:
+    text = () if output.json else [*_verdict(found), *_warned(found)]
+    warnings = [problem_record(problem) for problem in found.warnings] or None
+    if found.problems:
         output.record(
             "check",
-            [styled(("error:", "bold red"), " ", first), *rest],
-            name=name,
-            folder=str(path),
+            text,
+            name=found.name,
+            folder=str(found.folder),
             ok=False,
-            problems=[problem_record(problem) for problem in problems],
+            problems=[problem_record(problem) for problem in found.problems],
+            warnings=warnings,
         )
         return
-    loaded = f", loaded in {took * 1000:.0f} ms" if took else ""
-    sampled = f", {events} sample event{'s' if events != 1 else ''}" if events else ""
     output.record(
         "check",
-        styled(("ok:", "bold green"), " ", name, (f"  {path}{loaded}{sampled}", "dim")),
-        name=name,
-        folder=str(path),
+        text,
+        name=found.name,
+        folder=str(found.folder),
         ok=True,
-        load_ms=round(took * 1000, 1) if took else None,
-        events=events,
+        load_ms=round(found.load_seconds * 1000, 1) if found.load_seconds else None,
+        events=found.events,
+        warnings=warnings,
     )
+
+
+def _verdict(found: _Found) -> list[Any]:
+    if found.problems:
+        first, *rest = render(found.name, found.problems).splitlines()
+        return [styled(("error:", "bold red"), " ", first), *rest]
+    loaded = f", loaded in {found.load_seconds * 1000:.0f} ms" if found.load_seconds else ""
+    sampled = f", {found.events} sample event{'s' if found.events != 1 else ''}" if found.events else ""
+    return [styled(("ok:", "bold green"), " ", found.name, (f"  {found.folder}{loaded}{sampled}", "dim"))]
+
+
+def _warned(found: _Found) -> list[Any]:
+    lines: list[Any] = []
+    for problem in found.warnings:
+        first, *rest = problem.text().splitlines()
+        lines += [styled(("warning:", "bold yellow"), " ", first), *(f"  {line}" for line in rest)]
+    return lines
+
+
+def _annotate(found: _Found) -> None:
+    """One workflow command of GitHub Actions for each problem, which shows it beside the line it is about."""
+    for level, problems in (("error", found.problems), ("warning", found.warnings)):
+        for problem in problems:
+            file = found.folder / problem.place
+            fields = {
+                "file": os.path.relpath(file if file.is_file() else found.folder / "Nexfile"),
+                "line": problem.line,
+                "col": problem.column,
+                "endColumn": problem.end_column,
+                "title": f"{found.name}: {problem.code}",
+            }
+            said = ",".join(f"{name}={_property(str(value))}" for name, value in fields.items() if value)
+            text = f"{problem.message}\n{problem.advice}" if problem.advice else problem.message
+            print(f"::{level} {said}::{_data(text)}", flush=True)  # noqa: T201  # this is the output
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

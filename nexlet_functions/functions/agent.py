@@ -27,6 +27,7 @@ from nexlet_functions.functions.pins import Pins
 from nexlet_functions.functions.refusals import Refusal, refused
 from nexlet_functions.functions.register import Register
 from nexlet_functions.functions.requests import (
+    KV_LIMIT,
     inline_program,
     limits_of,
     made_name,
@@ -65,9 +66,6 @@ if TYPE_CHECKING:
 __all__ = ["FunctionAgent"]
 
 _log = structlog.stdlib.get_logger("nexlet_functions.functions")
-
-_KV_LIMIT = 10 * 1024
-"""Bytes of a workload that the node's state `kv` keeps; a larger one it loses when it restarts, without a word."""
 
 _START_DEADLINE = 55.0
 """Seconds for a start in all. The node waits a minute, and would then take for failed what came to run after all."""
@@ -308,14 +306,14 @@ class FunctionAgent:
             on_change=self._services.heartbeat_soon,
             namesakes=self._functions.namesakes,
         )
-        if len(asked.run_request) > _KV_LIMIT and start.uri is None:
+        if len(asked.run_request) > KV_LIMIT and start.uri is None:
             _log.warning(
                 "inline source may be too large for the node's state",
                 workload_id=workload_id,
                 namespace=asked.namespace,
                 name=name,
                 size=len(asked.run_request),
-                limit=_KV_LIMIT,
+                limit=KV_LIMIT,
                 advice="a node with --state kv forgets it when it restarts; deploy it as nats://BUCKET/OBJECT",
             )
         self._functions[workload_id] = function

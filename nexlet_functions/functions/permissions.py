@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from nexlet_functions.sandboxing import Sandboxing
-from nexlet_functions.settings import Settings
 from nexlet_models.durations import format_duration
 from nexlet_models.problems import Problem
 from nexlet_models.sizes import format_size
@@ -20,7 +18,11 @@ from nexlet_models.start_request import StartRequest
 from nexlet_models.subjects import matches
 from nexlet_sandboxes.program import Limits
 
-__all__ = ["Policy", "ReplyRule", "Usage", "notices", "within"]
+if TYPE_CHECKING:
+    from nexlet_functions.rules import NamespaceRules
+    from nexlet_functions.settings import Settings
+
+__all__ = ["Policy", "ProfilesHeld", "ReplyRule", "Rules", "Usage", "notices", "within"]
 
 _Number = TypeVar("_Number", int, float)
 
@@ -42,10 +44,30 @@ class Usage:
     everywhere: int = 0
 
 
+class Rules(Protocol):
+    """What a policy reads: `Settings` for a nexlet, and for who has none the rules that hold where nothing is said."""
+
+    @property
+    def default_profile(self) -> str: ...
+
+    @property
+    def max_workloads(self) -> int: ...
+
+    def rules(self, namespace: str) -> NamespaceRules: ...
+
+    def profiles(self, namespace: str) -> tuple[str, ...]: ...
+
+
+class ProfilesHeld(Protocol):
+    """What the machine's sandbox holds: `nexlet_functions.sandboxing.Sandboxing`."""
+
+    def lacking(self, profile: str) -> tuple[str, ...]: ...
+
+
 class Policy:
     """The operator's rules as they are in force at the moment of asking."""
 
-    def __init__(self, current: Callable[[], Settings], sandboxing: Sandboxing) -> None:
+    def __init__(self, current: Callable[[], Rules], sandboxing: ProfilesHeld) -> None:
         """Rules of what `current` returns, asked anew for each check, where the sandbox is what `sandboxing` says."""
         self._current = current
         self._sandboxing = sandboxing

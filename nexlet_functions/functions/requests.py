@@ -24,6 +24,7 @@ from nexlet_sandboxes.program import Limits, Program
 
 __all__ = [
     "HEADER_ROOM",
+    "KV_LIMIT",
     "fit_reply",
     "inline_program",
     "limits_of",
@@ -35,6 +36,9 @@ __all__ = [
 
 HEADER_ROOM = 4096
 """Bytes of a message that are kept for a reply's headers, which count towards the server's `max_payload`."""
+
+KV_LIMIT = 10 * 1024
+"""Bytes of a start request that the node's state `kv` keeps; a larger one it loses when it restarts, without a word."""
 
 
 def read_request(workload_id: str, request: StartWorkloadRequest, register_type: str) -> StartRequest:

@@ -20,7 +20,6 @@ from nexlet_functions.functions import requests
 from nexlet_functions.functions.deadlines import deadline_ns
 from nexlet_functions.nexfile import FunctionFolder, FunctionRefused, read_function
 from nexlet_functions.rules import Ceilings
-from nexlet_functions.settings import Settings
 from nexlet_functions.testing.events import SampleEvent
 from nexlet_models.problems import Problem
 from nexlet_models.start_request import SECRET_PREFIX, StartRequest
@@ -162,7 +161,11 @@ class load_function:  # reads as the function it is used as: `with load_function
     async def __aenter__(self) -> AsyncFunction:
         folder = read_function(self._folder)
         environment = resolve(folder.start.environment, self._environment, self._secrets)
-        modules = Settings.read_modules(self._settings_file) if self._settings_file is not None else {}
+        modules: Mapping[str, tuple[str, ...]] = {}
+        if self._settings_file is not None:
+            from nexlet_functions.settings import Settings  # takes as long to load as all the rest
+
+            modules = Settings.read_modules(self._settings_file)
         program = program_of(folder, environment=environment, modules=modules)
         limits = replace(limits_of(folder.start), **self._limits)
         function = AsyncFunction(folder, program, limits, self._profile or folder.start.sandbox or DEFAULT)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.support.cli import environment, nexfn
+from tests.support.cli import environment, nexfn, start_nexfn
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "samples"
@@ -101,6 +105,79 @@ async def test_one_that_is_refused_does_not_hide_the_others(greet: Path) -> None
         ("greet", False),
         ("other", True),
     ]
+
+
+async def test_what_an_operator_would_not_allow_is_found_with_all_the_rest(greet: Path) -> None:
+    nexfile = (greet / "Nexfile").read_text()
+    (greet / "Nexfile").write_text(
+        nexfile + "  limits: {timeout: 1h, memory: 64GiB}\n  workers: {max: 500}\n  sandbox: process\n"
+    )
+    (greet / "function.py").write_text("def handler(event):\n    pass\n")
+    ended = await nexfn("check", greet)
+    assert ended.code == 1
+    codes = [problem["code"] for problem in ended.records[0]["problems"]]
+    assert codes == ["over-ceiling", "over-ceiling", "over-ceiling", "profile-not-allowed", "handler-refused"]
+    over = [problem for problem in ended.records[0]["problems"] if problem["code"] == "over-ceiling"]
+    assert len(over) == 3
+    assert all(problem["place"] == "Nexfile" and problem["source_line"] and problem["advice"] for problem in over)
+
+
+async def test_what_a_nodes_state_would_lose_is_a_warning(greet: Path) -> None:
+    source = (greet / "function.py").read_text()
+    (greet / "function.py").write_text(source + "\n" + "# a long story\n" * 1000)
+    ended = await nexfn("check", greet)
+    assert ended.code == 0
+    (warning,) = ended.records[0]["warnings"]
+    assert (warning["code"], warning["place"]) == ("too-large-for-kv", "Nexfile")
+    text = await nexfn("check", "--format", "text", greet)
+    assert text.out.startswith("ok: greet")
+    assert "\nwarning: Nexfile:" in text.out
+
+
+async def test_github_gets_annotations(greet: Path) -> None:
+    (greet / "function.py").write_text("import os, sys\n\n\ndef handler(event, context):\n    return 1\n")
+    (greet / "events" / "ada.json").write_text('{"jsn": 1}')
+    ended = await nexfn("check", "--format", "github", greet, cwd=greet.parent)
+    assert ended.code == 1
+    first, second, third = ended.out.splitlines()
+    assert first.startswith("::error file=greet/function.py,line=1,col=8,endColumn=10,title=greet%3A ")
+    assert "::import of 'os' is not allowed here%0A" in first
+    assert second.startswith("::error file=greet/function.py,line=1,")
+    assert third.startswith("::error file=greet/events/ada.json,line=1,col=2,")
+    (greet / "function.py").write_text("def handler(event, context):\n    return 1\n")
+    (greet / "events" / "ada.json").write_text("{}")
+    assert (await nexfn("check", "--format", "github", greet)).out == ""
+
+
+async def test_watching_checks_again_on_every_save(greet: Path) -> None:
+    process = await start_nexfn("check", "--watch", greet)
+    assert process.stdout is not None
+
+    async def until(kind: str) -> dict[str, Any]:
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            while True:
+                line = await process.stdout.readline()
+                assert line, "it ended"
+                record: dict[str, Any] = json.loads(line)
+                if record["type"] == kind:
+                    return record
+
+    try:
+        assert (await until("check"))["ok"] is True
+        (greet / "function.py").write_text("import os\n")  # while it may still be at the first check's end
+        await until("saved")
+        assert (await until("check"))["ok"] is False
+        await until("watching")
+        (greet / "Nexfile").unlink()
+        assert (await until("check"))["ok"] is False
+        process.send_signal(signal.SIGINT)
+        _, err = await asyncio.wait_for(process.communicate(), 30)
+        assert (process.returncode, err) == (0, b"")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
 
 
 async def test_nothing_to_check_is_said(tmp_path: Path) -> None:
