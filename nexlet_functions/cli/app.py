@@ -109,10 +109,11 @@ def expected_failure(error: Exception) -> CommandFailed | None:
     """What a person made wrong, as a failure with its exit code; None for anything else, which is a fault of ours."""
     from nexlet_functions.errors import NexletFunctionsError, SettingsRefused
     from nexlet_functions.nexfile import FunctionRefused
+    from nexlet_functions.testing.events import EventRefused
     from nexlet_sandboxes.outcomes import SandboxError
 
     match error:
-        case FunctionRefused():
+        case FunctionRefused() | EventRefused():
             return CommandRefused(error.name, error.problems)
         case SettingsRefused():
             return CommandRefused("settings", error.problems, exit=Exit.USAGE, code=error.code)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from nexlet_functions.testing.events import SampleEvent
     from nexlet_models.events import WorkloadTriggeredEvent
 
-__all__ = ["dev"]
+__all__ = ["dev", "secrets_beside"]
 
 DEFAULT_PORT = 4222
 """Where `nexfn invoke`, `nats` and `nex` look by themselves."""
@@ -108,7 +108,7 @@ def dev(
         output=Output(json=json),
         functions=find_functions(roots),
         namespace=namespace,
-        secrets=_secrets_beside(roots) if secrets_dir is None else secrets_dir.absolute(),
+        secrets=secrets_beside(roots) if secrets_dir is None else secrets_dir.absolute(),
         port=port,
         once=once,
     )
@@ -121,7 +121,7 @@ def dev(
         raise typer.Exit(Exit.FAILED)
 
 
-def _secrets_beside(roots: Sequence[Path]) -> Path | None:
+def secrets_beside(roots: Sequence[Path]) -> Path | None:
     """A `secrets` folder in one of these folders, or beside it."""
     for root in roots:
         for candidate in (root.absolute() / "secrets", root.resolve().parent / "secrets"):

@@ -1,4 +1,4 @@
-"""`invoke`: one request to a subject, and what came back."""
+"""`invoke`: one request to a subject, and what came back; with `--local`, to a folder's function, without NATS."""
 
 from __future__ import annotations
 
@@ -24,24 +24,68 @@ if TYPE_CHECKING:
     from nexlet_functions.natsio import Connection, Reply
     from nexlet_functions.settings import Settings
 
-__all__ = ["answer_fields", "answer_text", "invoke"]
+__all__ = ["answer_fields", "answer_text", "body_fields", "body_lines", "invoke"]
 
 CONNECT_TIMEOUT = 2.0
 """Seconds to wait for a server that does not answer at once: long enough for one that is just starting."""
+
+TIMEOUT = "5s"
+"""How long an answer is waited for; with `--local` the function's own limit decides."""
 
 _HEADER = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):\s*([^\x00-\x1f\x7f]*)")
 
 
 @setting_flags(NATS=CREDENTIALS)
 def invoke(
-    subject: Annotated[str, typer.Argument(metavar="SUBJECT", help="A trigger subject of the function.")],
-    data: Annotated[
+    subject: Annotated[
         str,
+        typer.Argument(
+            metavar="[SUBJECT]",
+            help="A trigger subject of the function; not needed where an event or --local tells.",
+            show_default=False,
+        ),
+    ] = "",
+    data: Annotated[
+        str | None,
         typer.Argument(
             metavar="[DATA|@FILE|-]", help="The payload: text, a file's content, or standard input.", show_default=False
         ),
-    ] = "",
+    ] = None,
     *,
+    local: Annotated[
+        Path | None,
+        typer.Option(
+            "--local",
+            "-l",
+            envvar="NEXFN_LOCAL",
+            metavar="DIR",
+            help="Run the function of this folder in a worker here, without NATS.",
+            show_default=False,
+        ),
+    ] = None,
+    event: Annotated[
+        str | None,
+        typer.Option(
+            "--event",
+            "-e",
+            envvar="NEXFN_EVENT",
+            metavar="FILE",
+            help="A sample event to send; with --local its name will do, and what it expects is compared.",
+            show_default=False,
+        ),
+    ] = None,
+    secrets_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--secrets-dir",
+            envvar="NEXFN_SECRETS_DIR",
+            exists=True,
+            file_okay=False,
+            metavar="DIR",
+            help="With --local: where secrets are, demo/KEY. [default: 'secrets' in DIR or beside it]",
+            show_default=False,
+        ),
+    ] = None,
     header: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,14 +97,15 @@ def invoke(
         ),
     ] = None,
     timeout: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--timeout",
             metavar="DURATION",
             help="How long to wait for the answer. The function is told, and does not run for longer.",
             envvar="NEXFN_TIMEOUT",
+            show_default=TIMEOUT,
         ),
-    ] = "5s",
+    ] = None,
     no_reply: Annotated[
         bool,
         typer.Option(
@@ -76,23 +121,59 @@ def invoke(
 
     Ends with 0 for an answer, 1 for an error as the answer, 3 where nobody listens, 4 where nobody answers in time.
     """
+    from nexlet_functions.cli.local import Message, find_event, invoke_local
     from nexlet_functions.functions.deadlines import DEADLINE_HEADER
-    from nexlet_functions.settings import Settings
     from nexlet_models.subjects import valid_subject
 
     set_up_logging(level="error")
-    reason = valid_subject(subject, wildcards=False)
+    folder = _function_folder(local) if local is not None else None
+    sample = find_event(event, folder) if event is not None else None
+    on = subject or (sample.subject if sample is not None else "")
+    reason = valid_subject(on, wildcards=False) if on or folder is None else None
     if reason is not None:
-        raise CommandFailed(Exit.USAGE, "invalid-subject", f"'{subject}' is no subject to publish on: it {reason}")
+        if not on:
+            raise CommandFailed(Exit.USAGE, "subject-missing", "no subject is said", "nexfn invoke SUBJECT [DATA]")
+        raise CommandFailed(Exit.USAGE, "invalid-subject", f"'{on}' is no subject to publish on: it {reason}")
     given = header or os.environ.get("NEXFN_HEADER", "").splitlines()
-    payload, headers, wait = read_payload(data), read_headers(given), duration(timeout, "--timeout")
-    if not no_reply and not any(name.lower() == DEADLINE_HEADER.lower() for name in headers):
+    payload = read_payload(data) if data is not None else None
+    headers, wait = read_headers(given), duration(timeout or TIMEOUT, "--timeout")
+    output = Output(json=json)
+    said = {*headers, *(sample.headers if sample is not None else ())}
+    tells = not no_reply and not any(name.lower() == DEADLINE_HEADER.lower() for name in said)
+    if tells and (folder is None or timeout is not None):
         headers[DEADLINE_HEADER] = str(max(1, round(wait * 1000)))
-    answered = asyncio.run(
-        _invoke(Settings.read(flags), subject, payload, headers, wait, Output(json=json), reply=not no_reply)
-    )
-    if not answered:
+    if folder is not None:
+        message = Message(subject, payload, headers, sample, reply=not no_reply)
+        fine = asyncio.run(invoke_local(folder, message, secrets_dir, output))
+    else:
+        from nexlet_functions.settings import Settings
+
+        if sample is not None:
+            payload, headers = sample.payload if payload is None else payload, {**sample.headers, **headers}
+        settings = Settings.read(flags)
+        fine = asyncio.run(_invoke(settings, on, payload or b"", headers, wait, output, reply=not no_reply))
+    if not fine:
         raise typer.Exit(Exit.FAILED)
+
+
+def _function_folder(path: Path) -> Path:
+    """The one function folder that `--local` means.
+
+    Raises:
+        CommandFailed: there are several.
+        FunctionRefused: there is none.
+    """
+    from nexlet_functions.nexfile import find_functions
+
+    found = find_functions([path])
+    if len(found) > 1:
+        raise CommandFailed(
+            Exit.USAGE,
+            "several-functions",
+            f"{path} has several functions: {', '.join(each.name for each in found)}",
+            "name the folder of one",
+        )
+    return found[0]
 
 
 async def _invoke(
@@ -153,18 +234,30 @@ def answer_fields(answer: Reply) -> dict[str, Any]:
         "error": error,
         "headers": dict(answer.headers),
     }
+    return fields | body_fields(answer.payload)
+
+
+def body_fields(data: bytes) -> dict[str, Any]:
+    """A body as `json`, `text` or `base64`, whichever it is first."""
     try:
-        text = answer.payload.decode()
+        text = data.decode()
     except UnicodeDecodeError:
-        return fields | {"base64": base64.b64encode(answer.payload).decode()}
+        return {"base64": base64.b64encode(data).decode()}
     try:
-        return fields | {"json": json_.loads(text)}
+        return {"json": json_.loads(text)}
     except ValueError:
-        return fields | {"text": text}
+        return {"text": text}
 
 
 def answer_text(fields: Mapping[str, Any], took: float) -> list[Any]:
     """The same for a person: the body, and below it how it came."""
+    namespace, workload = fields["headers"].get("namespace", ""), fields["headers"].get("workload_id", "")
+    by = f" by {namespace}/{workload}" if workload else ""
+    return [*body_lines(fields), styled((f"{fields['code']} in {took * 1000:.1f} ms{by}", "dim"))]
+
+
+def body_lines(fields: Mapping[str, Any]) -> list[Any]:
+    """An answer's error, body and headers for a person."""
     if "json" in fields:
         body = json_.dumps(fields["json"], ensure_ascii=False, indent=2)
     else:
@@ -175,12 +268,9 @@ def answer_text(fields: Mapping[str, Any], took: float) -> list[Any]:
         lines.append(styled((f"error {fields['code']}:", "bold red"), " ", fields["error"]))
     if body and body != fields["error"]:
         lines += body.splitlines()
-    lines += [
+    return lines + [
         styled((f"{name}: {value}", "cyan")) for name, value in fields["headers"].items() if name.lower() not in own
     ]
-    namespace, workload = fields["headers"].get("namespace", ""), fields["headers"].get("workload_id", "")
-    by = f" by {namespace}/{workload}" if workload else ""
-    return [*lines, styled((f"{fields['code']} in {took * 1000:.1f} ms{by}", "dim"))]
 
 
 def read_payload(data: str) -> bytes:

@@ -29,7 +29,7 @@ from nexlet_functions.errors import NexletFunctionsError
 from nexlet_models.problems import Problem, render
 from nexlet_sandboxes.outcomes import Outcome
 
-__all__ = ["EventRefused", "SampleEvent", "sample_events"]
+__all__ = ["EventRefused", "SampleEvent", "read_event", "sample_events"]
 
 _KEYS = ("subject", "headers", "json", "data", "base64", "expect", "description")
 _EXPECT_KEYS = ("outcome", "code", "json", "text", "base64", "headers", "error")
@@ -129,14 +129,19 @@ def sample_events(folder: str | Path) -> list[SampleEvent]:
     Raises:
         EventRefused: one of them is not what it should be; the text has the line.
     """
-    return [_read(file) for file in sorted((Path(folder) / "events").glob("*.json"))]
+    return [read_event(file) for file in sorted((Path(folder) / "events").glob("*.json"))]
 
 
 def _compact(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _read(file: Path) -> SampleEvent:
+def read_event(file: Path) -> SampleEvent:
+    """One sample event.
+
+    Raises:
+        EventRefused: it is not what it should be; the text has the line.
+    """
     name = f"events/{file.name}"
     try:
         document = read_document(file.read_text(encoding="utf-8"), name)
