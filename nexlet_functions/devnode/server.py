@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from signal import SIGCONT, SIGHUP, SIGKILL, SIGTERM, Signals
+from signal import SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM, Signals
 from typing import Self
 
 __all__ = ["EmbeddedServer", "ServerNotFound", "find_nats_server"]
@@ -138,9 +138,15 @@ class EmbeddedServer:
         await self.start()
 
     def signal(self, number: Signals) -> None:
-        """Send the running server a signal: SIGSTOP pauses it, SIGCONT goes on, SIGHUP reads `config` again."""
+        """Send the running server a signal: SIGSTOP pauses it, SIGCONT goes on, SIGHUP reads `config` again.
+
+        After SIGSTOP it stands still when this returns.
+        """
         assert self._process is not None, "the server does not run"
         self._process.send_signal(number)
+        if number is SIGSTOP:
+            # Until the last of its threads has stopped it may yet answer.
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def reconfigure(self, config: str) -> None:
         """Change the further lines of the configuration and have the running server read them."""
