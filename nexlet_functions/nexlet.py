@@ -21,6 +21,7 @@ from nexlet_functions.functions.permissions import notices
 from nexlet_functions.natsio.life import Options
 from nexlet_functions.observing.figures import NexletFigures
 from nexlet_functions.observing.status import Status, claim
+from nexlet_functions.runner.credentials import lacks_of_namespace, lacks_of_nexlet
 from nexlet_functions.runner.registration import LocalRegistration, local_registration
 from nexlet_functions.runner.runner import Runner
 from nexlet_functions.runner.secrets import FolderSecrets
@@ -166,6 +167,12 @@ class Nexlet:
         sandboxing.tell(current)
         for notice in notices(current):
             _log.warning(notice)
+        if registration is None:
+            for lack in lacks_of_nexlet(current.credentials(), current.nexus):
+                _log.warning("the nexlet's own credentials do not permit what it needs", lacks=lack)
+        for namespace in current.namespaces:
+            for lack in lacks_of_namespace(current.namespace_credentials, namespace):
+                _log.warning("the credentials of a namespace do not permit", namespace=namespace, lacks=lack)
         for module, lines in findings.items():
             _log.warning(
                 "a module that the settings permit reaches further than a function should",

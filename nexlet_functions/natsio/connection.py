@@ -14,6 +14,7 @@ import contextlib
 import enum
 import random
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -591,7 +592,8 @@ class Connection:
         self._failure = error
         # The first, and then ever more rarely: an outage must not fill the log.
         if attempt & (attempt - 1) == 0:
-            self._log.warning("cannot connect, trying on", reason=error.reason, attempt=attempt)
+            more = {"advice": advice} if error.refused and (advice := self.credentials.advice(time.time())) else {}
+            self._log.warning("cannot connect, trying on", reason=error.reason, attempt=attempt, **more)
         for waiting in tuple(self._failures):
             if not waiting.done():
                 waiting.set_result(error)

@@ -14,8 +14,9 @@ import re
 import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import nkeys
@@ -179,19 +180,48 @@ class Credentials:
         Raises:
             CredentialsInvalid: see `connect_options`.
         """
+        return self._may("pub", subject)
+
+    def may_subscribe(self, subject: str) -> bool | None:
+        """The same for subscribing, without a queue group.
+
+        Raises:
+            CredentialsInvalid: see `connect_options`.
+        """
+        return self._may("sub", subject)
+
+    def _may(self, what: Literal["pub", "sub"], subject: str) -> bool | None:
         jwt, _ = self._jwt_and_seed()
         if not jwt:
             return None
         try:
-            body = jwt.split(".")[1]
-            claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-            publish = claims["nats"].get("pub") or {}
-            allow, deny = _subjects(publish.get("allow")), _subjects(publish.get("deny"))
-        except (IndexError, KeyError, AttributeError, TypeError, ValueError, binascii.Error):
+            permitted = _claims(jwt)["nats"].get(what) or {}
+            allow, deny = _subjects(permitted.get("allow")), _subjects(permitted.get("deny"))
+        except (KeyError, AttributeError, TypeError):
             raise CredentialsInvalid("JWT", "is not a user's JWT") from None
         if any(matches(pattern, subject) for pattern in deny):
             return False
         return any(matches(pattern, subject) for pattern in allow) if allow else None
+
+    def advice(self, now: float) -> str:
+        """What to do where a server turns these credentials down; "" where nothing more can be said than that it does.
+
+        Args:
+            now: seconds since 1970.
+        """
+        try:
+            jwt, _ = self._jwt_and_seed()
+            expires = _claims(jwt).get("exp") if jwt else None
+        except CredentialsInvalid:
+            return ""  # which is the reason that is given already
+        text = ""
+        if isinstance(expires, int | float) and 0 < expires <= now:
+            text = f"the JWT expired at {datetime.fromtimestamp(expires, UTC):%Y-%m-%dT%H:%M:%SZ}; "
+        if self.creds_file is not None:
+            return f"{text}renew the creds file {self.creds_file}: it is read anew at each attempt"
+        if self.nkey_file is not None:
+            return f"renew the nkey file {self.nkey_file}, or have the server know its user: it is read anew each time"
+        return f"{text}whoever gave it has to give another one" if text else ""
 
     def _jwt_and_seed(self) -> tuple[str, str]:
         """Both, one or neither, with the files read and the seed proved to be one."""
@@ -273,6 +303,17 @@ def _read(file: Path, what: str) -> str:
 def _reason(error: OSError) -> str:
     # `str` of an OSError repeats the path; a parser's error may show what it read.
     return error.strerror or type(error).__name__
+
+
+def _claims(jwt: str) -> dict[str, Any]:
+    try:
+        body = jwt.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    except (IndexError, ValueError):  # what is no base64, no UTF-8 or no JSON is a ValueError each
+        claims = None
+    if not isinstance(claims, dict):
+        raise CredentialsInvalid("JWT", "is not a user's JWT")
+    return claims
 
 
 def _subjects(value: object) -> list[str]:

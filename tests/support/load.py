@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import nats
 import nats.errors
@@ -23,16 +23,18 @@ class Load:
         answers: how often each answer was given.
     """
 
-    def __init__(self, url: str, subject: str, *, at_once: int = 8, pause: float = 0.0) -> None:
+    def __init__(self, url: str, subject: str, *, at_once: int = 8, pause: float = 0.0, **connect: Any) -> None:
         """Nothing is asked yet.
 
         Args:
             pause: seconds between an answer and the next request.
+            connect: what nats-py's `connect` needs besides, where the server wants to know who asks.
         """
         self._url = url
         self._subject = subject
         self._at_once = at_once
         self._pause = pause
+        self._connect = connect
         self._asking: list[asyncio.Task[None]] = []
         self._client: Client | None = None
         self._ending = False
@@ -63,7 +65,7 @@ class Load:
             await asyncio.sleep(self._pause)
 
     async def __aenter__(self) -> Self:
-        self._client = client = await nats.connect(self._url)
+        self._client = client = await nats.connect(self._url, **self._connect)
         self._asking = [asyncio.create_task(self._ask(client)) for _ in range(self._at_once)]
         return self
 
