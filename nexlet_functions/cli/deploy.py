@@ -14,10 +14,10 @@ import typer
 
 from nexlet_functions.cli.app import expected_failure
 from nexlet_functions.cli.exits import CommandFailed, CommandRefused, Exit
-from nexlet_functions.cli.logs import set_up_logging
 from nexlet_functions.cli.nodes import Nodes, Session, session
 from nexlet_functions.cli.options import CREDENTIALS, Folders, Json, setting_flags
 from nexlet_functions.cli.output import Output, styled
+from nexlet_functions.cli.own_log import set_up_logging
 
 if TYPE_CHECKING:
     from nexlet_functions.nexfile import FunctionFolder, FunctionRefused

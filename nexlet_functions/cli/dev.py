@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nexlet_functions.cli.exits import CommandFailed, Exit
-from nexlet_functions.cli.logs import set_up_logging
 from nexlet_functions.cli.options import Json
 from nexlet_functions.cli.output import Output, problem_record, styled
+from nexlet_functions.cli.own_log import set_up_logging
 
 if TYPE_CHECKING:
     from nexlet_functions.cli.watching import LogRecord, Watch

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nexlet_functions.cli.logs import set_up_logging
 from nexlet_functions.cli.nodes import EVERYWHERE, Namespace, Nodes, aligned, session, workload_fields
 from nexlet_functions.cli.options import CREDENTIALS, Json, Workloads, setting_flags
 from nexlet_functions.cli.output import Output, styled
+from nexlet_functions.cli.own_log import set_up_logging
 
 if TYPE_CHECKING:
     from nexlet_models.workloads import WorkloadSummary

@@ -1,102 +1,283 @@
-"""The nexlet's own log: structlog on standard error, as text on a terminal and as JSON lines anywhere else.
+"""`logs`: what functions print and log, as it comes off the feeds.
 
-Set up by the commands, and by nothing else. What other libraries log through Python's logging takes the same way.
+A feed keeps nothing, so that what is shown begins when the command does. A name goes on being followed when another
+workload takes its place: who a line is from is looked up when an id is new.
 """
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+import asyncio
+import enum
+import json as json_
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import structlog
+import typer
 
-from nexlet_functions.cli.output import plain
+from nexlet_functions.cli.nodes import EVERYWHERE, Namespace, Nodes, Session, session
+from nexlet_functions.cli.options import CREDENTIALS, Json, Workloads, duration, setting_flags
+from nexlet_functions.cli.output import Output, styled
+from nexlet_functions.cli.own_log import set_up_logging
 
-__all__ = ["Speaker", "set_up_logging"]
+if TYPE_CHECKING:
+    from nexlet_models.workloads import WorkloadSummary
+
+__all__ = ["Level", "Stream", "logs"]
 
 
-class Speaker:
-    """Who logs: the ids that stand on every line, as soon as there are any.
+class Level(enum.StrEnum):
+    """The levels of `context.log`, in their order."""
 
-    Not a context variable: much of what is logged is found in callbacks that were registered before anybody had an id.
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+
+class Stream(enum.StrEnum):
+    """What a line was written to."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+_ORDER: Final = {level.value: number for number, level in enumerate(Level)}
+_WAITING: Final = 1000
+"""Lines that are kept while it is looked up whose they are."""
+
+
+@setting_flags(NATS=CREDENTIALS)
+def logs(
+    workloads: Workloads = None,
+    *,
+    level: Annotated[
+        Level,
+        typer.Option(
+            "--level",
+            "-l",
+            envvar="NEXFN_LEVEL",
+            metavar="LEVEL",
+            help="The lowest level that is shown: debug, info, warning, error, critical. What is printed is info, what "
+            "is written to stderr is error.",
+        ),
+    ] = Level.DEBUG,
+    invocation: Annotated[
+        str | None,
+        typer.Option(
+            "--invocation",
+            "-i",
+            envvar="NEXFN_INVOCATION",
+            metavar="ID",
+            help="Lines that name this invocation: those of context.log, and what became of it.",
+        ),
+    ] = None,
+    stream: Annotated[
+        Stream | None,
+        typer.Option("--stream", envvar="NEXFN_STREAM", metavar="stdout|stderr", help="Lines of this stream alone."),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option("--count", envvar="NEXFN_COUNT", min=1, metavar="N", help="End after so many lines."),
+    ] = None,
+    period: Annotated[
+        str | None,
+        typer.Option("--for", envvar="NEXFN_FOR", metavar="DURATION", help="End after this time; else at Ctrl-C."),
+    ] = None,
+    namespace: Namespace = EVERYWHERE,
+    nodes: Nodes = None,
+    json: Json = None,
+    flags: Mapping[str, object],
+) -> None:
+    """Follow what functions print and log, from now on: nothing keeps what was logged before.
+
+    Of all functions, or of those of that name or id; a name is followed on when the function is replaced.
+    """
+    from nexlet_functions.cli.running import run_until_signalled
+
+    set_up_logging(level="error")
+    seconds = duration(period, "--for") if period is not None else None
+    wanted = tuple(workloads or ())
+
+    async def follow(asked: asyncio.Event) -> bool:
+        async with session("logs", namespace, flags, nodes=nodes) as to:
+            following = _Following(to, Output(json=json), wanted, _passes(level, invocation, stream), count)
+            await following.begin()
+            await following.until(asked, seconds)
+        return True
+
+    run_until_signalled(follow, on_signal=lambda: None)
+
+
+class _Line:
+    """One message of a log feed.
 
     Attributes:
-        ids: asked for each line; an empty id is left out, and one that the line says itself goes before it.
+        workload_id, stream: off its subject.
+        level, message, invocation_id, fields: of what `context.log` wrote; of anything else, what it amounts to.
+        text: as it came.
     """
 
-    def __init__(self) -> None:
-        self.ids: Callable[[], Mapping[str, str]] = dict
-
-    def __call__(self, _: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        """A processor of structlog."""
-        for name, value in self.ids().items():
-            if value:
-                event.setdefault(name, value)
-        return event
-
-
-def set_up_logging(
-    *, level: str = "info", levels: Mapping[str, str] | None = None, form: str = "auto", speaker: Speaker | None = None
-) -> None:
-    """Send every log line to standard error.
-
-    Args:
-        level: debug, info, warning or error: what is below is left out.
-        levels: the same for single loggers and those below them.
-        form: auto, text or json.
-        speaker: whose ids are to stand on every line; None where nobody has any.
-    """
-    text = sys.stderr.isatty() if form == "auto" else form == "text"
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
-        speaker or Speaker(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-    ]
-    rendered: list[Any] = (
-        [structlog.processors.ExceptionRenderer(), _without_controls, _console()]
-        if text
-        # Without the values of local variables, which structlog shows by default: credentials are among them.
-        else [
-            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
-            structlog.processors.JSONRenderer(default=str),
-        ]
-    )
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    # nats-py logs what its error callback is told as well; we log that ourselves, with the place it belongs to.
-    logging.getLogger("nats").setLevel(logging.CRITICAL)
-    for name, its in (levels or {}).items():
-        logging.getLogger(name).setLevel(its.upper())
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
+    def __init__(self, workload_id: str, stream: str, text: str) -> None:
+        self.at = datetime.now(UTC)
+        self.workload_id = workload_id
+        self.stream = stream
+        self.text = text
+        self.level = "error" if stream == "stderr" else "info"
+        self.message = text
+        self.invocation_id: str | None = None
+        self.fields: dict[str, Any] = {}
+        try:
+            entry = json_.loads(text)
+        except (ValueError, RecursionError):
+            return
+        if isinstance(entry, dict) and entry.get("level") in _ORDER and isinstance(entry.get("message"), str):
+            self.level, self.message = entry.pop("level"), entry.pop("message")
+            self.invocation_id = str(entry.pop("invocation_id", "")) or None
+            self.fields = entry
 
 
-def _console() -> structlog.dev.ConsoleRenderer:
-    return structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(), timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
-    )
+def _passes(level: Level, invocation: str | None, stream: Stream | None) -> Callable[[_Line], bool]:
+    def passes(line: _Line) -> bool:
+        return (
+            _ORDER[line.level] >= _ORDER[level]
+            and (stream is None or line.stream == stream)
+            # What tells how an invocation ended is text: "invocation ID: timeout: ...".
+            and (invocation is None or line.invocation_id == invocation or f"invocation {invocation}:" in line.text)
+        )
+
+    return passes
 
 
-def _without_controls(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """What came from elsewhere must not steer the terminal."""
-    return {key: plain(value) if isinstance(value, str) else value for key, value in event.items()}
+class _Following:
+    """Shows the lines that are wanted, and finds out whose they are."""
+
+    def __init__(
+        self,
+        to: Session,
+        output: Output,
+        wanted: Sequence[str],
+        passes: Callable[[_Line], bool],
+        count: int | None,
+    ) -> None:
+        self._to = to
+        self._output = output
+        self._wanted = frozenset(wanted)
+        self._passes = passes
+        self._left = count
+        self._enough = asyncio.Event()
+        self._known: dict[str, WorkloadSummary] = {}
+        self._elsewhere: set[str] = set()  # ids that are in none of the namespaces that we may look at
+        self._waiting: deque[_Line] = deque(maxlen=_WAITING)
+        self._look = asyncio.Event()
+        self._width = 0
+
+    async def begin(self) -> None:
+        """Subscribe, and see that what is wanted is there. When this returns, nothing is missed.
+
+        Raises:
+            UnknownWorkload: it is not.
+        """
+        from nexlet_functions.natsio.errors import SubscriptionRefused
+        from nexlet_functions.shipping import choose
+        from nexlet_models import subjects
+
+        try:
+            # Of all prefixes: where a node has a signing key, the agent publishes under its own.
+            await self._to.connection.subscribe(subjects.all_logs(), queue="", sink=self)
+        except SubscriptionRefused:
+            if self._to.namespace == EVERYWHERE:
+                raise
+            await self._to.connection.subscribe(subjects.all_logs(self._to.namespace), queue="", sink=self)
+        running = await self._to.workloads()
+        for each in sorted(self._wanted):
+            choose(each, running, self._to.namespace)
+        self._learn(running)
+        self._output.record(
+            "following",
+            styled((f"following {', '.join(sorted(self._wanted)) or 'all functions'}; Ctrl-C ends it", "dim")),
+            functions=[one.name for one in running if self._is_wanted(one)],
+        )
+
+    async def until(self, asked: asyncio.Event, seconds: float | None) -> None:
+        """Follow until it is asked to end, the time is over, or there were lines enough."""
+        looking = asyncio.ensure_future(self._keep_looking())
+        ends = [asyncio.ensure_future(each.wait()) for each in (asked, self._enough)]
+        try:
+            await asyncio.wait([looking, *ends], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if looking.done():
+                looking.result()
+        finally:
+            for task in (looking, *ends):
+                task.cancel()
+            await asyncio.wait([looking, *ends])
+
+    def message(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
+        """See `nexlet_functions.natsio.MessageSink`."""
+        tokens = subject.split(".")
+        if len(tokens) != 6 or tokens[4] in self._elsewhere:
+            return
+        line = _Line(tokens[4], tokens[5], payload.decode("utf-8", "replace"))
+        if not self._passes(line):
+            return
+        if self._waiting or line.workload_id not in self._known:
+            self._waiting.append(line)  # behind those that came before it
+            self._look.set()
+        else:
+            self._show(line)
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await self._look.wait()
+            self._look.clear()
+            if any(line.workload_id not in self._known for line in self._waiting):
+                asked = {line.workload_id for line in self._waiting}
+                self._learn(await self._to.workloads())
+                self._elsewhere |= asked - self._known.keys()
+            while self._waiting and (
+                self._waiting[0].workload_id in self._known or self._waiting[0].workload_id in self._elsewhere
+            ):
+                line = self._waiting.popleft()
+                if line.workload_id in self._known:
+                    self._show(line)
+
+    def _learn(self, running: Sequence[WorkloadSummary]) -> None:
+        self._known |= {one.id: one for one in running}
+        self._width = max((len(one.name) for one in self._known.values() if self._is_wanted(one)), default=0)
+
+    def _is_wanted(self, one: WorkloadSummary) -> bool:
+        return not self._wanted or one.id in self._wanted or one.name in self._wanted
+
+    def _show(self, line: _Line) -> None:
+        of = self._known[line.workload_id]
+        if not self._is_wanted(of) or self._enough.is_set():
+            return
+        first, *rest = line.message.splitlines() or [""]
+        told = (f"{name}={each if isinstance(each, str) else json_.dumps(each)}" for name, each in line.fields.items())
+        head = (f"{line.at.astimezone():%H:%M:%S}  ", f"{line.level:<8}  ", f"{of.name:<{self._width}}  ")
+        indent = " " * sum(map(len, head))
+        self._output.record(
+            "log",
+            [
+                styled((head[0], "dim"), (head[1], _STYLES[line.level]), head[2], "  ".join([first, *told])),
+                *(f"{indent}{each}" for each in rest),
+            ],
+            time=line.at.isoformat(timespec="milliseconds"),
+            id=of.id,
+            name=of.name,
+            namespace=of.namespace,
+            stream=line.stream,
+            level=line.level,
+            message=line.message,
+            invocation_id=line.invocation_id,
+            fields=line.fields or None,
+        )
+        if self._left is not None:
+            self._left -= 1
+            if self._left == 0:
+                self._enough.set()
+
+
+_STYLES: Final = {"debug": "dim", "info": "cyan", "warning": "yellow", "error": "red", "critical": "bold red"}

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nexlet_functions.cli.exits import CommandFailed, Exit
-from nexlet_functions.cli.logs import set_up_logging
 from nexlet_functions.cli.nodes import EVERYWHERE, Namespace, Nodes, session
 from nexlet_functions.cli.options import CREDENTIALS, Json, setting_flags
 from nexlet_functions.cli.output import Output, styled
+from nexlet_functions.cli.own_log import set_up_logging
 
 if TYPE_CHECKING:
     from nexlet_models.workloads import WorkloadSummary

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from nexlet_functions.cli.exits import Exit
-from nexlet_functions.cli.logs import Speaker, set_up_logging
 from nexlet_functions.cli.notify import ServiceManager
 from nexlet_functions.cli.options import CREDENTIALS, setting_flags
+from nexlet_functions.cli.own_log import Speaker, set_up_logging
 from nexlet_functions.cli.running import loading, loop_factory
 
 if TYPE_CHECKING:

@@ -1,136 +1,114 @@
-"""The log of `nexfn up`: whose line it is, what stands in it, and what never does."""
+"""`nexfn logs` as a process, following functions that a test invokes and replaces."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import nats
 import pytest
-from nats.aio.client import Client
 
-from nexlet_functions.control import ControlClient
-from nexlet_functions.devnode.node import DevNode
 from nexlet_functions.devnode.server import EmbeddedServer
-from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
-from tests.support.cli import environment
-from tests.support.polling import eventually
+from tests.support.cli import nexfn
+from tests.support.live import Live, StartLive
+from tests.support.nexlets import NAMESPACE, NexletBench, deploy, nexlet_bench
+from tests.support.nodes import StandIn
 
-StartLive = Callable[..., Awaitable[Any]]
-
-CANARY = "c-a-n-a-r-y"
-SOURCE = f"""
-# {CANARY}
-from nexlet_functions.authoring import Reject
-
+TALKS = """
 def handler(event, context):
-    print(event.text, context.env["KEY"])
-    context.log.warning(event.text)
-    context.metrics.count("orders", 1, of=event.text)
-    if event.headers.get("How") == "reject":
-        raise Reject(422, event.text)
-    if event.headers.get("How") == "raise":
-        raise ValueError(event.text)
-    if event.headers.get("How") == "hang":
-        print("hangs")
-        while True:
-            pass
-    return event.text
+    print("printed", event.text)
+    context.log.info("noted", order=17, word=event.text)
+    context.log.warning("beware")
+    if event.text == "fail":
+        raise ValueError("oh dear")
+    return event.invocation_id
 """
 
 
 @pytest.fixture
-async def client(nats_server: EmbeddedServer) -> AsyncIterator[Client]:
-    """A connection to this test's server."""
-    connection = await nats.connect(nats_server.url)
-    yield connection
-    await connection.close()
+async def bench(nats_server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[NexletBench]:
+    node = StandIn(nats_server.url, tmp_path)
+    await node.start()
+    try:
+        async with nexlet_bench(nats_server, node) as nexlet:
+            yield nexlet
+    finally:
+        await node.stop()
 
 
-async def deploy(client: Client, name: str, **request: object) -> str:
-    started = await ControlClient(client, "demo", nodes=1).start(
-        StartWorkloadRequest(
-            name=name,
-            namespace="demo",
-            description="",
-            workload_type="python",
-            workload_lifecycle=WorkloadLifecycle.FUNCTION,
-            run_request=json.dumps(request),
-            tags={},
-        )
-    )
-    return started.id
+async def follow(live: StartLive, bench: NexletBench, *arguments: str) -> Live:
+    following = await live("logs", "-s", bench.server.url, "-n", NAMESPACE, "--nodes", "1", *arguments)
+    await following.until("following")
+    return following
 
 
-async def test_every_line_says_whose_it_is_and_none_what_was_in_a_message(
-    live: StartLive, client: Client, nats_server: EmbeddedServer, tmp_path: Path
+def said(following: Live, *fields: str) -> list[tuple[Any, ...]]:
+    return [tuple(record.get(field) for field in fields) for record in following.of("log")]
+
+
+async def test_every_line_has_its_function_its_level_and_its_fields(bench: NexletBench, live: StartLive) -> None:
+    workload_id = await deploy(bench.control, TALKS, name="talks", triggers=["talk"])
+    await deploy(bench.control, TALKS, name="other", triggers=["other"])
+    following = await follow(live, bench, "talks", "--count", "4")
+    await bench.ask("other", b"unheard")
+    invocation = (await bench.ask("talk", b"hi")).data.decode()
+    await bench.ask("talk", b"fail")
+    assert await following.ended() == 0
+    assert said(following, "name", "id", "stream", "level", "message") == [
+        ("talks", workload_id, "stdout", "info", "printed hi"),
+        ("talks", workload_id, "stdout", "info", "noted"),
+        ("talks", workload_id, "stderr", "warning", "beware"),
+        ("talks", workload_id, "stdout", "info", "printed fail"),
+    ]
+    noted = following.of("log")[1]
+    assert (noted["fields"], noted["invocation_id"]) == ({"order": 17, "word": "hi"}, invocation)
+
+
+async def test_a_name_is_followed_through_a_replacement_and_lines_are_chosen(
+    bench: NexletBench, live: StartLive
 ) -> None:
-    (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "key").write_text(CANARY)
-    async with await DevNode.start(nats_server.url) as node:
-        env = environment(NEXFN_LOG_LEVEL="debug", NEXFN_SECRETS_DIR=str(tmp_path))
-        up = await live("up", "-s", nats_server.url, "--no-state", env=env)
-        await eventually(lambda: node.registrations.healthy("python"), within=30, what="registered")
-        made = await deploy(
-            client,
-            "made",
-            source=SOURCE,
-            triggers=["made"],
-            environment={"KEY": "secret://key", "OTHER": CANARY},
-            limits={"timeout": "5s"},
-        )
-        for how in ("answer", "reject", "raise"):
-            await client.request("made", CANARY.encode(), timeout=10, headers={"How": how, "Canary": CANARY})
-        # One that dies with its worker: the operator's line has the invocation's id, as the requester's event has it.
-        events = await client.subscribe("$NEX.FEED.demo.events.WORKLOADTRIGGERED")
-        said = await client.subscribe(f"$NEX.FEED.demo.logs.{made}.stdout")
-        asked = asyncio.ensure_future(client.request("made", CANARY.encode(), timeout=10, headers={"How": "hang"}))
-        while (await said.next_msg(timeout=10)).data != b"hangs":
-            pass
-        for worker in workers(up.process.pid):
-            os.kill(worker, signal.SIGKILL)
-        await asked
-        event = json.loads((await events.next_msg(timeout=10)).data)
-        died = await up.until_logged("worker ended with its invocation")
-        assert (died["workload_id"], died["namespace"], died["name"]) == (made, "demo", "made")
-        assert died["invocation_id"] == event["invocation_id"]
-        with pytest.raises(Exception, match="refused"):
-            await deploy(client, "broken", source=f"import {CANARY.replace('-', '')}\nx = '{CANARY}'\n")
-        await ControlClient(client, "demo", nodes=1).stop(made)
-        await up.until_logged("function stopped")
-        assert await up.end(signal.SIGTERM) == 0
-
-    lines: list[dict[str, Any]] = up.errors
-    registered = next(number for number, line in enumerate(lines) if line["event"] == "registered")
-    for number, line in enumerate(lines):
-        assert CANARY not in json.dumps(line)
-        assert {"event", "level", "logger", "time"} <= line.keys()
-        if number >= registered:
-            assert (line["agent_id"], line["node_id"]) == (lines[registered]["agent_id"], node.node_id), line
-        if "workload_id" in line:
-            assert line["namespace"] == "demo", line
-            assert line["name"], line
-    told = {line["event"] for line in lines if line.get("workload_id") == made}
-    assert {"function started", "function stopped", "worker ended with its invocation"} <= told
+    old = await deploy(bench.control, TALKS, name="talks", triggers=["talk"])
+    following = await follow(live, bench, "talks", "--level", "warning")
+    await bench.ask("talk", b"fail")
+    await bench.control.stop(old)
+    new = await deploy(bench.control, TALKS, name="talks", triggers=["talk"])
+    await bench.ask("talk", b"again")
+    await following.until("log", id=new)
+    assert await following.end() == 0
+    lines = said(following, "id", "level", "stream")
+    assert lines == [(old, "warning", "stderr"), (old, "error", "stderr"), (new, "warning", "stderr")]
+    assert "ValueError: oh dear" in following.of("log")[1]["message"]
 
 
-def workers(pid: int) -> list[int]:
-    """The children of the zygote of a nexlet."""
-    (zygote,) = children(pid)
-    return children(zygote)
+async def test_lines_of_one_invocation_or_of_one_stream(bench: NexletBench, live: StartLive) -> None:
+    await deploy(bench.control, TALKS, name="talks", triggers=["talk"])
+    first = (await bench.ask("talk", b"first")).data.decode()
+    second = f"{first[:-1]}{int(first[-1], 16) + 1:x}"
+    of_one = await follow(live, bench, "--invocation", second, "--count", "2")
+    of_stdout = await follow(live, bench, "--stream", "stdout", "--count", "2")
+    assert (await bench.ask("talk", b"second")).data.decode() == second
+    await bench.ask("talk", b"third")
+    await asyncio.gather(of_one.ended(), of_stdout.ended())
+    assert said(of_one, "message", "invocation_id") == [("noted", second), ("beware", second)]
+    assert said(of_stdout, "message") == [("printed second",), ("noted",)]
 
 
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+async def test_for_people_and_what_is_not_there(bench: NexletBench) -> None:
+    await deploy(bench.control, TALKS, name="talks", triggers=["talk"])
+    options = ("-s", bench.server.url, "-n", NAMESPACE, "--nodes", "1")
+    unknown = await nexfn("logs", *options, "walks")
+    assert (unknown.code, unknown.error["code"]) == (1, "unknown-workload")
+    asking = asyncio.create_task(_keep_asking(bench))
+    shown = await nexfn("logs", *options, "--text", "--count", "3", "--level", "info")
+    asking.cancel()
+    assert shown.code == 0
+    assert any(line.endswith("  info      talks  noted  order=17  word=hi") for line in shown.out.splitlines())
+    over = await nexfn("logs", *options, "--for", "100ms")
+    assert (over.code, [json.loads(line)["type"] for line in over.out.splitlines()]) == (0, ["following"])
 
 
-async def test_a_part_may_say_more_than_the_rest(live: StartLive, nats_server: EmbeddedServer) -> None:
-    up = await live("up", "-s", nats_server.url, "--no-state", "--log-level", "error", "--log-levels", "natsio=info")
-    await up.until_logged("connected")
-    assert await up.end(signal.SIGTERM) == 0
-    assert {line["logger"] for line in up.errors} == {"nexlet_functions.natsio"}
+async def _keep_asking(bench: NexletBench) -> None:
+    while True:
+        await bench.ask("talk", b"hi")
