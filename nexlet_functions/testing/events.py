@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from nexlet_functions.documents import Document, DocumentRefused, read_document
 from nexlet_functions.errors import NexletFunctionsError
 from nexlet_models.problems import Problem, render
@@ -127,9 +129,19 @@ def sample_events(folder: str | Path) -> list[SampleEvent]:
     """The sample events of a function's folder, in the order of their names; none where there is no `events/`.
 
     Raises:
-        EventRefused: one of them is not what it should be; the text has the line.
+        EventRefused: some of them are not what they should be; the text has the lines.
     """
-    return [read_event(file) for file in sorted((Path(folder) / "events").glob("*.json"))]
+    events: list[SampleEvent] = []
+    refused: list[EventRefused] = []
+    for file in sorted((Path(folder) / "events").glob("*.json")):
+        try:
+            events.append(read_event(file))
+        except EventRefused as error:
+            refused.append(error)
+    if refused:
+        name = refused[0].name if len(refused) == 1 else "events"
+        raise EventRefused(name, [problem for each in refused for problem in each.problems])
+    return events
 
 
 def _compact(value: object) -> str:
@@ -144,7 +156,9 @@ def read_event(file: Path) -> SampleEvent:
     """
     name = f"events/{file.name}"
     try:
-        document = read_document(file.read_text(encoding="utf-8"), name)
+        text = file.read_text(encoding="utf-8-sig")
+        _refuse_other_than_json(text, name)
+        document = read_document(text, name)
     except DocumentRefused as refused:
         raise EventRefused(name, list(refused.problems)) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -160,6 +174,39 @@ def read_event(file: Path) -> SampleEvent:
         headers=value.get("headers", {}),
         expect=value.get("expect", {}),
     )
+
+
+def _refuse_other_than_json(text: str, name: str) -> None:
+    """What reads a document takes YAML as well, but an event is JSON: other programs read it, and `NaN` is no number.
+
+    Raises:
+        EventRefused: it is not.
+    """
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        at = text[error.pos : error.pos + 3]
+        advice = next((said for start, said in _NOT_JSON.items() if at.startswith(start)), _AN_EVENT)
+        line = text.split("\n")[error.lineno - 1]
+        problem = Problem(
+            f"is not JSON: {error.msg}", name, error.lineno, error.colno, 0, line, advice, code="event-syntax"
+        )
+        raise EventRefused(name, [problem]) from None
+
+
+_AN_EVENT = 'an event is written as {"json": {...}}'
+_NOT_JSON = {
+    "'": "JSON has double quotes",
+    "NaN": "JSON has no NaN: write null, or a text",
+    "Inf": "JSON has no infinity: write null, or a text",
+    "//": "JSON has no comments: a note may stand in 'description'",
+    "#": "JSON has no comments: a note may stand in 'description'",
+    ",": "take the comma away",
+    "Tru": "JSON writes true",
+    "Fal": "JSON writes false",
+    "Non": "JSON writes null",
+}
+"""By what stands where it stops to be JSON."""
 
 
 def _payload(value: Mapping[str, Any]) -> bytes:

@@ -113,13 +113,15 @@ async def test_a_return_value_becomes_a_body(sandbox: Sandbox, returned: str, bo
         ("Slotted(float('nan'))", "nan, which is not JSON"),
         ("(x for x in [1])", "a generator, which is not JSON; return a list: list(value)"),
         ("handler", "a function, which is not JSON"),
-        ("{1: 2}", "Dict key must be str"),
-        ("2 ** 70", "64-bit"),
+        ("{1: 2}", "a dict with a key that is not text (Dict key must be str); return {str(key): value"),
+        ("2 ** 70", "an integer of more than 64-bit; return str(value)"),
+        ("'\\ud800'", "half a character (a lone surrogate)"),
+        ("['\\ud800']", "half a character (a lone surrogate)"),
         ("Reply('x', headers={'workload_id': 'y'})", "header 'workload_id' is written by the nexlet"),
         ("Reply('x', headers={'Nats-Msg-Id': 'y'})", "header 'Nats-Msg-Id' is written by the nexlet"),
         ("Reply('x', headers={'a b': 'y'})", "'a b' cannot be the name of a header"),
         ("'x' * 2_000_000", "the reply is 2000000 bytes, more than the"),
-        ("itself()", "not JSON"),
+        ("itself()", "holds itself, or is nested more than 254 levels deep; return a copy"),
     ],
 )
 async def test_what_is_no_reply_is_an_error_that_says_so(sandbox: Sandbox, returned: str, says: str) -> None:

@@ -407,7 +407,10 @@ def _encode(value: object, marker: memoryview) -> bytes:
     if kind is bytes:
         return value  # type: ignore[return-value]  # the type was just looked at
     if kind is str:
-        return value.encode()  # type: ignore[attr-defined,no-any-return]
+        try:
+            return value.encode()  # type: ignore[attr-defined,no-any-return]
+        except UnicodeEncodeError as error:
+            raise Unserialisable(f"the return value holds {_LONE_SURROGATE}") from error
     if kind is bytearray or kind is memoryview:
         return bytes(value)  # type: ignore[call-overload,no-any-return]
     try:
@@ -445,8 +448,23 @@ _INSTEAD: Final = {
     "coroutine": "a handler is a plain function: def, not async def",
 }
 
+_LONE_SURROGATE: Final = (
+    "half a character (a lone surrogate), which no UTF-8 can say; return text.encode('utf-8', 'replace')"
+)
+_SAID: Final = {
+    "Recursion limit reached": "the return value holds itself, or is nested more than 254 levels deep; "
+    "return a copy that ends",
+    "Dict key must be str": "the return value holds a dict with a key that is not text (Dict key must be str); "
+    "return {str(key): value for key, value in ...}",
+    "Integer exceeds 64-bit range": "the return value holds an integer of more than 64-bit; return str(value)",
+    "str is not valid UTF-8: surrogates not allowed": f"the return value holds {_LONE_SURROGATE}",
+}
+"""What orjson says of a value, in words for its author. Texts it does not know yet are passed on."""
+
 
 def _advice(value: object, said: str) -> str:
+    if said in _SAID:
+        return _SAID[said]
     met = said.removeprefix("Type is not JSON serializable: ")
     instead = _INSTEAD.get(met.rsplit(".", 1)[-1])
     if instead:
