@@ -13,6 +13,7 @@ import json
 import secrets
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ from nexlet_models.events import WorkloadFailure
 from nexlet_models.problems import Problem
 from nexlet_models.registration import AgentHeartbeat, AgentState, AgentSummary, RegisterAgentRequest
 from nexlet_models.start_request import open_schema
-from nexlet_models.subjects import SYSTEM
+from nexlet_models.subjects import SYSTEM, valid_token
 from nexlet_models.workloads import (
     AgentStartWorkloadRequest,
     StartWorkloadRequest,
@@ -325,8 +326,8 @@ class FunctionAgent:
     async def _further_problems(self, asked: StartWorkloadRequest, known: Sequence[Problem]) -> Sequence[Problem]:
         """What else is wrong with a request that is refused anyway: its author mends it all in one go.
 
-        What is in order of it is held to the operator's rules. The source is looked at in a throw-away worker, and not
-        run.
+        What is in order of it is held to the operator's rules, and to the secrets that there are. The source is looked
+        at in a throw-away worker, and not run.
         """
         part = sound_part(asked.run_request)
         if part is None or self._state is not AgentState.RUNNING:
@@ -334,8 +335,14 @@ class FunctionAgent:
         limits = limits_of(part, self._settings.current.rules(asked.namespace).ceilings)
         found = self._policy.check(asked.namespace, part, limits, self._usage(asked.namespace))
         problems = [problem for problem in found if problem not in known]
+        if valid_token(asked.namespace) is None:
+            try:
+                await open_environment(part, asked.namespace, secrets=self._services, key=self._key)
+            except Refusal as refusal:
+                problems += refusal.problems
         program = inline_program(part)
         if program is not None:
+            program = replace(program, modules=self._settings.current.modules)
             try:
                 async with self._room:
                     problems += await check(self._means.zygote, program)

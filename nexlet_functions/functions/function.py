@@ -42,6 +42,7 @@ from nexlet_models.workloads import REPLACES, StartWorkloadRequest, WorkloadStat
 from nexlet_sandboxes.backlog import Backlog
 from nexlet_sandboxes.budget import Budget
 from nexlet_sandboxes.calls import Result
+from nexlet_sandboxes.checking import check
 from nexlet_sandboxes.compiled import Compiler
 from nexlet_sandboxes.outcomes import LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.pool import Pool, PoolStats
@@ -283,8 +284,12 @@ class Function:
                     code="unreachable",
                 )
             ) from None
-        self.limits = fit_reply(self.limits, self.start_request, connection.max_payload)
-        artifact, environment = await self._collect(connection, existing=existing)
+        problems: list[Problem] = []
+        try:
+            self.limits = fit_reply(self.limits, self.start_request, connection.max_payload)
+        except Refusal as refusal:
+            problems += refusal.problems
+        artifact, environment = await self._collect(connection, problems, existing=existing)
         self.artifact = artifact
         settings = means.settings()
         program = Program(
@@ -353,8 +358,10 @@ class Function:
 
         return TracingDispatcher(tracer=self._means.tracer, name=self.name, **arguments)
 
-    async def _collect(self, connection: Connection, *, existing: bool) -> tuple[Artifact, dict[str, str]]:
-        """Source and environment side by side; what is wrong with either is said in one."""
+    async def _collect(
+        self, connection: Connection, known: Sequence[Problem], *, existing: bool
+    ) -> tuple[Artifact, dict[str, str]]:
+        """Source and environment side by side; what is wrong with either is said in one, with what is known already."""
         source, environment = await asyncio.gather(
             self._source(connection, existing=existing),
             open_environment(
@@ -362,17 +369,30 @@ class Function:
             ),
             return_exceptions=True,
         )  # fmt: skip
-        problems: list[Problem] = []
+        problems = [*known]
         for outcome in (source, environment):
             if isinstance(outcome, Refusal):
                 problems += outcome.problems
             elif isinstance(outcome, BaseException):
                 raise outcome
         if problems:
+            if isinstance(source, Artifact):
+                problems += await self._problems_of(source)
             raise Refusal(*problems)
         assert isinstance(source, Artifact)
         assert isinstance(environment, dict)
         return source, {name: value.get_secret_value() for name, value in environment.items()}
+
+    async def _problems_of(self, artifact: Artifact) -> Sequence[Problem]:
+        """What is wrong with the source of a function that is refused anyway: its author mends it all in one go."""
+        start = self.start_request
+        modules = self._means.settings().modules
+        program = Program(source=artifact.source, files=start.files, handler=start.handler, modules=modules)
+        try:
+            return await check(self._means.zygote, program, limits=self.limits, profile=self.profile)
+        except SandboxError as error:
+            self._log.warning("a source could not be checked", error=str(error))
+            return ()
 
     async def _source(self, connection: Connection, *, existing: bool) -> Artifact:
         if existing:

@@ -264,6 +264,35 @@ class TestRefusing:
         assert refused.text.startswith("greet refused: 2 problems")
         assert refused.status == 404
 
+    async def test_what_only_the_server_and_the_secrets_tell_is_said_with_what_is_wrong_in_the_source(
+        self, bench: AgentBench
+    ) -> None:
+        wrong: dict[str, Any] = {"limits": {"max_reply": "2MiB"}, "environment": {"A": "secret://MISSING"}}
+        refused = await bench.refusal(source="import os\n" + GREET, **wrong)
+        assert refused.text.startswith("greet refused: 3 problems")
+        for expected in ("that the server takes", "secret://MISSING cannot be had", "import of 'os'"):
+            assert expected in refused.text
+
+    async def test_secrets_are_looked_at_in_a_request_that_is_refused_for_something_else(
+        self, bench: AgentBench
+    ) -> None:
+        bench.services.secrets["acme", "THERE"] = "hunter2"
+        environment = {"A": "secret://MISSING", "B": "secret://THERE", "C": "plain"}
+        refused = await bench.refusal(triggers=["a b"], environment=environment)
+        assert "triggers[0]" in refused.text
+        assert "secret://MISSING cannot be had" in refused.text
+        assert "THERE" not in refused.text
+        assert "hunter2" not in refused.text
+
+    async def test_what_the_operator_permits_to_import_is_not_refused_with_something_else(
+        self, nats_server: EmbeddedServer
+    ) -> None:
+        source = "from colorsys import rgb_to_hsv\n" + GREET
+        async with agent_bench(nats_server, modules={"colorsys": ["rgb_to_hsv"]}) as bench:
+            faults: list[dict[str, Any]] = [{"triggers": ["a b"]}, {"environment": {"A": "secret://MISSING"}}]
+            for wrong in faults:
+                assert "colorsys" not in (await bench.refusal(source=source, **wrong)).text
+
     async def test_a_refused_permission_names_subject_and_permission(self) -> None:
         users = """authorization { users = [
           { user: admin, password: a }
