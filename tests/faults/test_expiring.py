@@ -27,6 +27,7 @@ from tests.support.jwt import Operator, creds_text
 from tests.support.load import Load
 from tests.support.minters import SigningKey
 from tests.support.polling import eventually
+from tests.support.row import row
 from tests.support.running import Running, run
 from tests.support.shouting import Shouting, shout
 
@@ -131,6 +132,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> Said:
     return Said(capsys)
 
 
+@row("credentials expire or are revoked")
 async def test_the_nexlets_own_expire_and_are_renewed(tmp_path: Path, said: Said) -> None:
     """What runs needs them not; the node is heard by them, and another one found."""
     async with placed(tmp_path, own=soon()) as place:
@@ -147,6 +149,7 @@ async def test_the_nexlets_own_expire_and_are_renewed(tmp_path: Path, said: Said
         assert place.running.runner.agent_id == agent_id
 
 
+@row("credentials expire or are revoked")
 async def test_a_namespaces_expire_and_are_renewed(tmp_path: Path, said: Said) -> None:
     async with placed(tmp_path, supplied=soon()) as place:
         await shout(place.control, "a.one")
@@ -172,6 +175,7 @@ async def test_a_namespaces_are_renewed_before_they_expire(tmp_path: Path, said:
         await place.live_again("a.one")
 
 
+@row("credentials expire or are revoked")
 async def test_minted_ones_expire_and_are_minted_anew(tmp_path: Path, said: Said) -> None:
     async with placed(tmp_path, minted=soon()) as place:
         await shout(place.control, "a.one")
@@ -186,6 +190,7 @@ async def test_minted_ones_expire_and_are_minted_anew(tmp_path: Path, said: Said
         assert await place.answered("a.two")
 
 
+@row("credentials expire or are revoked")
 async def test_a_namespaces_user_is_revoked_by_its_account(tmp_path: Path, said: Said) -> None:
     """By new claims of the account, pushed to the server's resolver, as `nsc push` does."""
     async with placed(tmp_path) as place:

@@ -23,13 +23,14 @@ from nexlet_functions.control import ControlClient, ControlRefused, NoBid
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.runner import LocalRegistration, Phase, RunnerSettings
 from nexlet_models import subjects
-from nexlet_models.workloads import AgentStartWorkloadRequest, StopWorkloadRequest, StopWorkloadResponse
+from nexlet_models.workloads import StartWorkloadRequest, StopWorkloadRequest, StopWorkloadResponse, WorkloadState
 from tests.support.load import Load
 from tests.support.nodes import NO_NEX, Node, RealNode, StandIn, find_nex
 from tests.support.polling import eventually
+from tests.support.row import row
 from tests.support.running import QUICK, Running, run
 from tests.support.scripted_node import NODE, ScriptedNode, connection_data
-from tests.support.shouting import Shouting, shout, shouting_request
+from tests.support.shouting import Shouting, scripted_start, shout
 
 MakeNode = Callable[..., Node]
 
@@ -87,12 +88,9 @@ async def deployed(control: ControlClient, subject: str = "a.one") -> str:
 
 
 async def listed(control: ControlClient) -> list[str]:
-    """A line each, also where two nexlets have the same one."""
-    return sorted(one.id for one in await control.workloads())
-
-
-def scripted_start(node: ScriptedNode, subject: str) -> AgentStartWorkloadRequest:
-    return AgentStartWorkloadRequest(request=shouting_request(subject), workload_creds=connection_data(node.url))
+    """What runs: a line each, also where two nexlets have the same one."""
+    starting = WorkloadState.STARTING
+    return sorted(one.id for one in await control.workloads() if one.workload_state is not starting)
 
 
 def shouting(running: Running) -> Shouting:
@@ -127,6 +125,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> Said:
 
 @pytest.mark.faults  # it waits twice for a node to come up
 @pytest.mark.parametrize("keeps", [True, False], ids=["with state", "without"])
+@row("the node restarts, the nexlet lives")
 async def test_a_node_that_restarts(
     make_node: MakeNode, control: ControlClient, nats_server: EmbeddedServer, keeps: bool
 ) -> None:
@@ -153,6 +152,7 @@ async def test_a_node_that_restarts(
 
 
 @pytest.mark.faults  # and here for two of them
+@row("the node stays away, or another stands in its place")
 async def test_a_node_in_the_place_of_another(
     make_node: MakeNode, control: ControlClient, nats_server: EmbeddedServer
 ) -> None:
@@ -172,6 +172,7 @@ async def test_a_node_in_the_place_of_another(
         assert await listed(control) == []
 
 
+@row("the node stays away, or another stands in its place")
 async def test_a_node_that_is_away_for_long_and_comes_back_without_a_word(
     nats_server: EmbeddedServer, said: Said
 ) -> None:
@@ -231,6 +232,7 @@ async def ask_until_it_ends(client: Client, running: Running) -> int:
 
 
 @pytest.mark.faults  # a second of it is the delay
+@row("the node is in lameduck")
 async def test_a_node_in_lameduck_has_its_functions_served_to_the_end(
     make_node: MakeNode, control: ControlClient, client: Client, nats_server: EmbeddedServer
 ) -> None:
@@ -253,6 +255,7 @@ async def test_a_node_in_lameduck_has_its_functions_served_to_the_end(
 # --- it refuses, or says nothing -----------------------------------------------------------------------------------
 
 
+@row("the node refuses us, or says nothing")
 async def test_a_node_that_refuses_to_take_us_back_for_a_while(
     nats_server: EmbeddedServer, scripted: ScriptedNode, said: Said
 ) -> None:
@@ -275,6 +278,7 @@ async def test_a_node_that_refuses_to_take_us_back_for_a_while(
             assert await scripted.listed() == ["w1"]
 
 
+@row("the node refuses us, or says nothing")
 async def test_the_node_that_started_us_refuses_to_take_us_back_for_good(
     nats_server: EmbeddedServer, scripted: ScriptedNode, said: Said
 ) -> None:
@@ -293,6 +297,7 @@ async def test_the_node_that_started_us_refuses_to_take_us_back_for_good(
             assert running.runner.phase is Phase.RUNNING
 
 
+@row("the node refuses us, or says nothing")
 async def test_a_node_that_never_answers_is_asked_again_and_again(
     nats_server: EmbeddedServer, scripted: ScriptedNode, said: Said
 ) -> None:
@@ -313,6 +318,7 @@ async def test_a_node_that_never_answers_is_asked_again_and_again(
         await scripted.registered()
 
 
+@row("the node refuses us, or says nothing")
 async def test_a_node_that_falls_silent_leaves_us_serving(
     nats_server: EmbeddedServer, scripted: ScriptedNode, said: Said
 ) -> None:
@@ -362,6 +368,7 @@ async def two_deployed(control: ControlClient, first: Running, second: Running) 
     return shouting(first).running[0], shouting(second).running[0]
 
 
+@row("two nexlets of one type on a node, and one comes back")
 async def test_what_runs_at_one_nexlet_is_not_started_by_the_other_when_that_comes_back(
     make_node: MakeNode, control: ControlClient, client: Client, nats_server: EmbeddedServer
 ) -> None:
@@ -390,11 +397,14 @@ async def test_what_runs_at_one_nexlet_is_not_started_by_the_other_when_that_com
                 await answers.next_msg(0.1)  # once each
             assert sorted([*shouting(first).running, *shouting(again).running]) == sorted(set(every) - {here, there})
             for workload in set(every) - {here, there}:
-                assert (await control.clone(workload)).name, "whoever has it says what it is"
+                asked_of_all = subjects.get_workload(node.node_id, workload)
+                answer = await client.request(asked_of_all, b"{}", timeout=5)
+                assert StartWorkloadRequest.from_json(answer.data).namespace == "acme", "whoever has it says what it is"
     await node.stop()
 
 
 @pytest.mark.faults  # it waits for a node to come up
+@row("two nexlets of one type on a node, and one comes back")
 async def test_a_node_that_comes_back_has_each_nexlet_run_what_it_ran(
     make_node: MakeNode, control: ControlClient, nats_server: EmbeddedServer
 ) -> None:
@@ -417,6 +427,7 @@ async def test_a_node_that_comes_back_has_each_nexlet_run_what_it_ran(
     await node.stop()
 
 
+@row("two nexlets of one type on a node, and one comes back")
 async def test_two_that_are_told_the_same_at_the_same_time_do_not_both_start_it(
     nats_server: EmbeddedServer, scripted: ScriptedNode
 ) -> None:

@@ -6,7 +6,13 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TESTS = ("test_table_invocations.py", "test_table_lives.py")
+TESTS = (
+    "faults/test_table_invocations.py",
+    "faults/test_table_lives.py",
+    "faults/test_node.py",
+    "faults/test_expiring.py",
+    "runner/test_takeover.py",
+)
 
 
 def test_each_row_has_a_test_and_each_test_a_row() -> None:
@@ -14,5 +20,5 @@ def test_each_row_has_a_test_and_each_test_a_row() -> None:
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
     rows = [row for row in rows if row != "what" and not row.startswith("--")]
     assert len(rows) == len(set(rows)) > 15
-    here = "".join((Path(__file__).parent / name).read_text() for name in TESTS)
+    here = "".join((ROOT / "tests" / name).read_text() for name in TESTS)
     assert set(re.findall(r'\brow\(\s*"([^"]+)"', here)) == set(rows)

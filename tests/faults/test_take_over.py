@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 from nexlet_functions.control import ControlClient, NoBid
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.runner.takeover import TakeOverFailed
-from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
+from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle, WorkloadState
 from tests.support.live import StartLive
 from tests.support.load import Load
 from tests.support.nodes import NO_NEX, Node, RealNode, StandIn, find_nex
@@ -71,7 +71,8 @@ async def deploy(client: Client, subject: str, *, before: str = "") -> str:
 
 async def listed(client: Client) -> list[str]:
     control = ControlClient(client, "demo", nodes=1)
-    return sorted(one.id for one in await control.workloads())
+    starting = WorkloadState.STARTING
+    return sorted(one.id for one in await control.workloads() if one.workload_state is not starting)
 
 
 async def test_the_new_one_takes_over_under_load(
@@ -164,6 +165,26 @@ async def test_what_is_deployed_and_stopped_meanwhile_is_so_after_it(
         await load.more()
     with pytest.raises(nats.errors.NoRespondersError):
         await client.request("a.gone", b"", timeout=5)
+    assert await new.end(signal.SIGTERM) == 0, new.errors
+
+
+async def test_without_state_the_new_one_has_all_from_the_node(
+    live: StartLive, node: Node, client: Client, nats_server: EmbeddedServer
+) -> None:
+    """The sequence of docs/operations.md: start the second, see everything twice, end the first with SIGTERM."""
+    arguments = ("up", "-s", nats_server.url, "--no-state")
+    old = await live(*arguments)
+    await old.until_logged("registered")
+    ids = sorted([await deploy(client, "a.one"), await deploy(client, "a.two")])
+    async with Load(nats_server.url, "a.one") as load:
+        await load.more()
+        new = await live(*arguments, "--take-over")
+        async with asyncio.timeout(60):
+            while await listed(client) != sorted([*ids, *ids]):  # noqa: ASYNC110  # each look is a request
+                await asyncio.sleep(0.05)
+        assert await old.end(signal.SIGTERM) == 0, old.errors
+        await load.more()
+        assert await listed(client) == ids
     assert await new.end(signal.SIGTERM) == 0, new.errors
 
 

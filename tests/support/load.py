@@ -50,6 +50,11 @@ class Load:
                 assert not self.lost, f"{self.lost} beside {self.answered} that were answered"
                 await asyncio.sleep(0.005)
 
+    async def end(self) -> None:
+        """Ask no more, and return when all that was asked is answered."""
+        self._ending = True  # and each asker ends with the answer it waits for: a cancelled one would go unaccounted
+        await asyncio.gather(*self._asking)
+
     async def _ask(self, client: Client) -> None:
         while not self._ending:
             try:
@@ -72,8 +77,7 @@ class Load:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        self._ending = True  # and each asker ends with the answer it waits for: a cancelled one would go unaccounted
-        await asyncio.gather(*self._asking)
+        await self.end()
         assert self._client is not None
         await self._client.close()
         if kind is None:

@@ -10,8 +10,9 @@ from nexlet_functions.runner import Services
 from nexlet_functions.runner.serving import ServedTriggers, TriggerMessage, serve_triggers
 from nexlet_functions.runner.simple import SimpleAgent
 from nexlet_models.workloads import AgentStartWorkloadRequest, StartWorkloadRequest, WorkloadLifecycle
+from tests.support.scripted_node import ScriptedNode, connection_data
 
-__all__ = ["Shouting", "shout", "shouting_request"]
+__all__ = ["Shouting", "scripted_start", "shout"]
 
 TYPE = "shout"
 
@@ -43,6 +44,11 @@ def shouting_request(subject: str, namespace: str = "acme") -> StartWorkloadRequ
         name=subject, namespace=namespace, description="", workload_type=TYPE,
         workload_lifecycle=WorkloadLifecycle.FUNCTION, run_request="{}", tags={},
     )  # fmt: skip
+
+
+def scripted_start(node: ScriptedNode, subject: str) -> AgentStartWorkloadRequest:
+    """The same as a scripted node passes it on."""
+    return AgentStartWorkloadRequest(request=shouting_request(subject), workload_creds=connection_data(node.url))
 
 
 async def shout(control: ControlClient, subject: str) -> str:
