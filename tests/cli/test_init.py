@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -31,6 +33,17 @@ async def test_every_template_passes_its_own_tests_and_the_check(tmp_path: Path)
     out, _ = await ran.communicate()
     assert ran.returncode == 0, out.decode()
     assert b"12 passed" in out
+
+
+async def test_the_editors_task_finds_the_places_in_what_check_says(tmp_path: Path) -> None:
+    assert (await nexfn("init", "demo", cwd=tmp_path)).code == 0
+    (task,) = json.loads((tmp_path / "demo" / ".vscode" / "tasks.json").read_text())["tasks"]
+    assert (task["command"], task["args"][:2]) == ("nexfn", ["check", "--watch"])
+    (tmp_path / "demo" / "function.py").write_text("x = 1\nimport os\n\ndef handler(event, context):\n    pass\n")
+    arguments = [each for each in task["args"] if each != "--watch"]
+    said = (await nexfn(*arguments, cwd=tmp_path / "demo")).out
+    pattern = task["problemMatcher"]["pattern"]["regexp"]
+    assert re.findall(pattern, said, re.M) == [("function.py", "2", "1", "import of 'os' is not allowed here")]
 
 
 async def test_a_folder_that_is_empty_may_be_there(tmp_path: Path) -> None:
