@@ -6,9 +6,12 @@ One outcome each, the same in every profile. What is refused in the source is in
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +20,7 @@ from nexlet_sandboxes.pool import Pool
 from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.program import Program
 from nexlet_sandboxes.zygote import Zygote
+from tests.support import unprivileged
 from tests.support.pools import MIB, KeepingSink, call, limits, run
 
 TIMEOUT = 0.5
@@ -202,3 +206,17 @@ async def test_a_payload_that_is_more_than_the_memory_ends_as_memory_and_once(pr
         assert after.body == b"4"
     finally:
         await pool.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user is what the other tests run as already")
+@pytest.mark.parametrize("profile", ["strict", "process"])
+def test_it_ends_the_same_where_the_nexlet_is_an_ordinary_user(profile: str) -> None:
+    """Root is held to fewer limits, and its workers are somebody else."""
+    python = [sys.executable, "-m"]
+    chosen = f"{Path(__file__)}::{test_whatever_a_call_takes_too_much_of_ends_it_and_nothing_else.__name__}[{profile}]"
+    command = [*python, "tests.support.unprivileged", *python, "pytest", "-q", "-p", "no:cacheprovider", chosen]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    if done.returncode == unprivileged.IMPOSSIBLE:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
