@@ -60,8 +60,7 @@ def logs(
             "-l",
             envvar="NEXFN_LEVEL",
             metavar="LEVEL",
-            help="The lowest level that is shown: debug, info, warning, error, critical. What is printed is info, what "
-            "is written to stderr is error.",
+            help="Lowest level: debug, info, warning, error, critical. Print is info, stderr is error.",
         ),
     ] = Level.DEBUG,
     invocation: Annotated[

@@ -47,7 +47,7 @@ Nodes = Annotated[
         envvar="NEXFN_NODES",
         min=1,
         metavar="N",
-        help="How many nodes there are, where that is known: nothing is waited for after that many answers.",
+        help="How many nodes there are, if known: more answers are not waited for.",
         show_default=False,
     ),
 ]
