@@ -87,8 +87,7 @@ async def test_what_a_caller_does_not_wait_for_is_not_run(sandbox: Sandbox) -> N
 
 async def test_a_deadline_behind_the_head_ends_the_call_when_it_is_the_head(warm: Sandbox) -> None:
     async with open_pool(warm, TIMED, limits(timeout=20.0, queue_timeout=20.0)) as pool:
-        await run(pool, *(b"0",) * 50)  # quick ones: from now on it is sent several at a time
-        assert pool._links[0].window > 2
+        pool._links[0].window = 3  # as after quick calls, which a busy machine may not have to show
         first, spinning, behind = call(b"0.05"), within(400, b"say and spin"), call(b"0")
         results = await run(pool, first, spinning, behind)
         assert [result.outcome for result in results] == [Outcome.OK, Outcome.TIMEOUT, Outcome.OK]
