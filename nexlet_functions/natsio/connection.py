@@ -269,12 +269,8 @@ class Connection:
         """Send what waits, for at most `flush_timeout` seconds where connected, and end. May be called again."""
         if self._state is ConnectionState.CLOSED:
             return
-        life = self._life
-        if life is not None and flush_timeout > 0:
-            try:
-                await self.flush(flush_timeout)
-            except (ConnectFailed, ConnectionLost, ConnectionClosed):
-                life.give_up("closing, and the server does not answer")  # it would not for what is left either
+        if flush_timeout > 0:
+            await self.prove(flush_timeout)
         self._set_state(ConnectionState.CLOSED)
         self._outgoing.closed = True
         if self._supervisor is not None:
@@ -354,6 +350,20 @@ class Connection:
                 self._outgoing.confirm(life, mark)
         except TimeoutError:
             raise self._failure or ConnectionLost("a flush") from None
+
+    async def prove(self, within: float) -> None:
+        """Send what waits; a server that has not taken it after `within` seconds is taken for gone.
+
+        For whoever has no time to wait until its silence is noticed (see `life.Pulse`). Does nothing while it is not
+        connected.
+        """
+        life = self._life
+        if life is None:
+            return
+        try:
+            await self.flush(within)
+        except (ConnectFailed, ConnectionLost, ConnectionClosed):
+            life.give_up("the server does not answer in time")
 
     async def request(
         self, subject: str, payload: bytes = b"", *, headers: Mapping[str, str] | None = None, timeout: float

@@ -7,6 +7,7 @@ last one to leave closes it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -95,5 +96,4 @@ class Connections:
     async def close(self) -> None:
         """Close all, whoever uses them."""
         shared, self._shared = self._shared, {}
-        for one in shared.values():
-            await one.connection.close()
+        await asyncio.gather(*(one.connection.close() for one in shared.values()))

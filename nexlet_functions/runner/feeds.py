@@ -120,8 +120,7 @@ class Feeds:
         feeds, self._feeds = self._feeds, {}
         for feed in feeds.values():
             feed.quiet()
-            await self._connections.release(feed.connection)
-        await asyncio.gather(*self._releasing)
+        await asyncio.gather(*(self._connections.release(feed.connection) for feed in feeds.values()), *self._releasing)
 
     # --- which connection, which prefix ------------------------------------------------------------------------------
 

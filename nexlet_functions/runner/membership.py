@@ -488,12 +488,6 @@ class Membership:
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
-    async def last_heartbeat(self) -> None:
-        """One more, and only then return."""
-        await self.beat()
-        if self._connection is not None and self._connection.connected:
-            await self._connection.flush(2)
-
     async def stop_serving(self, grace: float) -> None:
         """Serve no endpoint any more; what is being asked gets `grace` seconds."""
         if self._service is not None:

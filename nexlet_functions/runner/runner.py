@@ -21,8 +21,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Coroutine, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -51,6 +52,12 @@ from nexlet_models.workloads import AgentStartWorkloadRequest
 __all__ = ["Phase", "Runner"]
 
 _log = structlog.stdlib.get_logger("nexlet_functions.runner")
+
+_ANSWER = 2.0
+"""Seconds for a server to take our last word; one that is silent for so long is not waited for again."""
+
+_REST = 10.0
+"""Seconds for all steps of the end together, beside the grace for what runs; each has at least one of them."""
 
 
 class Phase(enum.StrEnum):
@@ -133,6 +140,7 @@ class Runner:
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
         self._lameduck_timer: asyncio.TimerHandle | None = None
+        self._end_by = 0.0
 
     # --- for whoever made it ----------------------------------------------------------------------------------------
 
@@ -418,8 +426,16 @@ class Runner:
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
+    async def _last_word(self) -> None:
+        """The last heartbeat. A server that does not answer now is waited for in none of the steps to come."""
+        await self._membership.beat()
+        await asyncio.gather(*(connection.prove(_ANSWER) for connection in self.connections))
+
     async def _shut_down(self, serving: asyncio.Task[None]) -> None:
-        """One path for every end. Each step is bounded, and what one of them raises does not keep the next from it."""
+        """One path for every end. Each step is bounded, and what one of them raises does not keep the next from it.
+
+        All of it together takes the grace and a few seconds more, whatever servers do meanwhile.
+        """
         if self._lameduck_timer is not None:
             self._lameduck_timer.cancel()
         if self._phase is not Phase.LAMEDUCK:
@@ -427,25 +443,28 @@ class Runner:
         if self._predecessor is not None:
             self._services.handed_over = True  # rather not taken over: what we started runs on where it ran
         _log.info("stopping", grace=self._grace)
-        await self._step("the last heartbeat", self._membership.last_heartbeat(), 5)
+        self._end_by = asyncio.get_running_loop().time() + self._grace + _REST
+        await self._step("the last heartbeat", self._last_word())
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
         await self._restoring.cancel()
         if isinstance(self._agent, ClosingAgent):
-            await self._step("the agent", self._agent.close(self._grace), self._grace + 10)
-        await self._step("the endpoints", self._membership.stop_serving(grace=2), 15)
-        await self._step("the triggers", self._triggers.close(), 15)
-        await self._step("the feeds", self._feeds.close(), 15)
-        await self._step("the workloads' connections", self._connections.close(), 15)
-        for connection in (self._membership.connection, self._own):
-            if connection is not None:
-                await self._step("a connection", connection.close(), 10)
+            await self._step("the agent", self._agent.close(self._grace))
+        await self._step("the endpoints", self._membership.stop_serving(grace=2))
+        await self._step("the triggers", self._triggers.close())
+        await self._step("the feeds", self._feeds.close())
+        await self._step("the workloads' connections", self._connections.close())
+        await self._step("the connections", self._close_connections())
         _log.info("stopped")
 
-    async def _step(self, what: str, work: object, within: float) -> None:
-        assert asyncio.iscoroutine(work)
+    async def _close_connections(self) -> None:
+        ours = (self._membership.connection, self._own)
+        await asyncio.gather(*(one.close() for one in ours if one is not None))
+
+    async def _step(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        left = self._end_by - asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(max(1.0, left)):
                 await work
         except Exception as error:  # noqa: BLE001  # see `_shut_down`
             _log.error("could not be ended in order", what=what, exc_info=error)

@@ -134,5 +134,4 @@ class Triggers:
 
     async def close(self) -> None:
         """End all of them."""
-        for workload_id in tuple(self._held):
-            await self.unregister(workload_id)
+        await asyncio.gather(*(self.unregister(workload_id) for workload_id in tuple(self._held)))

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import nats.errors
@@ -41,6 +42,8 @@ def handler(event, context):
     if what == "runs":
         return runs
     runs.append([event.invocation_id, event.text[:20] if what == "skip" else event.text])
+    if what == "say":
+        print(rest)
     if what == "sleep":
         time.sleep(float(rest))
     if what == "large":
@@ -221,6 +224,28 @@ async def test_everything_of_the_nexlet_comes_back(faulty: Faulty) -> None:
     await nothing_left(before, bench.server.monitoring)
 
 
+async def test_what_uses_the_operators_credentials_comes_back(options: Options, tmp_path: Path) -> None:
+    """Triggers and feeds of a namespace that has credentials of its own; with others nothing reaches its feeds."""
+    users = """authorization { users: [
+        {user: all, password: secret, permissions: {publish: {deny: "$NEX.FEED.acme.>"}}}
+        {user: acme, password: own}
+    ] }
+    no_auth_user: all"""
+    (tmp_path / "password").write_text("own\n")
+    rules = {"acme": {"credentials": {"user": "acme", "password_file": str(tmp_path / "password")}}}
+    async with behind_a_proxy(options, config=users, namespaces=rules) as faulty:
+        bench = faulty.bench
+        for number in range(3):
+            heard, logged = len(bench.events(faulty.workload_id)), len(bench.logs(faulty.workload_id, "stdout"))
+            await faulty.proxy.refuse()
+            await eventually(lambda: not any(one.connected for one in faulty.connections), what="all are gone")
+            await faulty.proxy.accept()
+            await faulty.healed()
+            assert (await bench.ask("faulty", b"say %d" % number)).data == b"say %d" % number
+            await eventually(lambda: len(bench.events(faulty.workload_id)) > heard, what="events")  # noqa: B023
+            await eventually(lambda: len(bench.logs(faulty.workload_id, "stdout")) > logged, what="logs")  # noqa: B023
+
+
 async def test_a_connection_that_is_closed_on_one_side(faulty: Faulty) -> None:
     connects, connections = faulty.connects, len(faulty.connections)
     faulty.proxy.half_close()
@@ -398,6 +423,23 @@ async def test_a_silent_server_is_noticed_within_nine_seconds_by_default() -> No
         began = time.monotonic()
         await faulty.healed()
         assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("public_only", [False, True], ids=["fast", "public"])
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+async def test_it_ends_in_time_while_its_server_is_silent(public_only: bool, busy: bool) -> None:
+    """Within the grace for what runs, and a few seconds for everything else together."""
+    async with behind_a_proxy(Options(public_only=public_only), grace="3s") as faulty:
+        if busy:
+            await faulty.bench.client.publish("faulty", b"sleep 15")
+            await eventually(lambda: _busy(faulty), what="it runs")
+        faulty.proxy.stop()
+        began = time.monotonic()
+        await faulty.bench.nexlet.close()
+        took = time.monotonic() - began
+        assert took < (3 if busy else 0) + 5, took
+        assert not faulty.bench.workers()
 
 
 @pytest.mark.faults
