@@ -67,7 +67,7 @@ async def test_help_fits_a_wide_screen(command: str) -> None:
     ended = await nexfn(*([command] if command else []), "--help", env=environment(COLUMNS="120"))
     assert ended.code == 0, ended.err
     # `up` has the settings of a nexlet, without those that are seldom changed; the others are read at one glance.
-    assert len(ended.out.splitlines()) <= (76 if command == "up" else 45)
+    assert len(ended.out.splitlines()) <= (80 if command == "up" else 45)
 
 
 async def test_version_is_told_as_text_and_as_json() -> None:
