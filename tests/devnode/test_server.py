@@ -130,7 +130,7 @@ def running(pid: int) -> bool:
     """Alive, and not only waiting to be reaped by whoever inherited it."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
 

@@ -12,7 +12,9 @@ TOLD = {
     "models/nexlet_models/base.py": "timestamps of messages, for people",
     "nexlet_functions/cli/watching.py": "the time of day beside a line, for people",
     "nexlet_functions/devnode/clock.py": "the stand-in node's, which a test may set",
-    "nexlet_functions/functions/artifacts.py": "the age of files that no workload uses",
+    "nexlet_functions/cli/logs.py": "the time of day beside a line, for people",
+    "nexlet_functions/functions/pins.py": "the age of files that no workload uses",
+    "nexlet_functions/natsio/connection.py": "since when refused credentials have been expired, for people",
     "nexlet_functions/observing/tracing.py": "when a span began, for people",
     "sandboxes/nexlet_sandboxes/language/modules/offer.py": "has libc read what it needs before workers are locked",
 }

@@ -72,7 +72,7 @@ async def take_inventory(monitoring: str, *folders: Path) -> Inventory:
     for number in os.listdir("/proc/self/fd"):
         try:
             links.append(re.sub(r":\[\d+\]", "", os.readlink(f"/proc/self/fd/{number}")))
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue  # of the listing itself
     maps = Path("/proc/self/maps").read_text().splitlines()
     own = asyncio.current_task()

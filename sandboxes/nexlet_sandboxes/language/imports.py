@@ -8,7 +8,7 @@ others is refused, so that no name ever means two things.
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from nexlet_models.problems import Problem
@@ -58,11 +58,9 @@ class Importable:
 
     __slots__ = ("_extra", "helpers")
 
-    def __init__(self, program: Program, host_modules: Mapping[str, frozenset[str]]) -> None:
-        self._extra: dict[str, frozenset[str]] = {
-            **{name: frozenset(names) for name, names in program.modules.items()},
-            **host_modules,
-        }
+    def __init__(self, program: Program, host_modules: Mapping[str, Collection[str]]) -> None:
+        # Looked into when a name is asked for, and not before: every worker makes one of these.
+        self._extra = (host_modules, program.modules)
         self.helpers = {stem(name): name for name in program.files}
         self.helpers[stem(program.filename)] = program.filename
 
@@ -70,15 +68,16 @@ class Importable:
         """The names a module gives, None where it may not be imported; helper files are not looked into."""
         known = modules.names(module)
         if known is None:
-            known = self._extra.get(module)
+            known = next((frozenset(extra[module]) for extra in self._extra if module in extra), None)
         if known is None:
-            inner = {name[len(module) + 1 :].split(".")[0] for name in self._extra if name.startswith(module + ".")}
+            further = (name for extra in self._extra for name in extra)
+            inner = {name[len(module) + 1 :].split(".")[0] for name in further if name.startswith(module + ".")}
             return frozenset(inner) or None
         return known
 
     def known(self) -> set[str]:
         """All modules, for messages."""
-        return {*modules.ALLOWED, *self._extra, *self.helpers}
+        return {*modules.ALLOWED, *(name for extra in self._extra for name in extra), *self.helpers}
 
     def files(self, program: Program) -> list[Problem]:
         """Helper files whose names cannot be imported, or mean something else."""

@@ -13,7 +13,7 @@ import importlib.util
 import marshal
 import types
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -118,7 +118,7 @@ def load(program: Program, host: Host, *, handler: bool = False, compiled: bytes
         LoadRefused: with every problem of the sources, or the one exception that the module raised.
         MemoryError: it took more than there is.
     """
-    build = _Build(program, {name: frozenset(values) for name, values in host.modules.items()})
+    build = _Build(program, host.modules)
     if not (compiled and build.take(compiled)):
         problems = build.compile(handler=handler)
         if problems:
@@ -178,7 +178,7 @@ class _File:
 class _Build:
     """All files of a program, and what becomes of them: parsed, checked and compiled, or compiled already."""
 
-    def __init__(self, program: Program, host_modules: Mapping[str, frozenset[str]]) -> None:
+    def __init__(self, program: Program, host_modules: Mapping[str, Collection[str]]) -> None:
         self.program = program
         self.importable = Importable(program, host_modules)
         self.main = _File(program.filename, program.source)
