@@ -114,7 +114,7 @@ def user_namespaces() -> bool:
     try:
         command = ["unshare", "--user", "--map-root-user", "--mount", "--net", "mount", "-t", "tmpfs", "none", "/mnt"]
         return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
-    except (FileNotFoundError, ProcessLookupError):
+    except FileNotFoundError:
         return False
 
 
