@@ -171,7 +171,8 @@ async def agent_bench(
         await settle(client)
         yield bench
         await agent.close()
-        assert workers_of(zygote) == [], "an agent that is closed has no workers"
+        # The worker of a start that was cancelled ends as soon as the zygote has told of it: after its pool is closed.
+        await eventually(lambda: workers_of(zygote) == [], what="an agent that is closed has no workers")
         assert services.registered == set()
         assert len(services.connections) == 0, "nor holds it on to a connection"
     finally:
