@@ -100,17 +100,18 @@ async def test_for_people_and_what_is_not_there(bench: NexletBench) -> None:
     options = ("-s", bench.server.url, "-n", NAMESPACE, "--nodes", "1")
     unknown = await nexfn("logs", *options, "walks")
     assert (unknown.code, unknown.error["code"]) == (1, "unknown-workload")
-    asking = asyncio.create_task(_keep_asking(bench))
+    enough = asyncio.Event()
+    asking = asyncio.create_task(_keep_asking(bench, enough))
     shown = await nexfn("logs", *options, "--text", "--count", "3", "--level", "info")
-    asking.cancel()
+    enough.set()
+    await asking
     assert shown.code == 0
     assert any(line.endswith("  info      talks  noted  order=17  word=hi") for line in shown.out.splitlines())
     over = await nexfn("logs", *options, "--for", "100ms")
-    # What was asked before may still be in line.
-    first, *further = (json.loads(line)["type"] for line in over.out.splitlines())
-    assert (over.code, first, set(further) - {"log"}) == (0, "following", set())
+    assert (over.code, [json.loads(line)["type"] for line in over.out.splitlines()]) == (0, ["following"])
 
 
-async def _keep_asking(bench: NexletBench) -> None:
-    while True:
+async def _keep_asking(bench: NexletBench, enough: asyncio.Event) -> None:
+    # Not cancelled: a request of nats-py that is answered in that very moment swallows it, and asking goes on.
+    while not enough.is_set():
         await bench.ask("talk", b"hi")
