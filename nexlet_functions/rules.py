@@ -1,6 +1,7 @@
 """What an operator allows a namespace: as data, with the types that settings are written in.
 
 `NamespaceRules` are the rules of one namespace, `Ceilings` how far a function may turn its own limits up,
+`GrantCeilings` what it may ask to be granted,
 `NamespaceCredentials` what is used in its name in place of what the node hands out. `Duration` and `Size` are numbers
 that people write as texts.
 """
@@ -8,8 +9,9 @@ that people write as texts.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Ceilings",
     "Duration",
+    "GrantCeilings",
     "Interval",
     "NamespaceCredentials",
     "NamespaceRules",
@@ -105,6 +108,29 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 """A subject with wildcards; `{namespace}` stands for the namespace's name."""
 
 
+def _bucket_pattern(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_*-]+", text.replace("{namespace}", "n"), re.ASCII):
+        raise ValueError(f"'{text}' is no pattern of buckets: letters, digits, '-', '_', '*' and {{namespace}}")
+    return text
+
+
+def _host_pattern(text: str) -> str:
+    if not re.fullmatch(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*(:[0-9]+)?|\[[0-9a-f:.]+\](:[0-9]+)?", text, re.ASCII):
+        raise ValueError(
+            f"'{text}' is no pattern of hosts: write *, *.example.com or api.example.com, in small letters"
+        )
+    return text
+
+
+BucketPattern = Annotated[str, AfterValidator(_bucket_pattern)]
+"""Names of buckets: `*` stands for any part of one, `{namespace}` for the namespace's name."""
+
+HostPattern = Annotated[str, AfterValidator(_host_pattern)]
+"""Hosts as in a grant; `*` alone is any."""
+
+BucketAccess = Literal["read", "write"]
+
+
 _CONFIG = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False)
 
 
@@ -117,10 +143,33 @@ class Ceilings(BaseModel):
     load_timeout: Duration = Field(30.0, description="longest time for compiling and loading")
     memory: Size = Field(1024 * MIB, description="most memory of a worker")
     max_pending: int = Field(65536, ge=1, description="most invocations that may wait")
+    max_calls: int = Field(100_000, ge=1, description="most calls of one invocation to what it was granted")
     log_rate: Size = Field(MIB, description="most output a second, in bytes")
     idle: Duration = Field(86400.0, description="longest time for which an idle worker is kept")
     workers: int = Field(32, ge=1, description="most workers of one function")
     source: Size = Field(MIB, description="largest source, helper modules included")
+
+
+class GrantCeilings(BaseModel):
+    """What functions of a namespace may ask to be granted. What is not said is left to the workload's credentials."""
+
+    model_config = _CONFIG
+
+    publish: tuple[Pattern, ...] | None = Field(
+        None, description="patterns that publish grants must lie within; without it those of subjects; [] for none"
+    )
+    request: tuple[Pattern, ...] | None = Field(
+        None, description="patterns that request grants must lie within; without it those of subjects; [] for none"
+    )
+    kv: dict[BucketPattern, BucketAccess] | None = Field(
+        None, description="key-value buckets, such as {namespace}-*, each to read or write; without it any; {} for none"
+    )
+    objects: dict[BucketPattern, BucketAccess] | None = Field(
+        None, description="object stores, likewise; without it any; {} for none"
+    )
+    http_hosts: tuple[HostPattern, ...] | None = Field(
+        None, description="hosts, such as *.example.com, * for any; without it any; [] for none"
+    )
 
 
 class NamespaceCredentials(BaseModel):
@@ -190,6 +239,9 @@ class NamespaceRules(BaseModel):
         description="sandbox profiles allowed; unless it is said, the default profile is one of them",
     )
     ceilings: Ceilings = Field(Ceilings.model_construct(), description="how far limits may be turned up")
+    grants: GrantCeilings = Field(
+        GrantCeilings.model_construct(), description="what functions may be granted beside their messages"
+    )
     max_functions: int | None = Field(None, ge=0, description="functions of the namespace on this nexlet")
     max_workers: int | None = Field(None, ge=1, description="workers of all of them, by what they ask for at most")
     max_cpu: float | None = Field(

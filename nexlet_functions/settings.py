@@ -31,6 +31,7 @@ from nexlet_functions.observing.listening import Address, parse_address
 from nexlet_functions.rules import (
     Ceilings,
     Duration,
+    GrantCeilings,
     Interval,
     NamespaceCredentials,
     NamespaceRules,
@@ -486,8 +487,9 @@ def _merged(defaults: object, rules: object) -> object:
     if not isinstance(defaults, dict) or not isinstance(rules, dict):
         return rules
     merged = {**defaults, **rules}
-    if "ceilings" in defaults and "ceilings" in rules:
-        merged["ceilings"] = _merged(defaults["ceilings"], rules["ceilings"])
+    for table in ("ceilings", "grants"):
+        if table in defaults and table in rules:
+            merged[table] = _merged(defaults[table], rules[table])
     return merged
 
 
@@ -550,6 +552,8 @@ def _problem(detail: Any, document: Document | None, origins: Mapping[str, Calla
             model = Ceilings
         elif "credentials" in steps[:-1]:
             model = NamespaceCredentials
+        elif "grants" in steps[:-1]:
+            model = GrantCeilings
         message, advice = f"no setting is called '{steps[-1]}'", _nearest(str(steps[-1]), model)
     path = ""
     for step in steps:

@@ -25,7 +25,14 @@ PROFILES = ("strict", "isolated", "oneshot", "process", "unsafe-dev")
 SECRET_PREFIX = "secret://"  # noqa: S105  # what a value begins with that names a secret
 """A value of the environment that begins so stands for a secret of the namespace."""
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""The HTTP methods that may be granted."""
+
+ACCESS = ("read", "write")
+"""How far a grant of a bucket goes; who may write may read."""
+
 MAX_TRIGGERS = 256
+MAX_GRANTS = 256
 _MAX_QUEUE_GROUP = 255
 _MAIN_FILE = "function.py"
 SHOWN = 80
@@ -209,6 +216,50 @@ def _few_triggers(value: object) -> object:
     return value
 
 
+def _few_grants(value: object) -> object:
+    if isinstance(value, list | Mapping) and len(value) > MAX_GRANTS:
+        raise _wrong("too-many-grants", f"has {len(value)} entries, more than {MAX_GRANTS}", "use wildcards")
+    return value
+
+
+def _listed(value: object) -> object:
+    # One text is a list of its letters nowhere, and a slip that is easily made.
+    if isinstance(value, str):
+        raise _wrong("bad-type", "must be a list, not a text", f"write it as [{value[:SHOWN]}]")
+    return value
+
+
+def _one_of(words: tuple[str, ...], code: LiteralString, what: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if text not in words:
+            near = difflib.get_close_matches(text.casefold(), [word.casefold() for word in words], n=1)
+            meant = [word for word in words if word.casefold() in near]
+            advice = f"did you mean {meant[0]}?" if meant else f"there are: {', '.join(words)}"
+            raise _wrong(code, f"{shown(text)} is no {what}", advice)
+        return text
+
+    return AfterValidator(check)
+
+
+def _host(text: str) -> str:
+    if "://" in text or "/" in text or "@" in text:
+        raise _wrong("bad-host", f"{shown(text)} is more than a host", "write the name alone: api.example.com")
+    found = _HOST.fullmatch(text)
+    if found is None:
+        advice = "write it in small letters as api.example.com, *.example.com or api.example.com:8443"
+        raise _wrong("bad-host", f"{shown(text)} is no host", advice)
+    if found["port"] and not 1 <= int(found["port"]) <= _MAX_PORT:
+        raise _wrong("bad-host", f"{found['port']} is no port", f"a port is a number from 1 to {_MAX_PORT}")
+    return text
+
+
+_MAX_PORT = 65535
+_HOST = re.compile(
+    r"(?:(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*|\[[0-9a-f:.]+\])"
+    r"(?::(?P<port>[1-9][0-9]{0,4}))?",
+    re.ASCII,
+)
+
 _T = TypeVar("_T")
 Absent = Annotated[_T | None, BeforeValidator(_not_null)]  # a key may be left out; null is refused
 Text = Annotated[str, BeforeValidator(_text), AfterValidator(_encodable)]
@@ -253,5 +304,14 @@ Sha256 = Annotated[
     _formed("[0-9A-Fa-f]{64}", "bad-sha256", "is no SHA-256", "write its 64 hexadecimal digits"),
     AfterValidator(str.lower),
 ]
+Bucket = Annotated[
+    Text,
+    _formed(r"[A-Za-z0-9_-]{1,255}", "bad-bucket", "is not the name of a bucket", "use letters, digits, - and _"),
+]
+Access = Annotated[Text, _one_of(ACCESS, "bad-access", "access to a bucket")]
+Host = Annotated[Text, AfterValidator(_host)]
+Method = Annotated[Text, _one_of(METHODS, "bad-method", "method of HTTP")]
+few_grants = BeforeValidator(_few_grants)
+listed = BeforeValidator(_listed)
 plain_trigger = BeforeValidator(_plain_trigger)
 few_triggers = BeforeValidator(_few_triggers)

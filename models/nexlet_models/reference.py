@@ -41,11 +41,17 @@ def markdown() -> str:
     """The whole page."""
     whole = schema()
     parts = [_HEAD, _table("Keys", whole, whole)]
-    for name, entry in whole["properties"].items():
+    parts += _below("", whole, whole)
+    return "\n".join(parts)
+
+
+def _below(place: str, part: Mapping[str, Any], whole: Mapping[str, Any]) -> Iterator[str]:
+    """The tables of what has keys of its own, each before those below it."""
+    for name, entry in part["properties"].items():
         inner = entry.get("items", entry)
         if "properties" in inner:
-            parts.append(_table(f"`{name}`" + (", each" if "items" in entry else ""), inner, whole))
-    return "\n".join(parts)
+            yield _table(f"`{place}{name}`" + (", each" if "items" in entry else ""), inner, whole)
+            yield from _below(f"{place}{name}.", inner, whole)
 
 
 def _table(title: str, part: Mapping[str, Any], whole: Mapping[str, Any]) -> str:

@@ -28,7 +28,9 @@ from nexlet_models._forms import (
     SECRET_PREFIX,
     SHOWN,
     Absent,
+    Access,
     Base64,
+    Bucket,
     CurveKey,
     Duration,
     DurationOrZero,
@@ -37,6 +39,8 @@ from nexlet_models._forms import (
     FromOne,
     FromZero,
     Handler,
+    Host,
+    Method,
     Profile,
     QueueGroup,
     Sha256,
@@ -47,8 +51,10 @@ from nexlet_models._forms import (
     Uri,
     Value,
     VariableName,
+    few_grants,
     few_triggers,
     kind,
+    listed,
     plain_trigger,
     scalar,
     shown,
@@ -61,6 +67,8 @@ from nexlet_models.workloads import EncEnv
 __all__ = [
     "PROFILES",
     "SECRET_PREFIX",
+    "GrantsRequest",
+    "HttpGrant",
     "LimitsRequest",
     "SealedEnvironment",
     "StartRequest",
@@ -135,6 +143,7 @@ class LimitsRequest(_Part):
     load_timeout: Duration = 5.0
     memory: Size = 128 * 1024 * 1024
     max_pending: FromOne = 1024
+    max_calls: FromOne = 1000
     queue_timeout: Absent[Duration] = None
     log_rate: Size = 64 * 1024
     max_reply: Absent[Size] = None
@@ -153,6 +162,52 @@ class WorkersRequest(_Part):
     max: Absent[FromOne] = None
 
 
+_Subjects = Annotated[tuple[Subject, ...], few_grants, listed]
+_Buckets = Annotated[dict[Bucket, Access], few_grants]
+
+
+class HttpGrant(_Part):
+    """Where the function may make HTTP requests.
+
+    Attributes:
+        hosts: names in small letters, `*.` in front for all below, `:8443` behind for a port that is not the usual one.
+        methods: of HTTP, in capitals.
+    """
+
+    hosts: Annotated[tuple[Host, ...], few_grants, listed]
+    methods: Annotated[tuple[Method, ...], few_grants, listed] = ("GET", "HEAD")
+
+
+class GrantsRequest(_Part):
+    """What the function may touch beside its message: nothing but what stands here.
+
+    Attributes:
+        publish, request: subjects it may publish on and send requests to, wildcards allowed after the first token.
+        kv, objects: buckets, each to "read" or "write"; who may write may read.
+        http: None: no HTTP.
+    """
+
+    publish: _Subjects = ()
+    request: _Subjects = ()
+    kv: _Buckets = Field(default_factory=dict)
+    objects: _Buckets = Field(default_factory=dict)
+    http: Absent[HttpGrant] = None
+
+    def __bool__(self) -> bool:
+        """Whether anything is granted."""
+        return bool(self.publish or self.request or self.kv or self.objects or self.http)
+
+    def summary(self) -> str:
+        """One line: `publish orders.created, audit.>; kv counters: write; http api.example.com (GET, HEAD)`."""
+        parts = [f"{key} {', '.join(getattr(self, key))}" for key in ("publish", "request") if getattr(self, key)]
+        for key in ("kv", "objects"):
+            if buckets := getattr(self, key):
+                parts.append(f"{key} " + ", ".join(f"{bucket}: {access}" for bucket, access in buckets.items()))
+        if self.http is not None:
+            parts.append(f"http {', '.join(self.http.hosts)} ({', '.join(self.http.methods)})")
+        return "; ".join(parts)
+
+
 class StartRequest(_Part):
     """A start request that was found to be in order. Made by `parse_start_request`, which checks more than the fields.
 
@@ -165,6 +220,7 @@ class StartRequest(_Part):
         triggers: none means the workload's id.
         environment: values may begin with `SECRET_PREFIX`.
         encrypted_environment: joined to `environment` by whoever can open it.
+        grants: what it may touch.
         sandbox: one of `PROFILES`; None means the operator's default.
     """
 
@@ -176,6 +232,7 @@ class StartRequest(_Part):
     triggers: Annotated[tuple[Annotated[Trigger, plain_trigger], ...], few_triggers] = ()
     environment: dict[VariableName, Value] = Field(default_factory=dict)
     encrypted_environment: Absent[SealedEnvironment] = None
+    grants: GrantsRequest = GrantsRequest()
     limits: LimitsRequest = LimitsRequest()
     workers: WorkersRequest = WorkersRequest()
     sandbox: Absent[Profile] = None
@@ -295,6 +352,8 @@ _KEYS: dict[str, frozenset[str]] = {
     "limits": frozenset(LimitsRequest.model_fields),
     "workers": frozenset(WorkersRequest.model_fields),
     "encrypted_environment": frozenset(SealedEnvironment.model_fields),
+    "grants": frozenset(GrantsRequest.model_fields),
+    "grants.http": frozenset(HttpGrant.model_fields),
 }
 _MEANT = {
     "code": "source",
@@ -311,6 +370,14 @@ _MEANT = {
     "profile": "sandbox",
     "queue": "queue_group",
     "group": "queue_group",
+    "permissions": "grants",
+    "allow": "grants",
+    "requests": "request",
+    "buckets": "kv",
+    "key_value": "kv",
+    "object_store": "objects",
+    "host": "hosts",
+    "method": "methods",
 }
 
 
@@ -345,12 +412,18 @@ _WRITE_AS = {
     "environment": "write it as {NAME: VALUE}",
     "limits": "write it as {timeout: 5s}",
     "workers": "write it as {min: 0, max: 4}",
+    "grants": "write it as {publish: [orders.created]}",
+    "grants.publish": "write it as [orders.created]",
+    "grants.request": "write it as [prices.get]",
+    "grants.kv": "write it as {BUCKET: read} or {BUCKET: write}",
+    "grants.objects": "write it as {BUCKET: read} or {BUCKET: write}",
+    "grants.http": "write it as {hosts: [api.example.com]}",
 }
 
 
 def _unknown_key(steps: Sequence[str | int], place: str) -> Problem:
     key = str(steps[-1])
-    section = str(steps[0]) if len(steps) > 1 else ""
+    section = ".".join(step for step in steps[:-1] if isinstance(step, str))
     if not section and key == "source_file":
         return _problem(
             "not-packed",

@@ -193,6 +193,8 @@ class Function:
     def metadata(self) -> dict[str, str]:
         """What it runs, how it is locked in, and who shares its messages: in its events."""
         facts = {"sandbox": self.profile, **self._means.sandboxing.facts(self.profile)}
+        if self.start_request.grants:
+            facts["grants"] = self.start_request.grants.summary()
         if self.artifact is not None:
             facts["digest"] = self.digest
             if self.artifact.place:

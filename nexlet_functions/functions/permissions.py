@@ -7,6 +7,7 @@ subject may be answered: a function's words must not become commands to JetStrea
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -81,6 +82,7 @@ class Policy:
         """
         return [
             *self._subjects(namespace, request),
+            *self._grants(namespace, request),
             *self._ceilings(namespace, request, limits),
             *self._counts(namespace, limits, usage),
         ]
@@ -104,6 +106,49 @@ class Policy:
             if not any(within(trigger.subject, pattern) for pattern in allowed)
         ]
 
+    def _grants(self, namespace: str, request: StartRequest) -> list[Problem]:
+        rules = self._current().rules(namespace)
+        ceilings, asked = rules.grants, request.grants
+        problems: list[Problem] = []
+        for key, said in (("publish", ceilings.publish), ("request", ceilings.request)):
+            # Without a word of their own they go no further than triggers do: who may not listen may not tell, either.
+            patterns = (rules.subjects or None) if said is None else said
+            if patterns is None:
+                continue
+            allowed = [pattern.replace("{namespace}", namespace) for pattern in patterns]
+            problems += [
+                _not_grantable(f"grants.{key}[{number}]", namespace, f"{key} on '{subject}'", "subjects", allowed)
+                for number, subject in enumerate(getattr(asked, key))
+                if not any(within(subject, pattern) for pattern in allowed)
+            ]
+        for key, buckets in (("kv", ceilings.kv), ("objects", ceilings.objects)):
+            if buckets is None:
+                continue
+            given = {pattern.replace("{namespace}", namespace): access for pattern, access in buckets.items()}
+            problems += [
+                _not_grantable(
+                    f"grants.{key}.{bucket}" if bucket.isidentifier() else f'grants.{key}["{bucket}"]',
+                    namespace,
+                    f"{access} the {_STORES[key]} '{bucket}'",
+                    "buckets",
+                    [f"{pattern}: {most}" for pattern, most in given.items()],
+                )
+                for bucket, access in getattr(asked, key).items()
+                if not any(
+                    most in ("write", access) and fnmatch.fnmatchcase(bucket, pattern)
+                    for pattern, most in given.items()
+                )
+            ]
+        if asked.http is not None and ceilings.http_hosts is not None:
+            problems += [
+                _not_grantable(
+                    f"grants.http.hosts[{number}]", namespace, f"ask '{host}' by HTTP", "hosts", ceilings.http_hosts
+                )
+                for number, host in enumerate(asked.http.hosts)
+                if not any(_within_hosts(host, pattern) for pattern in ceilings.http_hosts)
+            ]
+        return problems
+
     def _ceilings(self, namespace: str, request: StartRequest, limits: Limits) -> list[Problem]:
         rules = self._current().rules(namespace)
         ceilings = rules.ceilings
@@ -118,6 +163,7 @@ class Policy:
             ),
             *_over("limits.memory", limits.memory, ceilings.memory, format_size),
             *_over("limits.max_pending", limits.max_pending, ceilings.max_pending, str),
+            *_over("limits.max_calls", limits.max_calls, ceilings.max_calls, str),
             *_over("limits.log_rate", limits.log_rate, ceilings.log_rate, format_size),
             *_over("limits.idle", limits.idle, ceilings.idle, format_duration),
             *_over("workers.min", limits.min_workers, ceilings.workers, str),
@@ -179,6 +225,25 @@ class Policy:
                 )
             )
         return problems
+
+
+_STORES = {"kv": "bucket", "objects": "object store"}
+
+
+def _not_grantable(place: str, namespace: str, what: str, kind: str, allowed: Sequence[str]) -> Problem:
+    return Problem(
+        f"functions of namespace '{namespace}' may not {what}",
+        place,
+        advice=f"{kind} allowed: {', '.join(allowed) or 'none'}",
+        code="grant-not-allowed",
+    )
+
+
+def _within_hosts(host: str, allowed: str) -> bool:
+    """Whether each host of a grant is one of those allowed. Without a port, a pattern is about the usual one."""
+    if allowed in ("*", host):
+        return True
+    return allowed.startswith("*.") and host.endswith(allowed[1:]) and len(host) > len(allowed) - 1
 
 
 def _over(

@@ -94,8 +94,8 @@ def read_request(workload_id: str, request: StartWorkloadRequest, register_type:
 def sound_part(run_request: str) -> StartRequest | None:
     """What is in order of a start request that is refused, so that the rest of it can be judged in one go.
 
-    Keys with problems are left out, within `limits`, `workers`, `files` and `environment` one by one. Where no source
-    is left, a `uri` that nobody may fetch stands for it.
+    Keys with problems are left out, within `limits`, `workers`, `files`, `environment` and `grants` one by one. Where
+    no source is left, a `uri` that nobody may fetch stands for it.
 
     Returns:
         None where nothing can be made of it.
@@ -125,7 +125,7 @@ _NO_SOURCE = "nats://none/none"
 _PLACE = re.compile(r'(?P<key>\w+)(?:\.(?P<name>\w+)|\[(?P<text>".*?(?<!\\)")\])?|\[(?P<odd>".*?(?<!\\)")\]')
 """The first two steps of a place: `limits.memory`, `files["a b.py"]`, `triggers` (of `triggers[1].subject`)."""
 
-_BY_ENTRY = ("limits", "workers", "files", "environment")
+_BY_ENTRY = ("limits", "workers", "files", "environment", "grants")
 
 
 def _leave_out(said: dict[str, Any], place: str) -> None:
@@ -182,6 +182,7 @@ def limits_of(start: StartRequest, ceilings: Ceilings, *, cores: int | None = No
         max_pending=asked.max_pending if "max_pending" in said else min(asked.max_pending, ceilings.max_pending),
         queue_timeout=timeout if asked.queue_timeout is None else asked.queue_timeout,
         log_rate=asked.log_rate if "log_rate" in said else min(asked.log_rate, ceilings.log_rate),
+        max_calls=asked.max_calls if "max_calls" in said else min(asked.max_calls, ceilings.max_calls),
         min_workers=start.workers.min,
         max_workers=most,
         idle=asked.idle if "idle" in said else min(asked.idle, ceilings.idle),

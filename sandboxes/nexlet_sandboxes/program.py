@@ -58,6 +58,7 @@ class Limits:
         log_rate: bytes of output a second that are passed on; four times that in a burst.
         max_log_line: a longer line is cut, and says so.
         max_reply: bytes of a reply.
+        max_calls: calls of one invocation to what it was granted, where anything was.
         min_workers, max_workers: processes kept ready, and at most.
         idle: how long a function without work keeps its workers above `min_workers`.
     """
@@ -71,6 +72,7 @@ class Limits:
     log_rate: int = 64 * 1024
     max_log_line: int = 8 * 1024
     max_reply: int = MIB - 4096
+    max_calls: int = 1000
     min_workers: int = 0
     max_workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
     idle: float = 600.0

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nexlet_functions.errors import SettingsRefused
 from nexlet_functions.functions.permissions import Policy, ReplyRule, Usage, notices, within
 from nexlet_functions.functions.refusals import Refusal, refused, status_of
 from nexlet_functions.functions.requests import fit_reply, limits_of, triggers_of
@@ -92,6 +93,86 @@ class TestSubjects:
         assert check({"subjects": ["{namespace}.>"]}) == []
 
 
+class TestGrants:
+    ALL = {  # noqa: RUF012  # read, never written
+        "publish": ["acme.orders", "other.>"],
+        "request": ["acme.prices"],
+        "kv": {"acme-settings": "read", "counters": "write"},
+        "objects": {"acme-reports": "write"},
+        "http": {"hosts": ["api.example.com", "*.example.org", "api.example.com:8443"]},
+    }
+
+    def places(self, rules: dict[str, Any], grants: dict[str, Any] | None = None) -> list[str]:
+        problems = check(rules, grants=self.ALL if grants is None else grants)
+        assert {problem.code for problem in problems} <= {"grant-not-allowed"}
+        assert not problems or status_of(problems) == 403
+        return [problem.place for problem in problems]
+
+    def test_without_a_word_the_credentials_decide(self) -> None:
+        assert self.places({}) == []
+
+    def test_whoever_is_confined_in_what_it_hears_is_so_in_what_it_says(self) -> None:
+        assert self.places({"subjects": ["{namespace}.>"]}) == ["grants.publish[1]"]
+        assert self.places({"subjects": ["{namespace}.>"], "grants": {"publish": [">"]}}) == []
+
+    def test_nothing_may_be_granted(self) -> None:
+        nothing: dict[str, Any] = {"publish": [], "request": [], "kv": {}, "objects": {}, "http_hosts": []}
+        assert self.places({"grants": nothing}) == [
+            "grants.publish[0]",
+            "grants.publish[1]",
+            "grants.request[0]",
+            'grants.kv["acme-settings"]',
+            "grants.kv.counters",
+            'grants.objects["acme-reports"]',
+            "grants.http.hosts[0]",
+            "grants.http.hosts[1]",
+            "grants.http.hosts[2]",
+        ]
+        assert self.places({"grants": nothing}, {}) == []
+
+    def test_buckets_by_pattern_and_access(self) -> None:
+        assert self.places({"grants": {"kv": {"{namespace}-*": "write"}}}) == ["grants.kv.counters"]
+        assert self.places({"grants": {"kv": {"*": "read"}}}) == ["grants.kv.counters"]
+        assert self.places({"grants": {"kv": {"*": "read", "counters": "write"}}}) == []
+        assert self.places({"grants": {"objects": {"{namespace}-*": "read"}}}) == ['grants.objects["acme-reports"]']
+
+    def test_hosts_by_pattern(self) -> None:
+        assert self.places({"grants": {"http_hosts": ["*"]}}) == []
+        assert self.places({"grants": {"http_hosts": ["*.example.org", "api.example.com"]}}) == ["grants.http.hosts[2]"]
+        # Neither the domain itself nor one that only ends like it is below it.
+        assert self.places({"grants": {"http_hosts": ["*.example.com"]}}, {"http": {"hosts": ["example.com"]}})
+        assert self.places({"grants": {"http_hosts": ["*.example.com"]}}, {"http": {"hosts": ["anexample.com"]}})
+
+    def test_a_refusal_says_what_is_allowed(self) -> None:
+        (problem,) = check({"grants": {"kv": {"{namespace}-*": "read"}}}, grants={"kv": {"counters": "write"}})
+        assert problem.message == "functions of namespace 'acme' may not write the bucket 'counters'"
+        assert problem.advice == "buckets allowed: acme-*: read"
+
+    def test_a_namespace_changes_single_ceilings(self) -> None:
+        rules: dict[str, Any] = {
+            "defaults": {"grants": {"kv": {}, "http_hosts": []}},
+            "namespaces": {"acme": {"grants": {"kv": {"*": "write"}}}},
+        }
+        settings = Settings.read(rules)
+        assert settings.rules("acme").grants.kv == {"*": "write"}
+        assert settings.rules("acme").grants.http_hosts == ()
+
+    @pytest.mark.parametrize(
+        ("grants", "said"),
+        [
+            ({"kvs": {}}, "did you mean 'kv'?"),
+            ({"kv": {"a.b": "read"}}, "no pattern of buckets"),
+            ({"kv": {"a": "all"}}, "'read' or 'write'"),
+            ({"http_hosts": ["https://a"]}, "no pattern of hosts"),
+            ({"publish": ["a..b"]}, "is no subject"),
+        ],
+    )
+    def test_a_slip_of_the_operator_is_no_rule(self, grants: dict[str, Any], said: str) -> None:
+        with pytest.raises(SettingsRefused) as refused:
+            Settings.read({"defaults": {"grants": grants}})
+        assert said in str(refused.value)
+
+
 class TestCeilings:
     @pytest.mark.parametrize(
         ("keys", "place", "said"),
@@ -101,6 +182,7 @@ class TestCeilings:
             ({"limits": {"queue_timeout": "6m"}}, "limits.queue_timeout", "6m0s is more than the 5m0s"),
             ({"limits": {"memory": "2GiB"}}, "limits.memory", "2GiB is more than the 1GiB"),
             ({"limits": {"max_pending": 65537}}, "limits.max_pending", "65537 is more than the 65536"),
+            ({"limits": {"max_calls": 100001}}, "limits.max_calls", "100001 is more than the 100000"),
             ({"limits": {"log_rate": "2MiB"}}, "limits.log_rate", "2MiB is more than the 1MiB"),
             ({"limits": {"idle": "25h"}}, "limits.idle", "25h0m0s is more than the 24h0m0s"),
             ({"workers": {"max": 33}}, "workers.max", "33 is more than the 32"),

@@ -12,11 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nexlet_models import start_request
+from nexlet_models._forms import ACCESS, METHODS
 from nexlet_models.durations import parse_duration
 from nexlet_models.problems import Problem, render
 from nexlet_models.sizes import parse_size
 from nexlet_models.start_request import (
     PROFILES,
+    GrantsRequest,
+    HttpGrant,
     LimitsRequest,
     SealedEnvironment,
     StartRequest,
@@ -64,6 +67,8 @@ def test_the_schema_is_a_schema() -> None:
         (StartRequest, ()),
         (Trigger, ("triggers", "items")),
         (SealedEnvironment, ("encrypted_environment",)),
+        (GrantsRequest, ("grants",)),
+        (HttpGrant, ("grants", "http")),
         (LimitsRequest, ("limits",)),
         (WorkersRequest, ("workers",)),
     ],
@@ -95,6 +100,10 @@ def test_the_models_have_the_schemas_defaults() -> None:
             assert value == (parse_size(default) if default.endswith("iB") else parse_duration(default)), name
     assert {name for name in LimitsRequest.model_fields if getattr(made, name) is not None} == set(limits)
     assert made == parse_start_request(json.dumps({"source": SOURCE, "limits": limits})).limits
+    http = schema()["properties"]["grants"]["properties"]["http"]["properties"]
+    assert tuple(http["methods"]["default"]) == HttpGrant(hosts=("a",)).methods
+    assert tuple(http["methods"]["items"]["enum"]) == METHODS
+    assert tuple(schema()["definitions"]["access"]["enum"]) == ACCESS
     assert schema()["properties"]["handler"]["default"] == StartRequest(source=SOURCE).handler
     assert tuple(schema()["properties"]["sandbox"]["enum"]) == PROFILES
 
@@ -141,6 +150,9 @@ TEXTS = [
     "file://a", "file:///", "nats://b/o:t", "nats://b", "nats://b/", "nats://b.c/o", "http://x/y", "a" * 64, "A" * 64,
     "g" * 64, "prices.py", "function.py", "x y.py", "1a.py", ".py", "a.txt", "secret://KEY", "secret://", "secret://../x",
     "secret://a/b", "X" + "A" * 55, "eGt2MQ==", "eGt2MQ=", "strict", "isolated", "none", "a" * 256, "b" * 1025,
+    "read", "write", "reed", "GET", "get", "api.example.com", "*.example.com", "*.*.com", "a:8443", "a:99999", "a:0",
+    "[::1]:80",
+    "A.com", "a..b:1", "-a", "user@a", "my_bucket-1", "my.bucket",
 ]  # fmt: skip
 text = st.sampled_from(TEXTS) | st.text(st.characters(codec="utf-8"), max_size=8)
 junk: st.SearchStrategy[Any] = (
@@ -163,6 +175,18 @@ parts: dict[str, st.SearchStrategy[Any]] = {
     "triggers": st.lists(trigger, max_size=3) | junk,
     "environment": st.dictionaries(text, text | junk, max_size=2) | junk,
     "encrypted_environment": keyed(SealedEnvironment, text) | junk,
+    "grants": st.fixed_dictionaries(
+        {},
+        optional={
+            "publish": st.lists(text, max_size=2) | junk,
+            "request": st.lists(text, max_size=2) | junk,
+            "kv": st.dictionaries(text, text | junk, max_size=2) | junk,
+            "objects": st.dictionaries(text, text | junk, max_size=2) | junk,
+            "http": keyed(HttpGrant, st.lists(text, max_size=2) | junk) | junk,
+            "publsh": junk,
+        },
+    )
+    | junk,
     "limits": keyed(LimitsRequest, text | junk) | junk,
     "workers": keyed(WorkersRequest, st.integers(-1, 6) | junk) | junk,
     "sandbox": text | junk,
@@ -193,7 +217,16 @@ def is_beyond_a_schema(problem: Problem) -> bool:
         return "is not" in problem.message  # a word that Python keeps for itself
     if problem.code in ("bad-subject", "bad-queue-group"):
         return "invisible" in problem.message or "longer" in problem.message or "white space" in problem.message
+    if problem.code == "bad-host":
+        return "is no port" in problem.message
     return problem.code == "bad-duration" and "292 years" in problem.message
+
+
+def texts_for_keys(value: object) -> bool:
+    """Whether it can be JSON."""
+    if not isinstance(value, dict):
+        return True
+    return all(isinstance(key, str) for key in value) and all(map(texts_for_keys, value.values()))
 
 
 @pytest.mark.parametrize("name", sorted(set(parts) - {"sorce"}))
@@ -209,6 +242,16 @@ def test_hand_made_requests_have_the_same_verdict(name: str) -> None:
             lambda value: [{"subject": "a", "queue_group": value}],
             lambda value: [{"subject": "a", "reply": value}],
         ]
+    elif name == "grants":
+        places = [
+            lambda value: {"publish": [value]},
+            lambda value: {"request": value},
+            lambda value: {"kv": {value: "read"}},
+            lambda value: {"objects": {"a": value}},
+            lambda value: {"http": {"hosts": [value]}},
+            lambda value: {"http": {"hosts": ["a"], "methods": [value]}},
+            lambda value: {"http": value},
+        ]
     elif name in ("files", "environment"):
         places = [lambda value: {value: "x"}, lambda value: {"a.py": value}, lambda value: {"A": value}]
     for place in places:
@@ -218,7 +261,7 @@ def test_hand_made_requests_have_the_same_verdict(name: str) -> None:
                 built = place(value)
             except TypeError:
                 continue  # a list cannot be a key
-            if isinstance(built, dict) and not all(isinstance(key, str) for key in built):
+            if not texts_for_keys(built):
                 continue
             request_ = {name: built} if name == "uri" else {"source": SOURCE, name: built}
             problems = problems_of(request_)
@@ -242,6 +285,13 @@ def test_a_whole_request() -> None:
                 "triggers": ["orders.created", {"subject": "audit.>", "queue_group": "", "reply": False}],
                 "environment": {"GREETING": "hello", "TOKEN": "secret://api-token"},
                 "encrypted_environment": {"encrypted_by": "X" + "A" * 55, "base64_encrypted_env": "eGt2MQ=="},
+                "grants": {
+                    "publish": ["orders.created", "audit.>"],
+                    "request": ["prices.get"],
+                    "kv": {"settings": "read", "counters": "write"},
+                    "objects": {"reports": "write"},
+                    "http": {"hosts": ["api.example.com", "*.example.org:8443"], "methods": ["POST"]},
+                },
                 "limits": {"timeout": "300ms", "memory": "64MiB", "max_pending": 8, "idle": "0", "max_reply": "1MB"},
                 "workers": {"min": 1, "max": 1.0},
                 "sandbox": "isolated",
@@ -263,6 +313,10 @@ def test_a_whole_request() -> None:
     }
     assert read.encrypted_environment is not None
     assert json.loads(read.encrypted_environment.message().to_json())["base64_encrypted_env"] == "eGt2MQ=="
+    assert read.grants.summary() == (
+        "publish orders.created, audit.>; request prices.get; kv settings: read, counters: write; "
+        "objects reports: write; http api.example.com, *.example.org:8443 (POST)"
+    )
     assert (read.limits.timeout, read.limits.memory, read.limits.max_pending) == (0.3, 64 << 20, 8)
     assert (read.limits.idle, read.limits.max_reply, read.limits.queue_timeout) == (0.0, 1_000_000, None)
     assert (read.workers.min, read.workers.max, read.sandbox) == (1, 1, "isolated")
@@ -272,6 +326,8 @@ def test_what_is_not_said_has_its_default() -> None:
     read = parse_start_request(json.dumps({"uri": "nats://functions/greet:1.2"}))
     assert (read.source, read.handler, read.triggers, read.sandbox) == (None, "handler", (), None)
     assert read.limits == LimitsRequest()
+    assert not read.grants
+    assert read.grants.summary() == ""
     assert read.workers == WorkersRequest()
 
 
@@ -300,6 +356,14 @@ def test_all_problems_at_once() -> None:
             ],
             "files": {"function.py": "", "a b.py": "", "ok.py": 1},
             "environment": {"A B": "x", "PORT": 8080},
+            "grants": {
+                "publish": ["$JS.API.>", "a"],
+                "request": "prices.get",
+                "kv": {"a.b": "read", "settings": "reed", "more": None},
+                "objects": ["reports"],
+                "http": {"host": ["a"], "methods": ["get"]},
+                "publsh": [],
+            },
             "limits": {"timeout": "-5s", "memory": "lots", "max_pending": -1, "load_timeout": 5},
             "workers": {"min": 4, "max": 2},
             "sandbox": "stict",
@@ -325,6 +389,16 @@ def test_all_problems_at_once() -> None:
         'files["ok.py"]': "bad-type",
         'environment["A B"]': "bad-variable",
         "environment.PORT": "bad-type",
+        "grants.publish[0]": "bad-subject",
+        "grants.request": "bad-type",
+        'grants.kv["a.b"]': "bad-bucket",
+        "grants.kv.settings": "bad-access",
+        "grants.kv.more": "bad-type",
+        "grants.objects": "bad-type",
+        "grants.http.hosts": "missing-key",
+        "grants.http.methods[0]": "bad-method",
+        "grants.http.host": "unknown-key",
+        "grants.publsh": "unknown-key",
         "limits.timeout": "bad-duration",
         "limits.memory": "bad-size",
         "limits.max_pending": "out-of-range",
@@ -346,6 +420,14 @@ def test_all_problems_at_once() -> None:
         ({"source": SOURCE, "memory": "1MiB"}, "memory", "it belongs under limits"),
         ({"source": SOURCE, "limits": {"handler": "x"}}, "limits.handler", "it belongs at the top"),
         ({"source": SOURCE, "limits": {"max-pending": 1}}, "limits.max-pending", "did you mean max_pending?"),
+        ({"source": SOURCE, "grants": {"publsh": []}}, "grants.publsh", "did you mean publish?"),
+        ({"source": SOURCE, "grants": {"http": {"hosts": ["a"], "method": []}}}, "grants.http.method", "methods?"),
+        ({"source": SOURCE, "grants": {"publish": "a.b"}}, "grants.publish", "write it as [a.b]"),
+        ({"source": SOURCE, "grants": {"kv": ["a"]}}, "grants.kv", "{BUCKET: read}"),
+        ({"source": SOURCE, "grants": {"kv": {"a": "wrte"}}}, "grants.kv.a", "did you mean write?"),
+        ({"source": SOURCE, "grants": {"http": {"hosts": ["https://a/b"]}}}, "grants.http.hosts[0]", "the name alone"),
+        ({"source": SOURCE, "grants": {"http": {"hosts": ["a"], "methods": ["p"]}}}, "grants.http.methods[0]", "PUT,"),
+        ({"source": SOURCE, "publish": ["a"]}, "publish", "it belongs under grants"),
         ({"source": SOURCE, "zzz": 1}, "zzz", "known here: encrypted_environment, environment, files"),
         ({"source": SOURCE, "limits": {"timeout": 5}}, "limits.timeout", '"5s"'),
         ({"source": SOURCE, "limits": {"timeout": "5"}}, "limits.timeout", "5s or 5ms"),
@@ -384,6 +466,11 @@ def test_triggers_among_each_other() -> None:
     assert refusal({"source": SOURCE, "triggers": ["a.*", {"subject": "a.b", "queue_group": ""}]}) == {}
     assert refusal({"source": SOURCE, "triggers": ["a.b", {"subject": "a.b", "queue_group": "q"}]}) == {
         "triggers[1].subject": "duplicate-trigger"
+    }
+    many = {f"a{n}": "read" for n in range(257)}
+    assert refusal({"source": SOURCE, "grants": {"kv": many, "publish": list(many)}}) == {
+        "grants.kv": "too-many-grants",
+        "grants.publish": "too-many-grants",
     }
     assert refusal({"source": SOURCE, "triggers": [f"a{n}" for n in range(257)]}) == {"triggers": "too-many-triggers"}
 
