@@ -64,10 +64,10 @@ async def _measure(given: argparse.Namespace, kinds: list[str]) -> None:
     if set(LONG) & set(kinds):
         async with open_bench(floors=()) as bench:
             if "fairness" in kinds:
-                neighbours = await fairness.measure(bench, seconds=given.seconds, rounds=given.rounds)
-                figures["fairness"] = [neighbour.as_json() for neighbour in neighbours]
+                fair = await fairness.measure(bench, seconds=given.seconds, rounds=given.rounds)
+                figures["fairness"] = [kind.as_json() for kind in fair]
                 if not given.json:
-                    _print_fairness(neighbours)
+                    _print_fairness(fair)
             if "overload" in kinds:
                 overloaded = await overload.measure(bench)
                 figures["overload"] = overloaded.as_json()
@@ -109,13 +109,15 @@ def _print_throughput(cells: list[throughput.Cell], payload: int) -> None:
         print(f"  CPU a message at {cell.in_flight} in flight, microseconds: {spent}")
 
 
-def _print_fairness(neighbours: list[fairness.Neighbour]) -> None:
+def _print_fairness(kinds: list[fairness.Fairness]) -> None:
     print(f"\nan idle function among {fairness.FUNCTIONS}, beside one that is busy: p50 and p99 of its answers, ms")
-    for one in neighbours:
-        print(
-            f"  {one.kind:6} alone {one.p50_ms:.2f} {one.p99_ms:.2f}, beside it {one.busy_p50_ms:.2f} "
-            f"{one.busy_p99_ms:.2f}: p99 times {one.ratio:.1f}; the busy one got {one.busy_rate:.0f} answers a second"
-        )
+    print("  (floor: bare responders, the idle and the busy ones in processes of their own)")
+    for kind in kinds:
+        for name, one in (("ours", kind.ours), ("floor", kind.floor)):
+            print(
+                f"  {kind.kind:6} {name:6} alone {one.p50_ms:.2f} {one.p99_ms:.2f}, beside it {one.busy_p50_ms:.2f} "
+                f"{one.busy_p99_ms:.2f}: p99 times {one.ratio:.1f}; busy one: {one.busy_rate:.0f} answers a second"
+            )
 
 
 def _print_overload(seen: overload.Overload) -> None:

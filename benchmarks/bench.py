@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ from nexlet_models import subjects
 from nexlet_models.connection import NatsConnectionData
 from nexlet_models.workloads import AgentStartWorkloadRequest, StartWorkloadRequest, StartWorkloadResponse
 
-__all__ = ["FLOORS", "ROOT", "Bench", "descendants", "environment", "open_bench"]
+__all__ = ["FLOORS", "ROOT", "Bench", "descendants", "environment", "open_bench", "responder"]
 
 FLOORS = ("uvloop", "asyncio")
 ROOT = Path(__file__).parent.parent
@@ -141,6 +141,18 @@ async def open_bench(*, floors: tuple[str, ...] = FLOORS, nexlet: bool = True) -
                 one.terminate()
             for one in running.values():
                 one.communicate(timeout=30)
+
+
+@contextlib.contextmanager
+def responder(url: str, subject: str, kind: str = "") -> Iterator[int]:
+    """A bare responder on uvloop while the block lasts, which does that kind of work (see `floor`); its process id."""
+    process = _spawn("-m", "benchmarks.floor", url, subject, "uvloop", kind)
+    try:
+        _first_line(process)
+        yield process.pid
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
 
 
 def _spawn(*arguments: str) -> subprocess.Popen[str]:

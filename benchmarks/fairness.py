@@ -8,6 +8,8 @@ messages, work that takes processor time, and large answers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import statistics
 import subprocess
 import sys
@@ -15,10 +17,10 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 
-from benchmarks.bench import ECHO, ROOT, Bench
+from benchmarks.bench import ECHO, ROOT, Bench, responder
 from benchmarks.load import Load
 
-__all__ = ["KINDS", "Neighbour", "measure"]
+__all__ = ["KINDS", "Fairness", "Neighbour", "measure"]
 
 BURN = """
 def handler(event, context):
@@ -39,23 +41,36 @@ FUNCTIONS = 100
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """An idle function's answers while another one is busy.
+    """An idle responder's answers while another one is busy.
 
     Attributes:
-        kind: of what the other one does.
         p50_ms, p99_ms: with nobody busy: medians over the rounds.
         busy_p50_ms, busy_p99_ms: with the other one busy.
         ratio: of the p99: the median of the rounds' own ratios.
         busy_rate: answers a second that the busy one got meanwhile.
     """
 
-    kind: str
     p50_ms: float
     p99_ms: float
     busy_p50_ms: float
     busy_p99_ms: float
     ratio: float
     busy_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fairness:
+    """A kind of busy.
+
+    Attributes:
+        kind: of what the busy one does.
+        ours: an idle function of the nexlet that runs the busy one.
+        floor: a bare responder beside bare responders, each in its own process.
+    """
+
+    kind: str
+    ours: Neighbour
+    floor: Neighbour
 
     def as_json(self) -> dict[str, object]:
         """For `--json`."""
@@ -64,7 +79,7 @@ class Neighbour:
 
 async def measure(
     bench: Bench, *, seconds: float = 1.0, rounds: int = 5, kinds: tuple[str, ...] = tuple(KINDS)
-) -> list[Neighbour]:
+) -> list[Fairness]:
     """Measure these kinds of busy, idle and busy in turn."""
     names = [f"fair-{number}" for number in range(FUNCTIONS - 1)]
     for name in names:
@@ -74,27 +89,41 @@ async def measure(
         for kind in kinds:
             source, in_flight = KINDS[kind]
             await bench.start_workload("fair-busy", {"source": source, "triggers": ["fair.busy"]})
-            found.append(await asyncio.to_thread(_kind, bench.url, kind, names, in_flight, seconds, rounds))
+            subjects = [f"fair.{name}" for name in names]
+            ours = await asyncio.to_thread(_neighbour, bench.url, subjects, "fair.busy", in_flight, seconds, rounds)
             await bench.stop_workload("fair-busy")
+            floor = await asyncio.to_thread(_floor, bench.url, kind, in_flight, seconds, rounds)
+            found.append(Fairness(kind, ours, floor))
     finally:
         for name in names:
             await bench.stop_workload(name)
     return found
 
 
-def _kind(url: str, kind: str, names: list[str], in_flight: int, seconds: float, rounds: int) -> Neighbour:
+def _floor(url: str, kind: str, in_flight: int, seconds: float, rounds: int) -> Neighbour:
+    # As many as the function gets workers.
+    busy = min(4, os.cpu_count() or 1) if kind == "burn" else 1
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(responder(url, "fair.bare"))
+        for _ in range(busy):
+            stack.enter_context(responder(url, "fair.bare-busy", kind))
+        return _neighbour(url, ["fair.bare"], "fair.bare-busy", in_flight, seconds, rounds)
+
+
+def _neighbour(
+    url: str, idle_subjects: list[str], subject: str, in_flight: int, seconds: float, rounds: int
+) -> Neighbour:
     idle: list[list[int]] = []
     busy: list[list[int]] = []
     rates: list[float] = []
     with Load(url) as load:
-        _ask(load, names, 0.3)
+        _ask(load, idle_subjects, 0.3)
         for _ in range(rounds):
-            idle.append(_ask(load, names, seconds))
-            with _Busy(url, in_flight) as other:
-                busy.append(_ask(load, names, seconds))
+            idle.append(_ask(load, idle_subjects, seconds))
+            with _Busy(url, subject, in_flight) as other:
+                busy.append(_ask(load, idle_subjects, seconds))
             rates.append(other.rate)
     return Neighbour(
-        kind=kind,
         p50_ms=statistics.median(_percentile(run, 0.5) for run in idle),
         p99_ms=statistics.median(_percentile(run, 0.99) for run in idle),
         busy_p50_ms=statistics.median(_percentile(run, 0.5) for run in busy),
@@ -109,13 +138,13 @@ def _percentile(latencies: list[int], share: float) -> float:
     return latencies[min(len(latencies) - 1, int(share * len(latencies)))] / 1e6
 
 
-def _ask(load: Load, names: list[str], seconds: float) -> list[int]:
-    """One after another, function after function; what each took, in nanoseconds, sorted."""
+def _ask(load: Load, subjects: list[str], seconds: float) -> list[int]:
+    """One after another, subject after subject; what each took, in nanoseconds, sorted."""
     latencies: list[int] = []
     until, number = time.monotonic() + seconds, 0
     while time.monotonic() < until:
         number += 1
-        measured = load.requests(f"fair.{names[number % len(names)]}", count=1, in_flight=1, payload=PAYLOAD)
+        measured = load.requests(subjects[number % len(subjects)], count=1, in_flight=1, payload=PAYLOAD)
         latencies += measured.latencies
         time.sleep(PAUSE)
     latencies.sort()
@@ -125,8 +154,8 @@ def _ask(load: Load, names: list[str], seconds: float) -> list[int]:
 class _Busy:
     """Requests to the busy function while the block lasts, from a process of its own: as another user's would be."""
 
-    def __init__(self, url: str, in_flight: int) -> None:
-        self._command = [sys.executable, "-m", "benchmarks.fairness", url, str(in_flight)]
+    def __init__(self, url: str, subject: str, in_flight: int) -> None:
+        self._command = [sys.executable, "-m", "benchmarks.fairness", url, subject, str(in_flight)]
         self.rate = 0.0
 
     def __enter__(self) -> _Busy:
@@ -142,7 +171,7 @@ class _Busy:
         self.rate = float(said)
 
 
-def _keep_busy(url: str, in_flight: int) -> None:
+def _keep_busy(url: str, subject: str, in_flight: int) -> None:
     """Ask until a line comes in, then tell how many answers a second that were."""
     over = threading.Event()
 
@@ -153,13 +182,13 @@ def _keep_busy(url: str, in_flight: int) -> None:
     threading.Thread(target=wait, daemon=True).start()
     answers = 0
     with Load(url) as load:
-        load.requests("fair.busy", count=in_flight * 2, in_flight=in_flight, payload=PAYLOAD)
+        load.requests(subject, count=in_flight * 2, in_flight=in_flight, payload=PAYLOAD)
         print("busy", flush=True)
         began = time.monotonic()
         while not over.is_set():
-            answers += load.requests("fair.busy", count=in_flight * 8, in_flight=in_flight, payload=PAYLOAD).answers
+            answers += load.requests(subject, count=in_flight * 8, in_flight=in_flight, payload=PAYLOAD).answers
     print(answers / (time.monotonic() - began), flush=True)
 
 
 if __name__ == "__main__":
-    _keep_busy(sys.argv[1], int(sys.argv[2]))
+    _keep_busy(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -1,22 +1,43 @@
-"""The floor: a bare nats-py responder, no sandbox, no events: `python -m benchmarks.floor URL SUBJECT LOOP`."""
+"""The floor: a bare nats-py responder, no sandbox, no events: `python -m benchmarks.floor URL SUBJECT LOOP [KIND]`.
+
+With a kind it does for each message what the busy function of `fairness` does. Several of one subject share it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 
 import nats
 from nats.aio.msg import Msg
 
+__all__ = ["respond"]
 
-async def respond(url: str, subject: str) -> None:
-    """Answer every request with its own payload, for ever."""
+
+def _burn(_: bytes) -> bytes:
+    total = 0
+    for n in range(200_000):
+        total += n
+    return str(total).encode()
+
+
+def _large(_: bytes) -> bytes:
+    return b"x" * 200_000
+
+
+WORK: dict[str, Callable[[bytes], bytes]] = {"burn": _burn, "large": _large}
+
+
+async def respond(url: str, subject: str, kind: str = "") -> None:
+    """Answer every request, for ever: with its own payload, or with what that kind of work makes of it."""
     client = await nats.connect(url)
+    work = WORK.get(kind, bytes)
 
     async def answer(message: Msg) -> None:
-        await client.publish(message.reply, message.data)
+        await client.publish(message.reply, work(message.data))
 
-    await client.subscribe(subject, cb=answer)
+    await client.subscribe(subject, queue="floor", cb=answer)
     await client.flush()
     await client.flush()  # nats-py lets the first overtake the subscription
     print("ready", flush=True)
@@ -25,13 +46,13 @@ async def respond(url: str, subject: str) -> None:
 
 def main() -> None:
     """Run on the event loop that the third argument names."""
-    url, subject, loop = sys.argv[1:]
+    url, subject, loop, *kind = sys.argv[1:]
     if loop == "uvloop":
         import uvloop
 
-        uvloop.run(respond(url, subject))
+        uvloop.run(respond(url, subject, *kind))
     else:
-        asyncio.run(respond(url, subject))
+        asyncio.run(respond(url, subject, *kind))
 
 
 if __name__ == "__main__":

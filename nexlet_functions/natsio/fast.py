@@ -217,6 +217,8 @@ class RoutingParser(Parser):
                         route.end()
                     except Exception as error:  # noqa: BLE001  # a sink's bug: reported, and the reader goes on
                         self._failed(error)
+            # The client reads on without a pause while there is something to read: workers and timers have their turn.
+            await asyncio.sleep(0)
 
 
 class FastWire:

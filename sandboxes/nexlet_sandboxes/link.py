@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Link", "LinkEnd"]
 
-RECEIVE: Final = 256 * 1024
-"""Bytes read for one wake-up: what a flooding worker gets of the loop before the others have their turn."""
+RECEIVE: Final = 32 * 1024
+"""Bytes read for one wake-up: what a flooding worker gets of the loop before the others have their turn. About two
+hundred small answers; with 256 KiB an idle function beside one with large answers waited 4 ms more in the median."""
 
 AHEAD_NS: Final = 1_000_000
 """A worker is sent so much work ahead (nanoseconds, by how long its last calls ran) ..."""

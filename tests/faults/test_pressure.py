@@ -23,9 +23,12 @@ from tests.support.settle import settle
 pytestmark = pytest.mark.faults
 
 GROWTH_MIB = 10.0
-STARVED_MS = 20.0
-"""An idle neighbour's p99 beside a function that computes on every processor: a few ticks of the kernel's clock at each
-of the processes on the way. On two cores 4 to 6 ms were seen, five to seven times what it is alone."""
+STARVED = 3.0
+"""An idle neighbour's p99 beside one that is busy, over what it is alone ..."""
+
+AS_THE_MACHINE_HAS_IT = 2.0
+"""... or, where that is more, over what a bare responder's p99 becomes beside bare ones, each in its own process. On
+two cores the kernel lets what wakes wait for a tick of its clock (4 ms) at about one wake-up in a hundred."""
 
 LATE_MS = 50.0
 
@@ -42,8 +45,9 @@ async def test_ten_times_the_load_leaves_memory_as_it_is_and_loses_nothing() -> 
 async def test_a_function_that_computes_does_not_starve_an_idle_one() -> None:
     async with open_bench(floors=()) as bench:
         (burning,) = await fairness.measure(bench, kinds=("burn",))
-    assert burning.busy_p99_ms <= STARVED_MS, burning
-    assert burning.busy_rate > 0
+    alone, bare = burning.ours.p99_ms, burning.floor.busy_p99_ms
+    assert burning.ours.busy_p99_ms <= max(STARVED * alone, AS_THE_MACHINE_HAS_IT * bare), burning
+    assert burning.ours.busy_rate > 0
 
 
 @pytest.mark.parametrize("wire", ["fast", "public"])
