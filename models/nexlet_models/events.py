@@ -7,12 +7,13 @@ published here as `WORKLOADTRIGGERED`, with more fields than upstream's three.
 from __future__ import annotations
 
 import enum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from nexlet_models.base import Message, NullableTags, Text, Timestamp
 
 __all__ = [
     "EVENTS",
+    "INVOCATION_HEADER",
     "AgentLameduckSetEvent",
     "AgentStartedEvent",
     "AgentStoppedEvent",
@@ -150,6 +151,11 @@ class WorkloadStoppedEvent(Event):
     workload_type: Text
     metadata: dict[str, str] | None = None
     error: WorkloadFailure | None = None
+
+
+INVOCATION_HEADER: Final = "Nex-Invocation-Id"
+"""The header that says which invocation something comes from, as its event does: on log lines, metrics and errors, and
+on any reply to a message that has the header itself, with whatever value."""
 
 
 class WorkloadTriggeredEvent(Event):

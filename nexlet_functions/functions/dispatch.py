@@ -13,6 +13,7 @@ Invariants, which the tests of the failure table hold:
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from nexlet_functions.functions.triggers import Trigger
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.protocol import clean_header_value
 from nexlet_functions.runner.services import Feed, Services, TriggerSpec, WorkloadLog
-from nexlet_models.events import EventName
+from nexlet_models.events import INVOCATION_HEADER, EventName
 from nexlet_sandboxes.calls import Call, Result
 from nexlet_sandboxes.histogram import Histogram
 from nexlet_sandboxes.outcomes import Outcome
@@ -36,6 +37,14 @@ __all__ = ["DispatchCounts", "Dispatcher"]
 
 _TOLD: Final = frozenset({Outcome.ERROR, Outcome.TIMEOUT, Outcome.MEMORY, Outcome.CRASH})
 """Outcomes that get a line in the function's log. Refusals of a full queue do not: they would drown it."""
+
+_NAMED: Final = 2
+"""The tag of a call whose answer is to say which invocation it is of; True on one that is just to be answered.
+
+An error always says it. An answer that went well does where its message has the header, with whatever value: on all of
+them it would cost each message more than a hundredth of its time."""
+
+_ASKS: Final = re.compile(rb"\r\n" + INVOCATION_HEADER.encode() + rb":", re.IGNORECASE)
 
 _SUBJECTS_KEPT: Final = 512
 """Subjects whose JSON form is remembered; a wildcard trigger may see any number of them."""
@@ -88,6 +97,8 @@ class _Entrance:
             except DeadlineRefused as refused:
                 self._refuse(call, 400, str(refused))
                 return
+            if answers and _ASKS.search(headers) is not None:
+                call.tag = _NAMED
         self._enqueue(call)
 
 
@@ -138,7 +149,7 @@ class Dispatcher:
         ok_block = self._headers + b"\r\n"
         self._ok_size = len(ok_block)
         self._ok_reply = b"HPUB %%b %d %%d\r\n%b%%b\r\n" % (self._ok_size, ok_block.replace(b"%", b"%%"))
-        self._event_body = b""
+        self._named_headers = self._event_body = b""
         self._ok_tails: dict[bytes, bytes] = {}
         self.counts = DispatchCounts({outcome.value: 0 for outcome in Outcome})
         self._outcomes = self.counts.outcomes
@@ -153,6 +164,8 @@ class Dispatcher:
     def bind(self, pool: Pool) -> None:
         """Say which pool runs the calls. Once, before `specs`."""
         self._pool = pool
+        # Which invocation it was stands last, so that for each message only its number is appended.
+        self._named_headers = self._headers + f"{INVOCATION_HEADER}: {pool.prefix}".encode()
         identity = b'{"id":%b,"namespace":%b,"invocation_id":"%b' % (
             orjson.dumps(self.workload_id),
             orjson.dumps(self.namespace),
@@ -199,14 +212,19 @@ class Dispatcher:
 
     def logged(self, call_id: int, stream: str, level: int, line: bytes) -> None:
         """A line of the function's output goes to its feed."""
+        invocation = self._named(call_id)
         if stream == "stdout":
-            self._log.stdout(line)
+            self._log.stdout(line, invocation)
         else:
-            self._log.stderr(line)
+            self._log.stderr(line, invocation)
 
     def measured(self, call_id: int, data: bytes) -> None:
         """A metric of the function goes to its feed."""
-        self._services.emit_metrics(self.workload_id, self.namespace, data)
+        self._services.emit_metrics(self.workload_id, self.namespace, data, self._named(call_id))
+
+    def _named(self, call_id: int) -> str:
+        assert self._pool is not None
+        return f"{self._pool.prefix}{call_id:x}" if call_id else ""
 
     def changed(self) -> None:
         """Workers came or went."""
@@ -238,11 +256,12 @@ class Dispatcher:
         body = result.body
         assert self._connection is not None
         if result.outcome is Outcome.OK:
-            if not result.headers and len(body) + self._ok_size <= self._connection.max_payload:
+            plain = call.tag is not _NAMED
+            if plain and not result.headers and len(body) + self._ok_size <= self._connection.max_payload:
                 # Nearly every answer: one template, in which only the subject, a length and the body are open.
                 self._replies.append(self._ok_reply % (call.reply, self._ok_size + len(body), body))
                 return
-            block = self._headers + result.headers + b"\r\n"
+            block = (self._headers if plain else self._named_block(call)) + result.headers + b"\r\n"
             if len(block) + len(body) > self._connection.max_payload:
                 # The limit was lowered since the function was started; its own `max_reply` said yes.
                 result.outcome, result.code, result.headers = Outcome.ERROR, 500, b""
@@ -252,20 +271,19 @@ class Dispatcher:
                 self._outcomes[Outcome.OK] -= 1
                 self._outcomes[Outcome.ERROR] += 1
                 body = b""
-                block = self._error_block(result)
+                block = self._error_block(call, result)
         else:
-            block = self._error_block(result)
+            block = self._error_block(call, result)
         size = len(block)
         self._replies.append(b"HPUB %b %d %d\r\n%b%b\r\n" % (call.reply, size, size + len(body), block, body))
 
-    def _error_block(self, result: Result) -> bytes:
+    def _error_block(self, call: Call, result: Result) -> bytes:
         text = clean_header_value(result.error or result.outcome.value)
-        return (
-            self._headers
-            + (
-                f"error: {text}\r\nNats-Service-Error: {text}\r\nNats-Service-Error-Code: {result.code}\r\n\r\n"
-            ).encode()
-        )
+        lines = f"error: {text}\r\nNats-Service-Error: {text}\r\nNats-Service-Error-Code: {result.code}\r\n\r\n"
+        return self._named_block(call) + lines.encode()
+
+    def _named_block(self, call: Call) -> bytes:
+        return b"%b%x\r\n" % (self._named_headers, call.id)
 
     def _event(self, call: Call, result: Result) -> None:
         feed_prefix = self._feed.prefix
@@ -304,13 +322,14 @@ class Dispatcher:
 
     def _tell(self, call: Call, result: Result) -> None:
         assert self._pool is not None
+        invocation = self._pool.invocation_id(call)
         if result.traceback:
             text = result.traceback.encode("utf-8", "replace")
             if self._pool.may_log(len(text)):
-                self._log.stderr(text)
+                self._log.stderr(text, invocation)
         elif result.outcome in _TOLD:
-            line = f"invocation {self._pool.invocation_id(call)}: {result.outcome.value}: {result.error}".encode()
+            line = f"invocation {invocation}: {result.outcome.value}: {result.error}".encode()
             if self._pool.may_log(len(line)):
-                self._log.stderr(line)
+                self._log.stderr(line, invocation)
         if self._on_death is not None and result.outcome in (Outcome.CRASH, Outcome.MEMORY, Outcome.TIMEOUT):
-            self._on_death(self._pool.invocation_id(call), result)
+            self._on_death(invocation, result)

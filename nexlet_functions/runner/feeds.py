@@ -19,10 +19,11 @@ from nexlet_functions.natsio.complaints import Violation
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.connections import Connections
 from nexlet_functions.natsio.credentials import Credentials
-from nexlet_functions.natsio.protocol import encode_headers
+from nexlet_functions.natsio.protocol import clean_header_value, encode_headers
 from nexlet_functions.runner.credentials import CredentialsOf
 from nexlet_models import subjects
 from nexlet_models.base import Message
+from nexlet_models.events import INVOCATION_HEADER
 
 __all__ = ["Feeds"]
 
@@ -47,6 +48,13 @@ class _Feed:
         """Publish below the prefix; what is not one subject cannot get here (see `subjects.logs` and the like)."""
         return self.connection.publish(f"{self.prefix}.{rest}", data, headers=headers, spare=True)
 
+    def headers_of(self, invocation_id: str) -> bytes:
+        """The header block of what an invocation says; "" for what is of none."""
+        if not invocation_id:
+            return self.headers
+        line = f"{INVOCATION_HEADER}: {clean_header_value(invocation_id)}\r\n\r\n"
+        return self.headers[:-2] + line.encode()  # in place of the empty line at its end
+
 
 class _WorkloadLog:
     """See `services.WorkloadLog`."""
@@ -59,11 +67,11 @@ class _WorkloadLog:
         self._stdout = subjects.logs(feed.namespace, workload_id, "stdout").removeprefix(prefix)
         self._stderr = subjects.logs(feed.namespace, workload_id, "stderr").removeprefix(prefix)
 
-    def stdout(self, data: bytes) -> bool:
-        return self._feed.publish(self._stdout, data, self._feed.headers)
+    def stdout(self, data: bytes, invocation_id: str = "") -> bool:
+        return self._feed.publish(self._stdout, data, self._feed.headers_of(invocation_id))
 
-    def stderr(self, data: bytes) -> bool:
-        return self._feed.publish(self._stderr, data, self._feed.headers)
+    def stderr(self, data: bytes, invocation_id: str = "") -> bool:
+        return self._feed.publish(self._stderr, data, self._feed.headers_of(invocation_id))
 
 
 class Feeds:
@@ -102,13 +110,13 @@ class Feeds:
         """See `Services.get_logger`."""
         return _WorkloadLog(self.feed(namespace), workload_id)
 
-    def metrics(self, workload_id: str, namespace: str, data: bytes) -> bool:
+    def metrics(self, workload_id: str, namespace: str, data: bytes, invocation_id: str = "") -> bool:
         """See `Services.emit_metrics`."""
         feed = self.feed(namespace)
         if not feed.metrics:
             return False
         rest = subjects.metrics(namespace, workload_id).removeprefix(f"$NEX.FEED.{namespace}.")
-        return feed.publish(rest, data, feed.headers)
+        return feed.publish(rest, data, feed.headers_of(invocation_id))
 
     def event(self, source: str, name: str, event: Message) -> bool:
         """See `Services.emit_event`; `source` is a namespace."""

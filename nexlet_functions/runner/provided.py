@@ -78,8 +78,8 @@ class ProvidedServices:
     def get_logger(self, workload_id: str, namespace: str) -> WorkloadLog:
         return self._feeds.logger(workload_id, namespace)
 
-    def emit_metrics(self, workload_id: str, namespace: str, data: bytes) -> bool:
-        return self._feeds.metrics(workload_id, namespace, data)
+    def emit_metrics(self, workload_id: str, namespace: str, data: bytes, invocation_id: str = "") -> bool:
+        return self._feeds.metrics(workload_id, namespace, data, invocation_id)
 
     def emit_event(self, source: str, name: str, event: Message) -> bool:
         if self.handed_over and name == EventName.WORKLOAD_STOPPED:

@@ -75,12 +75,16 @@ class Feed(Protocol):
 class WorkloadLog(Protocol):
     """The output of one workload. Synchronous: a line that cannot be sent is dropped and counted, never waited for."""
 
-    def stdout(self, data: bytes) -> bool:
-        """Publish `data` as one message on the workload's `stdout` feed. False where it was dropped."""
+    def stdout(self, data: bytes, invocation_id: str = "") -> bool:
+        """Publish `data` as one message on the workload's `stdout` feed. False where it was dropped.
+
+        Args:
+            invocation_id: which one wrote it, for a header of the message; "" where it is of none.
+        """
         ...
 
-    def stderr(self, data: bytes) -> bool:
-        """Publish `data` as one message on the workload's `stderr` feed. False where it was dropped."""
+    def stderr(self, data: bytes, invocation_id: str = "") -> bool:
+        """The same on the workload's `stderr` feed."""
         ...
 
 
@@ -119,8 +123,12 @@ class Services(Protocol):
         """The log feeds of a workload: `$NEX.FEED.NAMESPACE.logs.WORKLOAD.stdout` and `.stderr`."""
         ...
 
-    def emit_metrics(self, workload_id: str, namespace: str, data: bytes) -> bool:
-        """Publish `data` (JSON) on `$NEX.FEED.NAMESPACE.metrics.WORKLOAD`. False where it was dropped."""
+    def emit_metrics(self, workload_id: str, namespace: str, data: bytes, invocation_id: str = "") -> bool:
+        """Publish `data` (JSON) on `$NEX.FEED.NAMESPACE.metrics.WORKLOAD`. False where it was dropped.
+
+        Args:
+            invocation_id: as for a line of the log.
+        """
         ...
 
     def emit_event(self, source: str, name: str, event: Message) -> bool:

@@ -18,7 +18,7 @@ from nexlet_sandboxes.outcomes import Outcome
 __all__ = ["checked_headers", "fill_unhappy", "one_line", "problems_of"]
 
 _HEADERS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\x00-\x1f\x7f]*\r\n)+")
-_RESERVED: Final = re.compile(rb"(?im)^(?:workload_id|namespace|error|nats-[^:]*):")
+_RESERVED: Final = re.compile(rb"(?im)^(?:workload_id|namespace|error|(?:nats|nex)-[^:]*):")
 
 
 MAX_TRACEBACK: Final = 16 * 1024

@@ -27,6 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from nexlet_functions.control import ControlRefused
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.natsio.life import Options
+from nexlet_models.events import INVOCATION_HEADER
 from tests.support.inventory import Inventory, fetch, nothing_left, settled_inventory
 from tests.support.nexlets import MONITORED, NAMESPACE, NexletBench, deploy, nexlet_bench
 from tests.support.nodes import NO_NEX, Node, RealNode, StandIn, find_nex
@@ -143,6 +144,11 @@ class Function:
     async def ask(self, payload: bytes, *, timeout: float = 20.0) -> Msg:
         return await self.bench.ask(self.subject, payload, timeout=timeout)
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """The headers that every answer has, an error or not."""
+        return {"workload_id": self.id, "namespace": NAMESPACE}
+
     async def event(self, *, count: int = 1) -> dict[str, Any]:
         """The last event, once there are `count`; every one has its fields."""
         await self.bench.event(self.id, count=count)
@@ -221,8 +227,8 @@ def is_error(answer: Msg, function: Function, code: int, text: str) -> None:
     assert answer.headers is not None
     assert text in answer.headers["error"]
     assert answer.headers == {
-        "workload_id": function.id,
-        "namespace": NAMESPACE,
+        **function.identity,
+        INVOCATION_HEADER: answer.headers[INVOCATION_HEADER],
         "error": answer.headers["error"],
         "Nats-Service-Error": answer.headers["error"],
         "Nats-Service-Error-Code": str(code),
@@ -333,7 +339,7 @@ async def test_an_invocation(case: Case, bench: NexletBench, deployed: Deployed)
 
         # The requester.
         if case.code == 200:
-            assert answer.headers == {"workload_id": function.id, "namespace": NAMESPACE, **case.headers}
+            assert answer.headers == {**function.identity, **case.headers}
         else:
             is_error(answer, function, case.code, case.error)
         assert answer.data == case.body
@@ -341,10 +347,11 @@ async def test_an_invocation(case: Case, bench: NexletBench, deployed: Deployed)
         # The event.
         event = await function.event()
         assert event["outcome"] == case.outcome
+        assert answer.headers is not None
+        assert answer.headers.get(INVOCATION_HEADER, event["invocation_id"]) == event["invocation_id"]
         if case.code == 200:
             assert "error" not in event
         else:
-            assert answer.headers is not None
             assert event["error"].partition("\r")[0] in answer.headers["error"]
         limit = 200 if case.outcome == "timeout" else 0
         assert limit <= event["duration"] < 20_000
@@ -401,7 +408,7 @@ async def runs(function: Function) -> None:
 async def test_a_flood_of_output(bench: NexletBench, deployed: Deployed) -> None:
     async with deployed(limits={"log_rate": "2KiB"}) as function:
         answer = await function.ask(b"flood")
-        assert (answer.data, answer.headers) == (b"flooded", {"workload_id": function.id, "namespace": NAMESPACE})
+        assert (answer.data, answer.headers) == (b"flooded", function.identity)
         assert (await function.event())["outcome"] == "ok"
         await eventually(lambda: any("lines dropped" in line for line in function.logs("stderr")), what="it is said")
         dropped = sum(int(line.split()[0]) for line in function.logs("stderr") if "lines dropped" in line)
@@ -495,8 +502,29 @@ async def test_an_event_without_a_requester(bench: NexletBench, deployed: Deploy
         assert json.loads(metric.data) == {"name": "level", "kind": "gauge", "value": 3}
         (line,) = [message for message in bench.heard if ".logs." in message.subject]
         # nats-py's own interface refuses a slash in the name of a header: without its insides these are left out.
-        headers = {"synadia.com/group": "", "synadia.com/namespace": NAMESPACE} if bench.fast else None
-        assert line.headers == headers == metric.headers
+        headers = {"synadia.com/group": "", "synadia.com/namespace": NAMESPACE} if bench.fast else {}
+        invocation_id = bench.events(function.id)[0]["invocation_id"]
+        assert line.headers == headers | {INVOCATION_HEADER: invocation_id} == metric.headers
+
+
+@pytest.mark.parametrize(("payload", "code"), [(b"return fine", 200), (b"headers fine", 200), (b"raise x", 500)])
+async def test_an_answer_says_which_invocation_it_is_of_where_it_is_asked(
+    payload: bytes, code: int, bench: NexletBench, deployed: Deployed
+) -> None:
+    async with deployed() as function:
+        for name in (INVOCATION_HEADER, INVOCATION_HEADER.lower()):
+            answer = await bench.ask(function.subject, payload, headers={"X": "y", name: "?"})
+            event = await function.event()
+            more = {"X-Kind": "test"} if payload.startswith(b"headers") else {}
+            if code == 200:
+                assert answer.headers == function.identity | {INVOCATION_HEADER: event["invocation_id"]} | more
+            else:
+                is_error(answer, function, code, "x")
+                assert answer.headers is not None
+                assert answer.headers[INVOCATION_HEADER] == event["invocation_id"]
+            bench.heard.clear()
+        other = await bench.ask(function.subject, b"return fine", headers={"X-Nex-Invocation-Id": "?"})
+        assert other.headers == function.identity
 
 
 async def test_no_answer_is_given_where_none_may_be(bench: NexletBench, deployed: Deployed) -> None:

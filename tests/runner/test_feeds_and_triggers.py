@@ -58,8 +58,8 @@ async def test_feeds_go_out_as_nexs_own(running: Running, watcher: Client) -> No
     feed = await heard(watcher, "$NEX.FEED.>")
     log = services.get_logger("w1", "acme")
     assert log.stdout(b"out")
-    assert log.stderr(b"err\nsecond line")
-    assert services.emit_metrics("w1", "acme", b'{"n": 1}')
+    assert log.stderr(b"err\nsecond line", "p.7\r\nForged: x")
+    assert services.emit_metrics("w1", "acme", b'{"n": 1}', "p.7")
     assert services.emit_event("acme", "WORKLOADSTARTED", STARTED)
     assert services.emit_event(services.agent_id, "OWN", STARTED)
     got = [await one(feed) for _ in range(5)]
@@ -75,7 +75,8 @@ async def test_feeds_go_out_as_nexs_own(running: Running, watcher: Client) -> No
     assert line.data == b"out"
     assert line.headers == {"synadia.com/group": "", "synadia.com/namespace": "acme"}
     assert by_subject["$NEX.FEED.acme.logs.w1.stderr"].data == b"err\nsecond line"
-    assert by_subject["$NEX.FEED.acme.metrics.w1"].headers == line.headers
+    assert by_subject["$NEX.FEED.acme.logs.w1.stderr"].headers == line.headers | {"Nex-Invocation-Id": "p.7 Forged: x"}
+    assert by_subject["$NEX.FEED.acme.metrics.w1"].headers == line.headers | {"Nex-Invocation-Id": "p.7"}
     event = by_subject["$NEX.FEED.acme.events.WORKLOADSTARTED"]
     assert (event.data, event.headers) == (STARTED.to_json(), None)
 

@@ -119,6 +119,7 @@ async def test_a_return_value_becomes_a_body(sandbox: Sandbox, returned: str, bo
         ("['\\ud800']", "half a character (a lone surrogate)"),
         ("Reply('x', headers={'workload_id': 'y'})", "header 'workload_id' is written by the nexlet"),
         ("Reply('x', headers={'Nats-Msg-Id': 'y'})", "header 'Nats-Msg-Id' is written by the nexlet"),
+        ("Reply('x', headers={'nex-invocation-id': 'y'})", "header 'nex-invocation-id' is written by the nexlet"),
         ("Reply('x', headers={'a b': 'y'})", "'a b' cannot be the name of a header"),
         ("'x' * 2_000_000", "the reply is 2000000 bytes, more than the"),
         ("itself()", "holds itself, or is nested more than 254 levels deep; return a copy"),

@@ -87,6 +87,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "a header line without its end": (answer(NUMBER, headers=b"A: b"), "headers"),
     "a bare line feed in a header": (answer(NUMBER, headers=b"A: b\nError: x\r\n"), "headers"),
     "a header of the nexlet's": (answer(NUMBER, headers=b"Workload_ID: other\r\n"), "headers"),
+    "a header of ours": (answer(NUMBER, headers=b"A: b\r\nnex-invocation-id: x\r\n"), "headers"),
     "a header of NATS's": (answer(NUMBER, headers=b"A: b\r\nNats-Service-Error: x\r\n"), "headers"),
     "a reply larger than it may be": (answer(NUMBER, b"x" * (MIB + 1)), "more than the"),
     "a line of output longer than it may be": (frame(Kind.LOG, b"x" * 20_000, call=NUMBER), "longer than its limit"),

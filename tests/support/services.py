@@ -35,10 +35,10 @@ class LiveLog:
     namespace: str
     workload_id: str
 
-    def stdout(self, data: bytes) -> bool:
+    def stdout(self, data: bytes, invocation_id: str = "") -> bool:
         return self.connection.publish(subjects.logs(self.namespace, self.workload_id, "stdout"), data)
 
-    def stderr(self, data: bytes) -> bool:
+    def stderr(self, data: bytes, invocation_id: str = "") -> bool:
         return self.connection.publish(subjects.logs(self.namespace, self.workload_id, "stderr"), data)
 
 
@@ -79,7 +79,7 @@ class LiveServices:
     def get_logger(self, workload_id: str, namespace: str) -> LiveLog:
         return LiveLog(self._connection, namespace, workload_id)
 
-    def emit_metrics(self, workload_id: str, namespace: str, data: bytes) -> bool:
+    def emit_metrics(self, workload_id: str, namespace: str, data: bytes, invocation_id: str = "") -> bool:
         return self._connection.publish(subjects.metrics(namespace, workload_id), data)
 
     def emit_event(self, source: str, name: str, event: Message) -> bool:

@@ -17,7 +17,7 @@ from nexlet_sandboxes.language.texts import plain_int, text_of
 __all__ = ["RESERVED_HEADERS", "Event", "HeaderRefused", "Reject", "Reply", "encode_headers", "parse_headers"]
 
 RESERVED_HEADERS: Final = frozenset({"workload_id", "namespace", "error"})
-"""Headers that the nexlet writes, compared in lower case; and every name that begins with `Nats-`."""
+"""Headers that the nexlet writes, compared in lower case; and every name that begins with `Nats-` or `Nex-`."""
 
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
@@ -176,7 +176,7 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
         if not _NAME.fullmatch(plain):
             raise HeaderRefused(f"{name!r} cannot be the name of a header")
         lower = plain.lower()
-        if lower in RESERVED_HEADERS or lower.startswith("nats-"):
+        if lower in RESERVED_HEADERS or lower.startswith(("nats-", "nex-")):
             raise HeaderRefused(f"header {plain!r} is written by the nexlet, a function cannot set it")
         lines.append(f"{plain}: {_CONTROL.sub(' ', text_of(value)).strip()}\r\n")
     return "".join(lines).encode()
