@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nexlet_functions.cli.nodes import EVERYWHERE, Namespace, Nodes, aligned, session, workload_fields
+from nexlet_functions.cli.nodes import EVERYWHERE, Namespace, Nodes, aligned, session, state_style, workload_fields
 from nexlet_functions.cli.options import CREDENTIALS, Json, Workloads, setting_flags
 from nexlet_functions.cli.output import Output, styled
 from nexlet_functions.cli.own_log import set_up_logging
@@ -14,10 +14,9 @@ from nexlet_functions.cli.own_log import set_up_logging
 if TYPE_CHECKING:
     from nexlet_models.workloads import WorkloadSummary
 
-__all__ = ["list", "state_style"]
+__all__ = ["list"]
 
 _HEAD = ("NAME", "ID", "STATE", "WORKERS", "PENDING", "INVOKED", "FAILED", "TRIGGERS")
-_STYLES = {"running": "green", "warm": "green", "error": "bold red", "stopping": "yellow", "starting": "yellow"}
 
 
 @setting_flags(NATS=CREDENTIALS)
@@ -71,11 +70,6 @@ def _table(found: Sequence[WorkloadSummary], output: Output, *, namespaces: bool
             for column, cell in enumerate(row)
         ]
         output.record("workload", styled(*([(f"{owner[0]}  ", "dim")] if namespaces else []), *cells))
-
-
-def state_style(state: str) -> str:
-    """How a state is shown on a terminal."""
-    return _STYLES.get(state, "")
 
 
 def _row(fields: Mapping[str, Any]) -> tuple[str, ...]:

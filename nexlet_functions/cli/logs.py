@@ -179,17 +179,10 @@ class _Following:
         Raises:
             UnknownWorkload: it is not.
         """
-        from nexlet_functions.natsio.errors import SubscriptionRefused
         from nexlet_functions.shipping import choose
         from nexlet_models import subjects
 
-        try:
-            # Of all prefixes: where a node has a signing key, the agent publishes under its own.
-            await self._to.connection.subscribe(subjects.all_logs(), queue="", sink=self)
-        except SubscriptionRefused:
-            if self._to.namespace == EVERYWHERE:
-                raise
-            await self._to.connection.subscribe(subjects.all_logs(self._to.namespace), queue="", sink=self)
+        await self._to.listen(subjects.all_logs, self)
         running = await self._to.workloads()
         for each in sorted(self._wanted):
             choose(each, running, self._to.namespace)

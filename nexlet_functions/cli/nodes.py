@@ -6,7 +6,7 @@ answer to it, or with the answer that `--nodes` says is the last.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,10 +16,13 @@ from nexlet_functions.cli.exits import CommandFailed, Exit
 
 if TYPE_CHECKING:
     from nexlet_functions.control import ControlClient
-    from nexlet_functions.natsio import Connection
+    from nexlet_functions.natsio import Connection, MessageSink
     from nexlet_models.workloads import WorkloadSummary
 
-__all__ = ["EVERYWHERE", "Namespace", "Nodes", "Session", "aligned", "session", "valid_namespace", "workload_fields"]
+__all__ = [
+    "EVERYWHERE", "Namespace", "Nodes", "Session", "aligned", "session", "state_style", "valid_namespace",
+    "workload_fields",
+]  # fmt: skip
 
 CONNECT_TIMEOUT = 2.0
 """Seconds to wait for a server that does not answer at once, as `invoke` does."""
@@ -57,14 +60,47 @@ class Session:
     """A connection, and the nodes behind it.
 
     Attributes:
-        connection, control: for what comes off feeds, and for what nodes are asked.
+        connection: for what comes off feeds.
         namespace: on whose behalf.
     """
 
-    def __init__(self, connection: Connection, control: ControlClient, namespace: str) -> None:
+    def __init__(self, connection: Connection, namespace: str, nodes: int | None) -> None:
         self.connection = connection
-        self.control = control
         self.namespace = namespace
+        self._nodes = nodes
+
+    @property
+    def control(self) -> ControlClient:
+        """For what nodes are asked. Made anew each time: the connection may have got another client meanwhile.
+
+        Raises:
+            ConnectionLost: it has none at the moment.
+        """
+        from nexlet_functions.control import ControlClient
+
+        patience = {} if self._nodes is None else {"wait": _KNOWN_COUNT_WAIT, "stall": _KNOWN_COUNT_WAIT}
+        return ControlClient(self.connection.client, self.namespace, nodes=self._nodes, **patience)
+
+    async def listen(self, feed: Callable[[str], str], sink: MessageSink) -> None:
+        """Have `sink` told what comes on a feed. When this returns, nothing is missed.
+
+        Of all prefixes, because an agent publishes under its own where a node has a signing key; where that is not
+        permitted, of the namespace's alone.
+
+        Args:
+            feed: its subject, of a namespace or `*`.
+
+        Raises:
+            SubscriptionRefused: the server permits neither.
+        """
+        from nexlet_functions.natsio.errors import SubscriptionRefused
+
+        try:
+            await self.connection.subscribe(feed("*"), queue="", sink=sink)
+        except SubscriptionRefused:
+            if self.namespace == EVERYWHERE:
+                raise
+            await self.connection.subscribe(feed(self.namespace), queue="", sink=sink)
 
     async def workloads(self) -> list[WorkloadSummary]:
         """What runs there, in the order of namespace, name and age; none where no node has an agent.
@@ -113,7 +149,6 @@ async def session(
     Raises:
         CommandFailed, NexletFunctionsError: no server is reached.
     """
-    from nexlet_functions.control import ControlClient
     from nexlet_functions.natsio import Connection
     from nexlet_functions.settings import Settings
 
@@ -122,9 +157,7 @@ async def session(
     async with await Connection.open(
         settings.credentials(), name=f"nexfn {command}", timeout=CONNECT_TIMEOUT
     ) as connection:
-        patience = {} if nodes is None else {"wait": _KNOWN_COUNT_WAIT, "stall": _KNOWN_COUNT_WAIT}
-        control = ControlClient(connection.client, namespace, nodes=nodes, **patience)
-        yield Session(connection, control, namespace)
+        yield Session(connection, namespace, nodes)
 
 
 def workload_fields(summary: WorkloadSummary) -> dict[str, Any]:
@@ -147,6 +180,7 @@ def workload_fields(summary: WorkloadSummary) -> dict[str, Any]:
         "triggers": _listed(facts.get("triggers")),
         "workers": _number(facts.get("workers", "").partition("/")[0]),
         "max_workers": _number(facts.get("workers", "").partition("/")[2]),
+        "in_flight": _number(facts.get("in_flight")),
         "pending": _number(facts.get("pending")),
         "invocations": invocations,
         "failed": None if invocations is None else invocations - outcomes.get("ok", 0),
@@ -156,6 +190,14 @@ def workload_fields(summary: WorkloadSummary) -> dict[str, Any]:
         "metadata": dict(facts) or None,
         "tags": dict(summary.tags or {}) or None,
     }
+
+
+_STYLES = {"running": "green", "warm": "green", "error": "bold red", "stopping": "yellow", "starting": "yellow"}
+
+
+def state_style(state: str) -> str:
+    """How a workload's state is shown on a terminal."""
+    return _STYLES.get(state, "")
 
 
 def _number(text: str | None) -> int | None:

@@ -218,6 +218,7 @@ class Function:
             stats, counts = self._pool.stats(), self._dispatcher.counts
             run = counts.ran.sum_ns
             facts["workers"] = f"{stats.workers}/{self.limits.max_workers}"
+            facts["in_flight"] = str(stats.in_flight)
             facts["pending"] = str(stats.pending)
             facts["invocations"] = str(sum(counts.outcomes.values()))
             facts |= {f"outcome_{outcome}": str(count) for outcome, count in counts.outcomes.items() if count}
