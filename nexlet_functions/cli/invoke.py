@@ -262,7 +262,7 @@ def body_lines(fields: Mapping[str, Any]) -> list[Any]:
         body = json_.dumps(fields["json"], ensure_ascii=False, indent=2)
     else:
         body = fields.get("text", fields.get("base64", ""))
-    own = {"workload_id", "namespace", "error", "nats-service-error", "nats-service-error-code"}
+    own = {"workload_id", "namespace", "error", "nats-service-error", "nats-service-error-code", "nex-invocation-id"}
     lines: list[Any] = []
     if not fields["ok"]:
         lines.append(styled((f"error {fields['code']}:", "bold red"), " ", fields["error"]))

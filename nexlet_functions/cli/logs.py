@@ -20,6 +20,7 @@ from nexlet_functions.cli.nodes import EVERYWHERE, Namespace, Nodes, Session, se
 from nexlet_functions.cli.options import CREDENTIALS, Json, Workloads, duration, setting_flags
 from nexlet_functions.cli.output import Output, styled
 from nexlet_functions.cli.own_log import set_up_logging
+from nexlet_models.events import INVOCATION_HEADER
 
 if TYPE_CHECKING:
     from nexlet_models.workloads import WorkloadSummary
@@ -70,7 +71,7 @@ def logs(
             "-i",
             envvar="NEXFN_INVOCATION",
             metavar="ID",
-            help="Lines that name this invocation: those of context.log, and what became of it.",
+            help="Lines of this invocation: what it printed and logged, and what became of it.",
         ),
     ] = None,
     stream: Annotated[
@@ -115,18 +116,17 @@ class _Line:
 
     Attributes:
         workload_id, stream: off its subject.
-        level, message, invocation_id, fields: of what `context.log` wrote; of anything else, what it amounts to.
-        text: as it came.
+        invocation_id: off its header; None where it is of none.
+        level, message, fields: of what `context.log` wrote; of anything else, what it amounts to.
     """
 
-    def __init__(self, workload_id: str, stream: str, text: str) -> None:
+    def __init__(self, workload_id: str, stream: str, text: str, invocation_id: str | None) -> None:
         self.at = datetime.now(UTC)
         self.workload_id = workload_id
         self.stream = stream
-        self.text = text
+        self.invocation_id = invocation_id
         self.level = "error" if stream == "stderr" else "info"
         self.message = text
-        self.invocation_id: str | None = None
         self.fields: dict[str, Any] = {}
         try:
             entry = json_.loads(text)
@@ -134,7 +134,7 @@ class _Line:
             return
         if isinstance(entry, dict) and entry.get("level") in _ORDER and isinstance(entry.get("message"), str):
             self.level, self.message = entry.pop("level"), entry.pop("message")
-            self.invocation_id = str(entry.pop("invocation_id", "")) or None
+            entry.pop("invocation_id", None)
             self.fields = entry
 
 
@@ -143,8 +143,7 @@ def _passes(level: Level, invocation: str | None, stream: Stream | None) -> Call
         return (
             _ORDER[line.level] >= _ORDER[level]
             and (stream is None or line.stream == stream)
-            # What tells how an invocation ended is text: "invocation ID: timeout: ...".
-            and (invocation is None or line.invocation_id == invocation or f"invocation {invocation}:" in line.text)
+            and (invocation is None or line.invocation_id == invocation)
         )
 
     return passes
@@ -208,10 +207,13 @@ class _Following:
 
     def message(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
         """See `nexlet_functions.natsio.MessageSink`."""
+        from nexlet_functions.natsio.protocol import decode_headers
+
         tokens = subject.split(".")
         if len(tokens) != 6 or tokens[4] in self._elsewhere:
             return
-        line = _Line(tokens[4], tokens[5], payload.decode("utf-8", "replace"))
+        invocation_id = decode_headers(headers).get(INVOCATION_HEADER)
+        line = _Line(tokens[4], tokens[5], payload.decode("utf-8", "replace"), invocation_id)
         if not self._passes(line):
             return
         if self._waiting or line.workload_id not in self._known:

@@ -86,13 +86,18 @@ async def test_lines_of_one_invocation_or_of_one_stream(bench: NexletBench, live
     await deploy(bench.control, TALKS, name="talks", triggers=["talk"])
     first = (await bench.ask("talk", b"first")).data.decode()
     second = f"{first[:-1]}{int(first[-1], 16) + 1:x}"
-    of_one = await follow(live, bench, "--invocation", second, "--count", "2")
+    of_one = await follow(live, bench, "--invocation", second, "--count", "4")
     of_stdout = await follow(live, bench, "--stream", "stdout", "--count", "2")
-    assert (await bench.ask("talk", b"second")).data.decode() == second
+    failed = await bench.ask("talk", b"fail", headers={"X": "y"})
+    assert failed.headers is not None
+    assert failed.headers["Nex-Invocation-Id"] == second, "the id that somebody would look up"
     await bench.ask("talk", b"third")
     await asyncio.gather(of_one.ended(), of_stdout.ended())
-    assert said(of_one, "message", "invocation_id") == [("noted", second), ("beware", second)]
-    assert said(of_stdout, "message") == [("printed second",), ("noted",)]
+    lines = said(of_one, "message", "invocation_id")
+    assert lines[:3] == [("printed fail", second), ("noted", second), ("beware", second)]
+    assert lines[3][0].splitlines()[-1] == "ValueError: oh dear"
+    assert lines[3][1] == second
+    assert said(of_stdout, "message") == [("printed fail",), ("noted",)]
 
 
 async def test_for_people_and_what_is_not_there(bench: NexletBench) -> None:
