@@ -10,7 +10,7 @@ import json
 import os
 import re
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nexlet_functions.functions.refusals import Refusal
 from nexlet_functions.functions.triggers import Trigger
@@ -19,8 +19,10 @@ from nexlet_models.problems import Problem
 from nexlet_models.sizes import format_size
 from nexlet_models.start_request import StartRequest, StartRequestRefused, parse_start_request
 from nexlet_models.subjects import valid_subject, valid_token
-from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
 from nexlet_sandboxes.program import Limits, Program
+
+if TYPE_CHECKING:
+    from nexlet_models.workloads import StartWorkloadRequest
 
 __all__ = [
     "HEADER_ROOM",
@@ -47,6 +49,8 @@ def read_request(workload_id: str, request: StartWorkloadRequest, register_type:
     Raises:
         Refusal: with everything that is wrong with either.
     """
+    from nexlet_models.workloads import WorkloadLifecycle  # whose models `check` can do without
+
     problems = []
     for what, token in (("workload id", workload_id), ("namespace", request.namespace)):
         reason = valid_token(token)

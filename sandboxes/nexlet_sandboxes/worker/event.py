@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from nexlet_sandboxes.language.texts import plain_int, text_of
+from nexlet_sandboxes.texts import plain_int, text_of
 
 __all__ = ["RESERVED_HEADERS", "Event", "HeaderRefused", "Reject", "Reply", "encode_headers", "parse_headers"]
 
