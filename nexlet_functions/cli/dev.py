@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nexlet_functions.cli.completion import function_folders
 from nexlet_functions.cli.exits import CommandFailed, Exit
 from nexlet_functions.cli.options import Json
 from nexlet_functions.cli.output import Output, problem_record, styled
@@ -52,6 +53,7 @@ def dev(
             metavar="[DIR...]",
             help="Function folders, or folders of function folders. [default: .]",
             show_default=False,
+            autocompletion=function_folders,
         ),
     ] = None,
     *,
