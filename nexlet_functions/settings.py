@@ -215,6 +215,9 @@ class Settings(BaseSettings):
         8 * 1024 * 1024, description="bytes that may wait to be sent on a connection; feeds have half of it"
     )
     max_requests: int = Field(512, ge=1, description="requests of the node and of discovery that are served at once")
+    max_hops: int = Field(
+        16, ge=0, description="functions that a message may go through; one beyond is not run, as it is in a loop"
+    )
     max_starting: int = Field(32, ge=1, description="functions that start side by side; others wait their turn")
     metrics_interval: Interval = Field(
         10.0, description="time between two messages about a function on Nex's metrics feed; 0s for none"

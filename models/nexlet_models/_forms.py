@@ -31,8 +31,12 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 ACCESS = ("read", "write")
 """How far a grant of a bucket goes; who may write may read."""
 
-MAX_TRIGGERS = 256
 MAX_GRANTS = 256
+DELIVER = ("all", "new", "last", "last_per_subject")
+"""Where a consumer may begin; words of JetStream's."""
+
+MAX_TRIGGERS = 256
+_MAX_PAUSES = 32
 _MAX_QUEUE_GROUP = 255
 _MAIN_FILE = "function.py"
 SHOWN = 80
@@ -156,6 +160,43 @@ def _subject(text: str) -> str:
     return text
 
 
+def _literal(text: str) -> str:
+    reason = valid_trigger(text) or valid_subject(text, wildcards=False)
+    if reason is not None:
+        raise _wrong("bad-subject", f"{shown(text)} {reason}", "write it as orders.failed")
+    return text
+
+
+def _filter(text: str) -> str:
+    reason = valid_subject(text, wildcards=True)
+    if reason is not None:
+        raise _wrong("bad-subject", f"{shown(text)} {reason}", "write it as orders.created, orders.* or orders.>")
+    return text
+
+
+def _name(least: int, most: int) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if not least <= len(text) <= most:
+            raise _wrong("bad-name", f"{shown(text)} is not of {least} to {most} characters")
+        return text
+
+    return check
+
+
+def _deliver(text: str) -> str:
+    if text not in DELIVER:
+        near = difflib.get_close_matches(text, DELIVER, n=1)
+        advice = f"did you mean {near[0]}?" if near else f"there are: {', '.join(DELIVER)}"
+        raise _wrong("unknown-deliver", f"{shown(text)} is no place where a consumer begins", advice)
+    return text
+
+
+def _few_pauses(value: object) -> object:
+    if isinstance(value, list) and not 1 <= len(value) <= _MAX_PAUSES:
+        raise _wrong("bad-backoff", f"has {len(value)} pauses, not 1 to {_MAX_PAUSES}", "write it as [1s, 10s, 1m]")
+    return value
+
+
 def _queue_group(text: str) -> str:
     reason = valid_subject(text, wildcards=False) if text else None
     if reason is None and len(text) > _MAX_QUEUE_GROUP:
@@ -205,7 +246,9 @@ def _plain_trigger(value: object) -> object:
         return {"subject": value}
     if not isinstance(value, Mapping):
         raise _wrong(
-            "bad-type", f"must be a subject or an object with one, not {kind(value)}", "write it as orders.created"
+            "bad-type",
+            f"must be a subject, or an object with a subject or a stream, not {kind(value)}",
+            "write it as orders.created",
         )
     return value
 
@@ -275,6 +318,19 @@ VariableName = Annotated[
 Value = Annotated[SecretStr, BeforeValidator(_encodable), BeforeValidator(_text), AfterValidator(_environment_value)]
 Subject = Annotated[Text, AfterValidator(_subject)]
 QueueGroup = Annotated[Text, AfterValidator(_queue_group)]
+Literal = Annotated[Text, AfterValidator(_literal)]
+Filter = Annotated[Text, AfterValidator(_filter)]
+StreamName = Annotated[
+    Text,
+    AfterValidator(_name(1, 255)),
+    _formed(r"[^\s\x00-\x1f\x7f.*>/\\]+", "bad-name", "is not the name of a stream", "as `nats stream ls` shows it"),
+]
+Durable = Annotated[
+    Text,
+    AfterValidator(_name(1, 128)),
+    _formed("[A-Za-z0-9_-]+", "bad-name", "is not the name of a consumer", "use letters, digits, '-' and '_'"),
+]
+Deliver = Annotated[Text, AfterValidator(_deliver)]
 Handler = Annotated[Text, AfterValidator(_handler)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 FromZero = Annotated[int, BeforeValidator(_whole(0))]
@@ -313,5 +369,6 @@ Host = Annotated[Text, AfterValidator(_host)]
 Method = Annotated[Text, _one_of(METHODS, "bad-method", "method of HTTP")]
 few_grants = BeforeValidator(_few_grants)
 listed = BeforeValidator(_listed)
+Backoff = Annotated[tuple[DurationOrZero, ...], BeforeValidator(_few_pauses)]
 plain_trigger = BeforeValidator(_plain_trigger)
 few_triggers = BeforeValidator(_few_triggers)

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from nexlet_models._forms import (
@@ -29,23 +29,29 @@ from nexlet_models._forms import (
     SHOWN,
     Absent,
     Access,
+    Backoff,
     Base64,
     Bucket,
     CurveKey,
+    Deliver,
+    Durable,
     Duration,
     DurationOrZero,
     FileName,
+    Filter,
     Flag,
     FromOne,
     FromZero,
     Handler,
     Host,
+    Literal,
     Method,
     Profile,
     QueueGroup,
     Sha256,
     Size,
     Source,
+    StreamName,
     Subject,
     Text,
     Uri,
@@ -61,7 +67,7 @@ from nexlet_models._forms import (
 )
 from nexlet_models.errors import ModelError
 from nexlet_models.problems import Problem, headline
-from nexlet_models.subjects import overlaps, valid_trigger
+from nexlet_models.subjects import matches, overlaps, valid_trigger
 from nexlet_models.workloads import EncEnv
 
 __all__ = [
@@ -73,11 +79,13 @@ __all__ = [
     "SealedEnvironment",
     "StartRequest",
     "StartRequestRefused",
+    "StreamTrigger",
     "Trigger",
     "WorkersRequest",
     "open_schema",
     "parse_start_request",
     "schema",
+    "trigger_kinds",
 ]
 
 _MAX_PROBLEMS = 50
@@ -113,11 +121,70 @@ class Trigger(_Part):
         queue_group: None shares the messages among all clones of the function; a name shares them among all of the
             namespace that name it; "" gives every clone every message.
         reply: whether requests are answered.
+        on_failure: where messages go that failed and for whose answer nobody waits; None for nowhere.
     """
 
     subject: Subject
     queue_group: Absent[QueueGroup] = None
     reply: Flag = True
+    on_failure: Absent[Literal] = None
+
+    @property
+    def pattern(self) -> str:
+        """What the subjects of its messages match."""
+        return self.subject
+
+
+class StreamTrigger(_Part):
+    """A durable consumer of a stream, whose messages run the function; durations in seconds.
+
+    Attributes:
+        stream: has to be there.
+        filter: None takes all of its messages.
+        durable: the consumer's name within the namespace; None means the function's.
+        deliver: where a consumer that is made begins.
+        ack_wait: without a sign for so long, a message is handed out again.
+        max_deliver: attempts before it is given up.
+        backoff: pauses before the second attempt and those that follow.
+        max_ack_pending: of the consumer's messages under way.
+        batch: messages asked for at a time at most.
+        dead_letter: where messages go that are given up; None for nowhere.
+    """
+
+    stream: StreamName
+    filter: Absent[Filter] = None
+    durable: Absent[Durable] = None
+    deliver: Deliver = "all"
+    ack_wait: Duration = 30.0
+    max_deliver: FromOne = 5
+    backoff: Backoff = (1.0, 10.0, 60.0)
+    max_ack_pending: FromOne = 1000
+    batch: FromOne = 256
+    dead_letter: Absent[Literal] = None
+
+    @property
+    def pattern(self) -> str:
+        """What the subjects of its messages match."""
+        return self.filter or ">"
+
+    @property
+    def text(self) -> str:
+        """What it takes, for people."""
+        return f"stream {self.stream} {self.filter}" if self.filter else f"stream {self.stream}"
+
+
+def _kind_of_trigger(value: object) -> str:
+    """Which of the kinds it is meant to be: the key that makes it one is there."""
+    if isinstance(value, StreamTrigger) or (isinstance(value, Mapping) and "stream" in value):
+        return "[stream]"
+    return "[subject]"
+
+
+AnyTrigger = Annotated[
+    Annotated[Trigger, Tag("[subject]")] | Annotated[StreamTrigger, Tag("[stream]")],
+    Discriminator(_kind_of_trigger),
+    plain_trigger,
+]
 
 
 class SealedEnvironment(_Part):
@@ -229,13 +296,23 @@ class StartRequest(_Part):
     sha256: Absent[Sha256] = None
     files: dict[FileName, Text] = Field(default_factory=dict, repr=False)
     handler: Handler = "handler"
-    triggers: Annotated[tuple[Annotated[Trigger, plain_trigger], ...], few_triggers] = ()
+    triggers: Annotated[tuple[AnyTrigger, ...], few_triggers] = ()
     environment: dict[VariableName, Value] = Field(default_factory=dict)
     encrypted_environment: Absent[SealedEnvironment] = None
     grants: GrantsRequest = GrantsRequest()
     limits: LimitsRequest = LimitsRequest()
     workers: WorkersRequest = WorkersRequest()
     sandbox: Absent[Profile] = None
+
+    @property
+    def subject_triggers(self) -> tuple[Trigger, ...]:
+        """Those of `triggers` that are subjects."""
+        return tuple(trigger for trigger in self.triggers if isinstance(trigger, Trigger))
+
+    @property
+    def stream_triggers(self) -> tuple[StreamTrigger, ...]:
+        """Those of `triggers` that are streams."""
+        return tuple(trigger for trigger in self.triggers if isinstance(trigger, StreamTrigger))
 
 
 # --- reading one ---------------------------------------------------------------------------------------------------
@@ -349,12 +426,14 @@ def _joined(place: str, step: str | int) -> str:
 _KEYS: dict[str, frozenset[str]] = {
     "": frozenset(StartRequest.model_fields),
     "triggers": frozenset(Trigger.model_fields),
+    "triggers of a stream": frozenset(StreamTrigger.model_fields),
     "limits": frozenset(LimitsRequest.model_fields),
     "workers": frozenset(WorkersRequest.model_fields),
     "encrypted_environment": frozenset(SealedEnvironment.model_fields),
     "grants": frozenset(GrantsRequest.model_fields),
     "grants.http": frozenset(HttpGrant.model_fields),
 }
+_KINDS = {"triggers": "a trigger with a subject", "triggers of a stream": "a trigger with a stream"}
 _MEANT = {
     "code": "source",
     "script": "source",
@@ -383,7 +462,7 @@ _MEANT = {
 
 def _field_problem(raw: Mapping[str, Any], detail: ErrorDetails) -> Problem:
     """What pydantic found, in our words."""
-    steps = [step for step in detail["loc"] if step != "[key]"]
+    steps = [step for step in detail["loc"] if step not in _NO_STEPS]
     place = ""
     here: Any = raw
     for number, step in enumerate(steps):
@@ -399,12 +478,16 @@ def _field_problem(raw: Mapping[str, Any], detail: ErrorDetails) -> Problem:
     if "reason" in context:
         return _problem(code, context["reason"], place, context["advice"])
     if code == "extra_forbidden":
-        return _unknown_key(steps, place)
+        return _unknown_key(steps, place, "triggers of a stream" if "[stream]" in detail["loc"] else "")
     if code == "missing":
         return _problem("missing-key", "is required", place, "add it")
     wanted = {"tuple_type": "a list", "dict_type": "an object", "model_type": "an object"}[code]
-    return _problem("bad-type", f"must be {wanted}, not {kind(here)}", place, _WRITE_AS.get(place, ""))
+    advice = _WRITE_AS.get(place) or _WRITE_AS.get(str(steps[-1]) if steps else "", "")
+    return _problem("bad-type", f"must be {wanted}, not {kind(here)}", place, advice)
 
+
+_NO_STEPS = ("[key]", "[subject]", "[stream]")
+"""What pydantic has in a place that leads nowhere: the key itself, and the kind of a trigger."""
 
 _WRITE_AS = {
     "triggers": "write it as [orders.created]",
@@ -418,12 +501,13 @@ _WRITE_AS = {
     "grants.kv": "write it as {BUCKET: read} or {BUCKET: write}",
     "grants.objects": "write it as {BUCKET: read} or {BUCKET: write}",
     "grants.http": "write it as {hosts: [api.example.com]}",
+    "backoff": "write it as [1s, 10s, 1m]",
 }
 
 
-def _unknown_key(steps: Sequence[str | int], place: str) -> Problem:
+def _unknown_key(steps: Sequence[str | int], place: str, section: str) -> Problem:
     key = str(steps[-1])
-    section = ".".join(step for step in steps[:-1] if isinstance(step, str))
+    section = section or ".".join(step for step in steps[:-1] if isinstance(step, str))
     if not section and key == "source_file":
         return _problem(
             "not-packed",
@@ -435,6 +519,9 @@ def _unknown_key(steps: Sequence[str | int], place: str) -> Problem:
     elsewhere = [name for name, keys in _KEYS.items() if name and name != section and key in keys]
     if near:
         advice = f"did you mean {near}?"
+    elif elsewhere and elsewhere[0] in _KINDS:
+        advice = f"it belongs to {_KINDS[elsewhere[0]]}"
+        advice += ": write two triggers for both" if section in _KINDS else ", under triggers"
     elif elsewhere:
         advice = f"it belongs under {elsewhere[0]}"
     elif section and key in _KEYS[""]:
@@ -475,8 +562,12 @@ def _across(raw: Mapping[str, Any]) -> Iterable[Problem]:
 
 def _between_triggers(triggers: Sequence[object]) -> Iterable[Problem]:
     seen: list[tuple[int, str, bool]] = []
-    for number, entry in enumerate(triggers):
-        trigger = entry if isinstance(entry, Mapping) else {"subject": entry}
+    consumers: dict[tuple[str, str | None], int] = {}
+    whole = [entry if isinstance(entry, Mapping) else {"subject": entry} for entry in triggers]
+    for number, (entry, trigger) in enumerate(zip(triggers, whole, strict=True)):
+        if "stream" in trigger:
+            yield from _of_stream(number, trigger, consumers)
+            continue
         subject, everywhere = trigger.get("subject"), trigger.get("queue_group") == ""
         if not isinstance(subject, str) or valid_trigger(subject) is not None:
             continue  # which is said elsewhere
@@ -497,6 +588,46 @@ def _between_triggers(triggers: Sequence[object]) -> Iterable[Problem]:
                 continue
             break
         seen.append((number, subject, everywhere))
+    for number, trigger in enumerate(whole):
+        yield from _failed_come_back(number, trigger, [(at, subject) for at, subject, _ in seen])
+
+
+def _of_stream(
+    number: int, trigger: Mapping[str, Any], consumers: dict[tuple[str, str | None], int]
+) -> Iterable[Problem]:
+    stream, durable = trigger["stream"], trigger.get("durable")
+    if not isinstance(stream, str) or not (durable is None or isinstance(durable, str)):
+        return  # which is said elsewhere
+    earlier = consumers.setdefault((stream, durable), number)
+    if earlier != number:
+        yield _problem(
+            "duplicate-trigger",
+            f"{shown(stream)} has the same consumer in triggers[{earlier}]",
+            _joined(f"triggers[{number}]", "stream"),
+            "give one of them a durable of its own",
+        )
+
+
+def _failed_come_back(
+    number: int, trigger: Mapping[str, Any], subjects: Sequence[tuple[int, str]]
+) -> Iterable[Problem]:
+    """What fails must not run the function that it failed in."""
+    key = "dead_letter" if "stream" in trigger else "on_failure"
+    to, stream_filter = trigger.get(key), trigger.get("filter")
+    if not isinstance(to, str) or valid_trigger(to) is not None:
+        return  # which is said elsewhere
+    ways = [(f"triggers[{at}]", subject) for at, subject in subjects]
+    if "stream" in trigger and isinstance(stream_filter, str):
+        ways.append(("its own filter", stream_filter))
+    for what, pattern in ways:
+        if matches(pattern, to):
+            yield _problem(
+                "comes-back",
+                f"{shown(to)} is a subject of {what}: what failed would run again, without end",
+                _joined(f"triggers[{number}]", key),
+                "name a subject that does not run this function",
+            )
+            return
 
 
 # --- the schemas ---------------------------------------------------------------------------------------------------
@@ -521,14 +652,33 @@ def open_schema() -> str:
     return json.dumps({"$schema": whole["$schema"], **_opened(whole, whole)}, separators=(",", ":"))
 
 
+def trigger_kinds(whole: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The parts of the schema about triggers that are objects, by the key that makes a trigger one of that kind."""
+    part = whole["properties"]["triggers"]["items"]["else"]
+    kinds: dict[str, dict[str, Any]] = {}
+    while "if" in part:
+        kinds[part["if"]["required"][0]] = _definition(part["then"], whole)
+        part = part["else"]
+    return {"subject": _definition(part, whole), **kinds}
+
+
+def _definition(part: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = whole["definitions"][part["$ref"].rpartition("/")[2]]
+    return found
+
+
 def _opened(part: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, Any]:
     if "$ref" in part:
-        part = whole["definitions"][part["$ref"].rpartition("/")[2]]
+        part = _definition(part, whole)
     kept = {name: part[name] for name in _KEPT if name in part}
     if "type" in part:
         kept["type"] = part["type"]
-    if "properties" in part:
-        kept["properties"] = {name: _opened(inner, whole) for name, inner in part["properties"].items()}
+    properties = part.get("properties", {})
+    if part is whole["properties"]["triggers"]["items"]:
+        for one in trigger_kinds(whole).values():
+            properties = {**properties, **one["properties"]}
+    if properties:
+        kept["properties"] = {name: _opened(inner, whole) for name, inner in properties.items()}
     for name in ("items", "additionalProperties"):
         if isinstance(part.get(name), Mapping):
             kept[name] = _opened(part[name], whole)

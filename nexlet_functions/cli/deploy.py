@@ -103,7 +103,10 @@ async def _one(function: FunctionFolder, output: Output, to: Session, *, alongsi
     began = time.perf_counter()
     shipped = await ship(to.control, function, to.namespace, alongside=alongside)
     took = time.perf_counter() - began
-    subjects = [trigger.subject for trigger in function.start.triggers] or [shipped.workload_id]
+    start = function.start
+    subjects = [trigger.subject for trigger in start.subject_triggers]
+    subjects += [f"[{trigger.text}]" for trigger in start.stream_triggers]
+    subjects = subjects or [shipped.workload_id]
     lines = [
         styled(
             ("deployed", "green"),

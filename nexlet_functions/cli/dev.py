@@ -139,13 +139,18 @@ class _Deployed:
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        return tuple(trigger.subject for trigger in self.function.start.triggers) or (self.workload_id,)
+        start = self.function.start
+        return tuple(trigger.subject for trigger in start.subject_triggers) or (
+            (self.workload_id,) if not start.triggers else ()
+        )
 
     def answers(self, subject: str) -> bool:
         """Whether a message on that subject is answered."""
         from nexlet_models.subjects import matches
 
-        return all(trigger.reply for trigger in self.function.start.triggers if matches(trigger.subject, subject))
+        start = self.function.start
+        found = [trigger.reply for trigger in start.subject_triggers if matches(trigger.subject, subject)]
+        return all(found) if found else not start.stream_triggers
 
 
 class _Session:

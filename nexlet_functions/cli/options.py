@@ -87,6 +87,7 @@ _METAVARS = {
     "max_outgoing": "SIZE",
     "max_requests": "N",
     "max_starting": "N",
+    "max_hops": "N",
     "metrics": "HOST:PORT",
     "metrics_interval": "DURATION",
     "log_levels": "LOGGER=LEVEL",

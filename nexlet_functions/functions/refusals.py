@@ -25,6 +25,8 @@ STATUS: Final[dict[str, int]] = {
     "artifact-not-allowed": 403,
     "artifact-missing": 404,
     "secret-missing": 404,
+    "stream-missing": 404,
+    "consumer-differs": 409,
     "conflict": 409,
     "stopped": 409,
     "too-large": 413,

@@ -18,6 +18,7 @@ from nexlet_functions.rules import Ceilings
 from nexlet_models.problems import Problem
 from nexlet_models.sizes import format_size
 from nexlet_models.start_request import StartRequest, StartRequestRefused, parse_start_request
+from nexlet_models.start_request import Trigger as SubjectTrigger
 from nexlet_models.subjects import valid_subject, valid_token
 from nexlet_sandboxes.program import Limits, Program
 
@@ -158,13 +159,16 @@ def made_name(workload_id: str) -> str:
 
 
 def triggers_of(start: StartRequest, workload_id: str, namespace: str, name: str) -> tuple[Trigger, ...]:
-    """Where a function listens. Without a word about it, on its workload's id; in a queue group of its namespace."""
+    """The subjects a function listens to, in a queue group of its namespace; its workload's id without triggers."""
     if not start.triggers:
         return (Trigger(workload_id, f"{namespace}.{name}"),)
     triggers = []
-    for trigger in start.triggers:
+    for number, trigger in enumerate(start.triggers):
+        if not isinstance(trigger, SubjectTrigger):
+            continue
         group = name if trigger.queue_group is None else trigger.queue_group
-        triggers.append(Trigger(trigger.subject, f"{namespace}.{group}" if group else "", trigger.reply))
+        group = f"{namespace}.{group}" if group else ""
+        triggers.append(Trigger(trigger.subject, group, trigger.reply, number, trigger.on_failure))
     return tuple(triggers)
 
 

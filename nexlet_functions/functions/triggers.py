@@ -9,8 +9,15 @@ __all__ = ["Trigger"]
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """One trigger of a function: where it listens, in which queue group, and whether it answers."""
+    """One trigger of a function: where it listens, in which queue group, and whether it answers.
+
+    Attributes:
+        number: which of the start request's triggers it is, and of the program's patterns.
+        on_failure: where messages go that failed and that nobody waits for; None for nowhere.
+    """
 
     subject: str
     queue_group: str = ""
     reply: bool = True
+    number: int = 0
+    on_failure: str | None = None

@@ -425,7 +425,7 @@ def program_of(
         workload_id=WORKLOAD_ID,
         name=folder.name,
         namespace="test",
-        patterns=tuple(trigger.subject for trigger in start.triggers) or (WORKLOAD_ID,),
+        patterns=tuple(trigger.pattern for trigger in start.triggers) or (WORKLOAD_ID,),
         modules=modules or {},
     )
 

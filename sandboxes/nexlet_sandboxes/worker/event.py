@@ -20,6 +20,8 @@ RESERVED_HEADERS: Final = frozenset({"workload_id", "namespace", "error"})
 """Headers that the nexlet writes, compared in lower case; and every name that begins with `Nats-` or `Nex-`."""
 
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_ACKNOWLEDGED: Final = b"$JS.ACK."
+_ACKNOWLEDGED_WORDS: Final = 9
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
 
 
@@ -99,7 +101,28 @@ class Event:
     @property
     def reply(self) -> str:
         """Where an answer goes; "" when nobody waits for one."""
-        return self._reply.decode("utf-8", "replace")
+        reply = self._reply
+        return "" if reply.startswith(_ACKNOWLEDGED) else reply.decode("utf-8", "replace")
+
+    @property
+    def stream(self) -> str:
+        """The stream that it is from; "" where it is from none."""
+        return self._acknowledgement(0)
+
+    @property
+    def sequence(self) -> int:
+        """Its number in that stream, from 1 on: the same for every attempt; 0 where it is from none."""
+        said = self._acknowledgement(3)
+        return int(said) if said.isdecimal() else 0
+
+    def _acknowledgement(self, at: int) -> str:
+        """A word of the subject that a message of a stream is acknowledged on: stream, consumer, attempt, sequence."""
+        if not self._reply.startswith(_ACKNOWLEDGED):
+            return ""
+        words = self._reply.decode("utf-8", "replace").split(".")
+        # Newer servers may have domain and account before these (nats-server ADR-15), and so have more words.
+        at += 2 if len(words) <= _ACKNOWLEDGED_WORDS else 4
+        return words[at] if at < len(words) else ""
 
     @property
     def invocation_id(self) -> str:
