@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from nexlet_functions.cli.completion import module_names
 from nexlet_functions.cli.exits import CommandFailed, Exit
 from nexlet_functions.cli.options import Json
 from nexlet_functions.cli.output import Output, styled
@@ -17,10 +16,7 @@ __all__ = ["modules"]
 
 def modules(
     names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[MODULE...]", help="Only these modules.", show_default=False, autocompletion=module_names
-        ),
+        list[str] | None, typer.Argument(metavar="[MODULE...]", help="Only these modules.", show_default=False)
     ] = None,
     *,
     json: Json = None,

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 import typer
 
-from nexlet_functions.cli.completion import function_folders
 from nexlet_functions.cli.exits import CommandFailed, Exit
 
 __all__ = ["CREDENTIALS", "Folders", "Json", "Workloads", "duration", "setting_flags"]
@@ -37,7 +36,6 @@ Folders = Annotated[
         metavar="DIR...",
         help="Function folders, or folders of function folders.",
         show_default=False,
-        autocompletion=function_folders,
     ),
 ]
 
@@ -87,7 +85,7 @@ _METAVARS = {
     "max_outgoing": "SIZE",
     "max_requests": "N",
     "max_starting": "N",
-    "max_hops": "N",
+    "schedules_bucket": "BUCKET",
     "metrics": "HOST:PORT",
     "metrics_interval": "DURATION",
     "log_levels": "LOGGER=LEVEL",

@@ -52,7 +52,7 @@ ONE_CTRL_C = 1.0
         "max_outgoing",
         "max_requests",
         "max_starting",
-        "max_hops",
+        "schedules_bucket",
     ),
 )
 def up(*, flags: Mapping[str, object]) -> None:
