@@ -24,6 +24,7 @@ import pytest
 
 if TYPE_CHECKING:
     from nexlet_functions.testing import Function, load_function
+    from nexlet_sandboxes.launching import Launched
 
 __all__ = ["async_function", "function", "function_folder", "pytest_configure", "pytest_generate_tests"]
 
@@ -74,7 +75,11 @@ def function(request: pytest.FixtureRequest, _nexfn_loaded: tuple[ExitStack, _Lo
     stack, loaded = _nexfn_loaded
     key = repr((folder, sorted(options.items())))
     if key not in loaded:
-        loaded[key] = stack.enter_context(_reporting(_load(folder, options)))
+        from nexlet_sandboxes.launching import launch_early
+
+        # The worker's side gets ready while ours is imported, for the first of all tests.
+        launched = launch_early() if "settings_file" not in options else None
+        loaded[key] = stack.enter_context(_reporting(_load(folder, options, launched=launched)))
     return loaded[key]
 
 
@@ -91,12 +96,14 @@ def _nexfn_loaded() -> Iterator[tuple[ExitStack, _Loaded]]:
         yield stack, {}
 
 
-def _load(folder: Path, options: dict[str, Any]) -> load_function:
+def _load(folder: Path, options: dict[str, Any], *, launched: Launched | None = None) -> load_function:
     from nexlet_functions.testing import load_function
 
     try:
-        return load_function(folder, **options)
+        return load_function(folder, **options, launched=launched)
     except TypeError as error:
+        if launched is not None:
+            launched.end()
         pytest.fail(f"pytest.mark.{_MARKER}: {str(error).rpartition(') ')[2]}", pytrace=False)
 
 

@@ -63,7 +63,7 @@ __all__ = [
 
 PREFIX = "NEXFN_"
 
-LOGGERS = ("functions", "natsio", "observing", "runner", "schedules")
+LOGGERS = ("functions", "natsio", "observing", "runner")
 """The loggers of our own parts, below `nexlet_functions`."""
 
 
@@ -99,12 +99,6 @@ def _curve_key(text: str) -> str:
     if reason is not None:
         raise ValueError(f"'{text}' is no public curve key: {reason}")
     return text
-
-
-def _bucket(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise ValueError(f"'{name}' is no name of a bucket: only letters, digits, '_' and '-'")
-    return name
 
 
 def _layer(name: str) -> str:
@@ -209,9 +203,6 @@ class Settings(BaseSettings):
         (), description="public curve keys of other nexlets for which a sealed environment may be sealed anew"
     )
     secrets_dir: Folder | None = Field(None, description="folder with secrets, NAMESPACE/KEY")
-    schedules_bucket: Annotated[str, AfterValidator(_bucket)] = Field(
-        "nexlet-schedules", description="KV bucket that says what of each schedule ran last; it has to be there"
-    )
 
     # How we behave.
     grace: Duration = Field(10.0, description="time for what runs to finish when a function or the nexlet stops")
@@ -224,6 +215,9 @@ class Settings(BaseSettings):
         8 * 1024 * 1024, description="bytes that may wait to be sent on a connection; feeds have half of it"
     )
     max_requests: int = Field(512, ge=1, description="requests of the node and of discovery that are served at once")
+    max_hops: int = Field(
+        16, ge=0, description="functions that a message may go through; one beyond is not run, as it is in a loop"
+    )
     max_starting: int = Field(32, ge=1, description="functions that start side by side; others wait their turn")
     metrics_interval: Interval = Field(
         10.0, description="time between two messages about a function on Nex's metrics feed; 0s for none"

@@ -14,9 +14,8 @@ from typing import Annotated, LiteralString, TypeVar
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_core import PydanticCustomError
 
-from nexlet_models.cron import parse_cron, time_zone
 from nexlet_models.durations import parse_duration
-from nexlet_models.errors import InvalidDuration, InvalidSchedule, InvalidSize, InvalidTimeZone
+from nexlet_models.errors import InvalidDuration, InvalidSize
 from nexlet_models.sizes import parse_size
 from nexlet_models.subjects import valid_subject, valid_trigger
 
@@ -32,20 +31,12 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 ACCESS = ("read", "write")
 """How far a grant of a bucket goes; who may write may read."""
 
-MISSED = ("skip", "once")
-"""What may become of runs of a schedule that nobody could begin in time."""
-
-OVERLAP = ("skip", "allow")
-"""What may become of a run of a schedule whose predecessor has not ended."""
-
-SHORTEST_INTERVAL = 1.0
-"""Seconds. What is to run more often is no schedule but a stream of messages."""
+MAX_GRANTS = 256
+DELIVER = ("all", "new", "last", "last_per_subject")
+"""Where a consumer may begin; words of JetStream's."""
 
 MAX_TRIGGERS = 256
-MAX_GRANTS = 256
-_MAX_SCHEDULE = 256
-_MAX_ZONE = 64
-_MAX_SCHEDULE_NAME = 64
+_MAX_PAUSES = 32
 _MAX_QUEUE_GROUP = 255
 _MAIN_FILE = "function.py"
 SHOWN = 80
@@ -169,6 +160,43 @@ def _subject(text: str) -> str:
     return text
 
 
+def _literal(text: str) -> str:
+    reason = valid_trigger(text) or valid_subject(text, wildcards=False)
+    if reason is not None:
+        raise _wrong("bad-subject", f"{shown(text)} {reason}", "write it as orders.failed")
+    return text
+
+
+def _filter(text: str) -> str:
+    reason = valid_subject(text, wildcards=True)
+    if reason is not None:
+        raise _wrong("bad-subject", f"{shown(text)} {reason}", "write it as orders.created, orders.* or orders.>")
+    return text
+
+
+def _name(least: int, most: int) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if not least <= len(text) <= most:
+            raise _wrong("bad-name", f"{shown(text)} is not of {least} to {most} characters")
+        return text
+
+    return check
+
+
+def _deliver(text: str) -> str:
+    if text not in DELIVER:
+        near = difflib.get_close_matches(text, DELIVER, n=1)
+        advice = f"did you mean {near[0]}?" if near else f"there are: {', '.join(DELIVER)}"
+        raise _wrong("unknown-deliver", f"{shown(text)} is no place where a consumer begins", advice)
+    return text
+
+
+def _few_pauses(value: object) -> object:
+    if isinstance(value, list) and not 1 <= len(value) <= _MAX_PAUSES:
+        raise _wrong("bad-backoff", f"has {len(value)} pauses, not 1 to {_MAX_PAUSES}", "write it as [1s, 10s, 1m]")
+    return value
+
+
 def _queue_group(text: str) -> str:
     reason = valid_subject(text, wildcards=False) if text else None
     if reason is None and len(text) > _MAX_QUEUE_GROUP:
@@ -218,34 +246,11 @@ def _plain_trigger(value: object) -> object:
         return {"subject": value}
     if not isinstance(value, Mapping):
         raise _wrong(
-            "bad-type", f"must be a subject or an object with one, not {kind(value)}", "write it as orders.created"
+            "bad-type",
+            f"must be a subject, or an object with a subject or a stream, not {kind(value)}",
+            "write it as orders.created",
         )
     return value
-
-
-def _schedule(text: str) -> str:
-    if len(text) > _MAX_SCHEDULE:
-        raise _wrong("bad-schedule", f"is longer than {_MAX_SCHEDULE} characters")
-    try:
-        return parse_cron(text)
-    except InvalidSchedule as error:
-        raise _wrong("bad-schedule", error.reason, error.advice) from None
-
-
-def _time_zone(text: str) -> str:
-    if len(text) > _MAX_ZONE:
-        raise _wrong("bad-timezone", f"is longer than {_MAX_ZONE} characters")
-    try:
-        time_zone(text)
-    except InvalidTimeZone as error:
-        raise _wrong("bad-timezone", error.reason, error.advice) from None
-    return text
-
-
-def _interval(seconds: float) -> float:
-    if seconds < SHORTEST_INTERVAL:
-        raise _wrong("bad-interval", f"is shorter than {SHORTEST_INTERVAL:g} s", "write it as 1s, 30s or 5m")
-    return seconds
 
 
 def _few_triggers(value: object) -> object:
@@ -313,20 +318,19 @@ VariableName = Annotated[
 Value = Annotated[SecretStr, BeforeValidator(_encodable), BeforeValidator(_text), AfterValidator(_environment_value)]
 Subject = Annotated[Text, AfterValidator(_subject)]
 QueueGroup = Annotated[Text, AfterValidator(_queue_group)]
-CronExpression = Annotated[Text, AfterValidator(_schedule)]
-Interval = Annotated[Duration, AfterValidator(_interval)]
-TimeZone = Annotated[Text, AfterValidator(_time_zone)]
-ScheduleName = Annotated[
+Literal = Annotated[Text, AfterValidator(_literal)]
+Filter = Annotated[Text, AfterValidator(_filter)]
+StreamName = Annotated[
     Text,
-    _formed(
-        f"[A-Za-z0-9_-]{{1,{_MAX_SCHEDULE_NAME}}}",
-        "bad-schedule-name",
-        "is no name of a schedule",
-        "use letters, digits, '-' and '_', as in nightly",
-    ),
+    AfterValidator(_name(1, 255)),
+    _formed(r"[^\s\x00-\x1f\x7f.*>/\\]+", "bad-name", "is not the name of a stream", "as `nats stream ls` shows it"),
 ]
-Missed = Annotated[Text, _one_of(MISSED, "bad-policy", "word for missed runs")]
-Overlap = Annotated[Text, _one_of(OVERLAP, "bad-policy", "word for runs that overlap")]
+Durable = Annotated[
+    Text,
+    AfterValidator(_name(1, 128)),
+    _formed("[A-Za-z0-9_-]+", "bad-name", "is not the name of a consumer", "use letters, digits, '-' and '_'"),
+]
+Deliver = Annotated[Text, AfterValidator(_deliver)]
 Handler = Annotated[Text, AfterValidator(_handler)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 FromZero = Annotated[int, BeforeValidator(_whole(0))]
@@ -365,5 +369,6 @@ Host = Annotated[Text, AfterValidator(_host)]
 Method = Annotated[Text, _one_of(METHODS, "bad-method", "method of HTTP")]
 few_grants = BeforeValidator(_few_grants)
 listed = BeforeValidator(_listed)
+Backoff = Annotated[tuple[DurationOrZero, ...], BeforeValidator(_few_pauses)]
 plain_trigger = BeforeValidator(_plain_trigger)
 few_triggers = BeforeValidator(_few_triggers)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nexlet_models.start_request import schema
+from nexlet_models.start_request import schema, trigger_kinds
 
 __all__ = ["markdown"]
 
@@ -31,7 +31,6 @@ start_request:
   triggers:
     - greet
     - {subject: "audit.greet.>", queue_group: "", reply: false}
-    - {schedule: "30 2 * * MON-FRI", timezone: Europe/Berlin, name: nightly, missed: once}
   environment: {GREETING: hello}
   limits: {timeout: 300ms, memory: 64MiB}
 ```
@@ -49,6 +48,10 @@ def markdown() -> str:
 def _below(place: str, part: Mapping[str, Any], whole: Mapping[str, Any]) -> Iterator[str]:
     """The tables of what has keys of its own, each before those below it."""
     for name, entry in part["properties"].items():
+        if part is whole and name == "triggers":
+            for key, kind in trigger_kinds(whole).items():
+                yield _table(f"`{name}`, each with `{key}`", kind, whole)
+            continue
         inner = entry.get("items", entry)
         if "properties" in inner:
             yield _table(f"`{place}{name}`" + (", each" if "items" in entry else ""), inner, whole)
@@ -61,7 +64,7 @@ def _table(title: str, part: Mapping[str, Any], whole: Mapping[str, Any]) -> str
 
 
 def _rows(part: Mapping[str, Any], whole: Mapping[str, Any]) -> Iterator[str]:
-    required = frozenset(part.get("required", ()))
+    required = set(part.get("required", ()))
     for name, entry in part["properties"].items():
         if "$ref" in entry:
             entry = whole["definitions"][entry["$ref"].rpartition("/")[2]]

@@ -29,31 +29,31 @@ from nexlet_models._forms import (
     SHOWN,
     Absent,
     Access,
+    Backoff,
     Base64,
     Bucket,
-    CronExpression,
     CurveKey,
+    Deliver,
+    Durable,
     Duration,
     DurationOrZero,
     FileName,
+    Filter,
     Flag,
     FromOne,
     FromZero,
     Handler,
     Host,
-    Interval,
+    Literal,
     Method,
-    Missed,
-    Overlap,
     Profile,
     QueueGroup,
-    ScheduleName,
     Sha256,
     Size,
     Source,
+    StreamName,
     Subject,
     Text,
-    TimeZone,
     Uri,
     Value,
     VariableName,
@@ -65,12 +65,9 @@ from nexlet_models._forms import (
     scalar,
     shown,
 )
-from nexlet_models.cron import Cadence, Cron, Every, time_zone
-from nexlet_models.durations import format_duration
 from nexlet_models.errors import ModelError
 from nexlet_models.problems import Problem, headline
-from nexlet_models.scheduled import SCHEDULE_SUBJECT
-from nexlet_models.subjects import overlaps, valid_trigger
+from nexlet_models.subjects import matches, overlaps, valid_trigger
 from nexlet_models.workloads import EncEnv
 
 __all__ = [
@@ -79,15 +76,16 @@ __all__ = [
     "GrantsRequest",
     "HttpGrant",
     "LimitsRequest",
-    "ScheduleTrigger",
     "SealedEnvironment",
     "StartRequest",
     "StartRequestRefused",
+    "StreamTrigger",
     "Trigger",
     "WorkersRequest",
     "open_schema",
     "parse_start_request",
     "schema",
+    "trigger_kinds",
 ]
 
 _MAX_PROBLEMS = 50
@@ -123,11 +121,13 @@ class Trigger(_Part):
         queue_group: None shares the messages among all clones of the function; a name shares them among all of the
             namespace that name it; "" gives every clone every message.
         reply: whether requests are answered.
+        on_failure: where messages go that failed and for whose answer nobody waits; None for nowhere.
     """
 
     subject: Subject
     queue_group: Absent[QueueGroup] = None
     reply: Flag = True
+    on_failure: Absent[Literal] = None
 
     @property
     def pattern(self) -> str:
@@ -135,53 +135,56 @@ class Trigger(_Part):
         return self.subject
 
 
-class ScheduleTrigger(_Part):
-    """Times at which the function runs, once however many clones there are. One of `schedule` and `every`.
+class StreamTrigger(_Part):
+    """A durable consumer of a stream, whose messages run the function; durations in seconds.
 
     Attributes:
-        schedule: a time table, in five fields.
-        every: an interval in seconds, counted from 1970.
-        timezone: None means UTC.
-        name: the end of the subject that its events have.
-        missed: "skip" or "once", for what nobody could begin in time.
-        overlap: "skip" or "allow", for what is due while the last one has not ended.
+        stream: has to be there.
+        filter: None takes all of its messages.
+        durable: the consumer's name within the namespace; None means the function's.
+        deliver: where a consumer that is made begins.
+        ack_wait: without a sign for so long, a message is handed out again.
+        max_deliver: attempts before it is given up.
+        backoff: pauses before the second attempt and those that follow.
+        max_ack_pending: of the consumer's messages under way.
+        batch: messages asked for at a time at most.
+        dead_letter: where messages go that are given up; None for nowhere.
     """
 
-    schedule: Absent[CronExpression] = None
-    every: Absent[Interval] = None
-    timezone: Absent[TimeZone] = None
-    name: ScheduleName = "schedule"
-    missed: Missed = "skip"
-    overlap: Overlap = "skip"
+    stream: StreamName
+    filter: Absent[Filter] = None
+    durable: Absent[Durable] = None
+    deliver: Deliver = "all"
+    ack_wait: Duration = 30.0
+    max_deliver: FromOne = 5
+    backoff: Backoff = (1.0, 10.0, 60.0)
+    max_ack_pending: FromOne = 1000
+    batch: FromOne = 256
+    dead_letter: Absent[Literal] = None
 
     @property
     def pattern(self) -> str:
-        """The subject of its events. No message can come with it: no trigger begins with `$`."""
-        return f"{SCHEDULE_SUBJECT}{self.name}"
+        """What the subjects of its messages match."""
+        return self.filter or ">"
 
     @property
     def text(self) -> str:
-        """When it is due, for people."""
-        if self.schedule is None:
-            assert self.every is not None, "one of the two is there"
-            return f"every {format_duration(self.every)}"
-        return f"{self.schedule} {self.timezone or 'UTC'}"
+        """What it takes, for people."""
+        return f"stream {self.stream} {self.filter}" if self.filter else f"stream {self.stream}"
 
-    @property
-    def interval(self) -> float:
-        """Seconds between two runs, the shortest that there may be: a time table has whole minutes."""
-        return 60.0 if self.every is None else self.every
 
-    def cadence(self) -> Cadence:
-        """When it is due.
+def _kind_of_trigger(value: object) -> str:
+    """Which of the kinds it is meant to be: the key that makes it one is there."""
+    if isinstance(value, StreamTrigger) or (isinstance(value, Mapping) and "stream" in value):
+        return "[stream]"
+    return "[subject]"
 
-        Raises:
-            InvalidTimeZone: this machine does not know the zone any more.
-        """
-        if self.schedule is None:
-            assert self.every is not None, "one of the two is there"
-            return Every(self.every)
-        return Cron(self.schedule, time_zone(self.timezone or "UTC"))
+
+AnyTrigger = Annotated[
+    Annotated[Trigger, Tag("[subject]")] | Annotated[StreamTrigger, Tag("[stream]")],
+    Discriminator(_kind_of_trigger),
+    plain_trigger,
+]
 
 
 class SealedEnvironment(_Part):
@@ -272,37 +275,6 @@ class GrantsRequest(_Part):
         return "; ".join(parts)
 
 
-def _kind_of_trigger(value: object) -> str:
-    """Which kind of trigger an object is meant to be: by a key that only one kind has, else by one that is near."""
-    if isinstance(value, ScheduleTrigger):
-        return _SCHEDULE
-    if not isinstance(value, Mapping):
-        return _SUBJECT
-    for key, means in _DECIDING.items():
-        if key in value:
-            return means
-    every = _KEYS[_SUBJECT] | _KEYS[_SCHEDULE]
-    near = next(filter(None, (_near_of(every, key) for key in _few_keys(value))), "")
-    return _SCHEDULE if near in _KEYS[_SCHEDULE] else _SUBJECT
-
-
-def _few_keys(value: Mapping[Any, Any]) -> Iterable[str]:
-    """Enough of an object's keys to see what it is meant to be; looking for near ones takes its time."""
-    return map(str, itertools.islice(value, _MAX_PROBLEMS))
-
-
-_SUBJECT, _SCHEDULE = "[subject]", "[schedule]"
-_KINDS = {_SUBJECT: "a trigger with a subject", _SCHEDULE: "a trigger with a schedule"}
-"""The kinds of triggers, as pydantic has them in a place, and in words."""
-_DECIDING = {"schedule": _SCHEDULE, "every": _SCHEDULE, "subject": _SUBJECT}
-
-AnyTrigger = Annotated[
-    Annotated[Trigger, Tag(_SUBJECT)] | Annotated[ScheduleTrigger, Tag(_SCHEDULE)],
-    Discriminator(_kind_of_trigger),
-    plain_trigger,
-]
-
-
 class StartRequest(_Part):
     """A start request that was found to be in order. Made by `parse_start_request`, which checks more than the fields.
 
@@ -312,7 +284,7 @@ class StartRequest(_Part):
         sha256: lower case; None where none is asked for.
         files: helper modules, file name to source.
         handler: what is called.
-        triggers: subjects and schedules, in the order of the request; none means the workload's id.
+        triggers: none means the workload's id.
         environment: values may begin with `SECRET_PREFIX`.
         encrypted_environment: joined to `environment` by whoever can open it.
         grants: what it may touch.
@@ -338,9 +310,9 @@ class StartRequest(_Part):
         return tuple(trigger for trigger in self.triggers if isinstance(trigger, Trigger))
 
     @property
-    def schedule_triggers(self) -> tuple[ScheduleTrigger, ...]:
-        """Those of `triggers` that are schedules."""
-        return tuple(trigger for trigger in self.triggers if isinstance(trigger, ScheduleTrigger))
+    def stream_triggers(self) -> tuple[StreamTrigger, ...]:
+        """Those of `triggers` that are streams."""
+        return tuple(trigger for trigger in self.triggers if isinstance(trigger, StreamTrigger))
 
 
 # --- reading one ---------------------------------------------------------------------------------------------------
@@ -453,14 +425,15 @@ def _joined(place: str, step: str | int) -> str:
 
 _KEYS: dict[str, frozenset[str]] = {
     "": frozenset(StartRequest.model_fields),
-    _SUBJECT: frozenset(Trigger.model_fields),
-    _SCHEDULE: frozenset(ScheduleTrigger.model_fields),
+    "triggers": frozenset(Trigger.model_fields),
+    "triggers of a stream": frozenset(StreamTrigger.model_fields),
     "limits": frozenset(LimitsRequest.model_fields),
     "workers": frozenset(WorkersRequest.model_fields),
     "encrypted_environment": frozenset(SealedEnvironment.model_fields),
     "grants": frozenset(GrantsRequest.model_fields),
     "grants.http": frozenset(HttpGrant.model_fields),
 }
+_KINDS = {"triggers": "a trigger with a subject", "triggers of a stream": "a trigger with a stream"}
 _MEANT = {
     "code": "source",
     "script": "source",
@@ -474,11 +447,6 @@ _MEANT = {
     "modules": "files",
     "entrypoint": "handler",
     "profile": "sandbox",
-    "cron": "schedule",
-    "schedules": "schedule",
-    "interval": "every",
-    "tz": "timezone",
-    "zone": "timezone",
     "queue": "queue_group",
     "group": "queue_group",
     "permissions": "grants",
@@ -494,10 +462,7 @@ _MEANT = {
 
 def _field_problem(raw: Mapping[str, Any], detail: ErrorDetails) -> Problem:
     """What pydantic found, in our words."""
-    steps = [step for step in detail["loc"] if step != "[key]"]
-    kind_of = ""
-    if len(steps) > 2 and steps[0] == "triggers" and steps[2] in _KINDS:
-        kind_of = str(steps.pop(2))
+    steps = [step for step in detail["loc"] if step not in _NO_STEPS]
     place = ""
     here: Any = raw
     for number, step in enumerate(steps):
@@ -513,12 +478,16 @@ def _field_problem(raw: Mapping[str, Any], detail: ErrorDetails) -> Problem:
     if "reason" in context:
         return _problem(code, context["reason"], place, context["advice"])
     if code == "extra_forbidden":
-        return _unknown_key(steps, place, kind_of)
+        return _unknown_key(steps, place, "triggers of a stream" if "[stream]" in detail["loc"] else "")
     if code == "missing":
         return _problem("missing-key", "is required", place, "add it")
     wanted = {"tuple_type": "a list", "dict_type": "an object", "model_type": "an object"}[code]
-    return _problem("bad-type", f"must be {wanted}, not {kind(here)}", place, _WRITE_AS.get(place, ""))
+    advice = _WRITE_AS.get(place) or _WRITE_AS.get(str(steps[-1]) if steps else "", "")
+    return _problem("bad-type", f"must be {wanted}, not {kind(here)}", place, advice)
 
+
+_NO_STEPS = ("[key]", "[subject]", "[stream]")
+"""What pydantic has in a place that leads nowhere: the key itself, and the kind of a trigger."""
 
 _WRITE_AS = {
     "triggers": "write it as [orders.created]",
@@ -532,12 +501,13 @@ _WRITE_AS = {
     "grants.kv": "write it as {BUCKET: read} or {BUCKET: write}",
     "grants.objects": "write it as {BUCKET: read} or {BUCKET: write}",
     "grants.http": "write it as {hosts: [api.example.com]}",
+    "backoff": "write it as [1s, 10s, 1m]",
 }
 
 
-def _unknown_key(steps: Sequence[str | int], place: str, kind_of: str = "") -> Problem:
+def _unknown_key(steps: Sequence[str | int], place: str, section: str) -> Problem:
     key = str(steps[-1])
-    section = kind_of or ".".join(step for step in steps[:-1] if isinstance(step, str))
+    section = section or ".".join(step for step in steps[:-1] if isinstance(step, str))
     if not section and key == "source_file":
         return _problem(
             "not-packed",
@@ -547,12 +517,13 @@ def _unknown_key(steps: Sequence[str | int], place: str, kind_of: str = "") -> P
         )
     near = _nearest(section, key)
     elsewhere = [name for name, keys in _KEYS.items() if name and name != section and key in keys]
-    if kind_of and elsewhere and elsewhere[0] in _KINDS:
-        advice = f"it belongs to {_KINDS[elsewhere[0]]}: write two triggers for both"
-    elif near:
+    if near:
         advice = f"did you mean {near}?"
+    elif elsewhere and elsewhere[0] in _KINDS:
+        advice = f"it belongs to {_KINDS[elsewhere[0]]}"
+        advice += ": write two triggers for both" if section in _KINDS else ", under triggers"
     elif elsewhere:
-        advice = f"it belongs under {'triggers' if elsewhere[0] in _KINDS else elsewhere[0]}"
+        advice = f"it belongs under {elsewhere[0]}"
     elif section and key in _KEYS[""]:
         advice = "it belongs at the top of the start request"
     else:
@@ -562,10 +533,7 @@ def _unknown_key(steps: Sequence[str | int], place: str, kind_of: str = "") -> P
 
 def _nearest(section: str, key: str) -> str:
     """The key of that section that was probably meant, or ""."""
-    return _near_of(_KEYS[section], key)
-
-
-def _near_of(known: frozenset[str], key: str) -> str:
+    known = _KEYS[section]
     folded = key[:SHOWN].lower().replace("-", "_")
     # A letter's case and a dash are slips of the hand, and nearer than any other key.
     for meant in (folded, _MEANT.get(folded, "")):
@@ -594,11 +562,11 @@ def _across(raw: Mapping[str, Any]) -> Iterable[Problem]:
 
 def _between_triggers(triggers: Sequence[object]) -> Iterable[Problem]:
     seen: list[tuple[int, str, bool]] = []
-    scheduled: dict[str, int] = {}
-    for number, entry in enumerate(triggers):
-        trigger = entry if isinstance(entry, Mapping) else {"subject": entry}
-        if _kind_of_trigger(entry) == _SCHEDULE:
-            yield from _of_schedule(number, trigger, scheduled)
+    consumers: dict[tuple[str, str | None], int] = {}
+    whole = [entry if isinstance(entry, Mapping) else {"subject": entry} for entry in triggers]
+    for number, (entry, trigger) in enumerate(zip(triggers, whole, strict=True)):
+        if "stream" in trigger:
+            yield from _of_stream(number, trigger, consumers)
             continue
         subject, everywhere = trigger.get("subject"), trigger.get("queue_group") == ""
         if not isinstance(subject, str) or valid_trigger(subject) is not None:
@@ -620,26 +588,46 @@ def _between_triggers(triggers: Sequence[object]) -> Iterable[Problem]:
                 continue
             break
         seen.append((number, subject, everywhere))
+    for number, trigger in enumerate(whole):
+        yield from _failed_come_back(number, trigger, [(at, subject) for at, subject, _ in seen])
 
 
-def _of_schedule(number: int, trigger: Mapping[str, Any], seen: dict[str, int]) -> Iterable[Problem]:
-    """What is wrong between the keys of one schedule, and with another one."""
-    place = f"triggers[{number}]"
-    given = [key for key in ("schedule", "every") if key in trigger]
-    if len(given) == 2:
-        yield _problem("schedule-and-every", "schedule and every are both given", f"{place}.every", "keep one of them")
-    if not given and not any(_near_of(_KEYS[_SCHEDULE], key) in ("schedule", "every") for key in _few_keys(trigger)):
-        yield _problem("missing-key", "neither schedule nor every is given", place, "say when it is due")
-    if "timezone" in trigger and given == ["every"]:
-        advice = "leave it out, or write a schedule"
-        yield _problem("needless-timezone", "has no meaning for an interval", f"{place}.timezone", advice)
-    when = {key: trigger[key] for key in (*given, "timezone") if isinstance(trigger.get(key), str)}
-    if given and all(key in when for key in given):
-        same = json.dumps(when, sort_keys=True)
-        if same in seen:
-            advice = "keep one of them"
-            yield _problem("duplicate-trigger", f"is triggers[{seen[same]}] already", f"{place}.{given[0]}", advice)
-        seen.setdefault(same, number)
+def _of_stream(
+    number: int, trigger: Mapping[str, Any], consumers: dict[tuple[str, str | None], int]
+) -> Iterable[Problem]:
+    stream, durable = trigger["stream"], trigger.get("durable")
+    if not isinstance(stream, str) or not (durable is None or isinstance(durable, str)):
+        return  # which is said elsewhere
+    earlier = consumers.setdefault((stream, durable), number)
+    if earlier != number:
+        yield _problem(
+            "duplicate-trigger",
+            f"{shown(stream)} has the same consumer in triggers[{earlier}]",
+            _joined(f"triggers[{number}]", "stream"),
+            "give one of them a durable of its own",
+        )
+
+
+def _failed_come_back(
+    number: int, trigger: Mapping[str, Any], subjects: Sequence[tuple[int, str]]
+) -> Iterable[Problem]:
+    """What fails must not run the function that it failed in."""
+    key = "dead_letter" if "stream" in trigger else "on_failure"
+    to, stream_filter = trigger.get(key), trigger.get("filter")
+    if not isinstance(to, str) or valid_trigger(to) is not None:
+        return  # which is said elsewhere
+    ways = [(f"triggers[{at}]", subject) for at, subject in subjects]
+    if "stream" in trigger and isinstance(stream_filter, str):
+        ways.append(("its own filter", stream_filter))
+    for what, pattern in ways:
+        if matches(pattern, to):
+            yield _problem(
+                "comes-back",
+                f"{shown(to)} is a subject of {what}: what failed would run again, without end",
+                _joined(f"triggers[{number}]", key),
+                "name a subject that does not run this function",
+            )
+            return
 
 
 # --- the schemas ---------------------------------------------------------------------------------------------------
@@ -664,14 +652,33 @@ def open_schema() -> str:
     return json.dumps({"$schema": whole["$schema"], **_opened(whole, whole)}, separators=(",", ":"))
 
 
+def trigger_kinds(whole: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The parts of the schema about triggers that are objects, by the key that makes a trigger one of that kind."""
+    part = whole["properties"]["triggers"]["items"]["else"]
+    kinds: dict[str, dict[str, Any]] = {}
+    while "if" in part:
+        kinds[part["if"]["required"][0]] = _definition(part["then"], whole)
+        part = part["else"]
+    return {"subject": _definition(part, whole), **kinds}
+
+
+def _definition(part: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = whole["definitions"][part["$ref"].rpartition("/")[2]]
+    return found
+
+
 def _opened(part: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, Any]:
     if "$ref" in part:
-        part = whole["definitions"][part["$ref"].rpartition("/")[2]]
+        part = _definition(part, whole)
     kept = {name: part[name] for name in _KEPT if name in part}
     if "type" in part:
         kept["type"] = part["type"]
-    if "properties" in part:
-        kept["properties"] = {name: _opened(inner, whole) for name, inner in part["properties"].items()}
+    properties = part.get("properties", {})
+    if part is whole["properties"]["triggers"]["items"]:
+        for one in trigger_kinds(whole).values():
+            properties = {**properties, **one["properties"]}
+    if properties:
+        kept["properties"] = {name: _opened(inner, whole) for name, inner in properties.items()}
     for name in ("items", "additionalProperties"):
         if isinstance(part.get(name), Mapping):
             kept[name] = _opened(part[name], whole)

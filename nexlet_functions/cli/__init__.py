@@ -6,11 +6,16 @@ wait for NATS, pydantic and the sandbox to be loaded.
 
 from __future__ import annotations
 
+import sys
+
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line with the process's arguments and environment, and end the process with its exit code."""
-    from nexlet_functions.cli.app import run  # the rest is loaded for whoever runs it, not for whoever imports it
+    from nexlet_functions.cli import ahead  # all of it is loaded for whoever runs it, not for whoever imports it
+
+    ahead.begin(sys.argv[1:])
+    from nexlet_functions.cli.app import run
 
     run()

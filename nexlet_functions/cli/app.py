@@ -6,11 +6,13 @@ raises becomes a text on standard error and an exit code here, and nowhere else.
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -34,11 +36,30 @@ _PROGRAM = "nexlet-functions"
 class _Commands(TyperGroup):
     """A group that loads a command when it is asked for."""
 
+    _offering = False
+
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if self._offering:
+            return TyperCommand(cmd_name, help=_summary(cmd_name))
         return load_command(cmd_name) if cmd_name in COMMANDS else None
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """What TAB offers: names with a line about each, for which no command is loaded."""
+        self._offering = True
+        try:
+            return super().shell_complete(ctx, incomplete)
+        finally:
+            self._offering = False
+
+
+def _summary(name: str) -> str:
+    """The first line of a command's description, read from its source."""
+    tree = ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))
+    named = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
+    return next(((ast.get_docstring(node) or "").partition("\n")[0] for node in named), "")
 
 
 app = typer.Typer(

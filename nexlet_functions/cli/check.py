@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nexlet_functions.cli import ahead
 from nexlet_functions.cli.exits import CommandFailed, Exit
 from nexlet_functions.cli.options import Folders, Json
 from nexlet_functions.cli.output import Output, problem_record, styled
@@ -184,13 +185,10 @@ class _Checks:
         try:
             function = read_function(folder)
             found.name = function.name
-            found.problems += [*_ruled_out(function), *_static(function, self._modules)]
+            found.problems += _ruled_out(function)
             found.warnings += _warnings(function)
-            if zygote is not None and not found.problems and function.start.source is not None:
-                ready = await zygote
-                began = time.perf_counter()
-                found.problems += await _trial_load(ready, function, self._modules)
-                found.load_seconds = time.perf_counter() - began
+            if function.start.source is not None:  # an artifact elsewhere is checked by the nexlet that fetches it
+                await self._sources(function, zygote, found)
         except FunctionRefused as error:
             found.name = error.name
             found.problems += [*error.problems, *_static_of_refused(error, self._modules)]
@@ -199,6 +197,24 @@ class _Checks:
         except EventRefused as error:
             found.problems += error.problems
         return found
+
+    async def _sources(self, function: FunctionFolder, zygote: Awaitable[Zygote] | None, found: _Found) -> None:
+        """What is wrong with the sources; if nothing is known by now, what goes wrong when the module runs as well."""
+        from nexlet_sandboxes.outcomes import SandboxError
+
+        if zygote is None or found.problems:
+            found.problems += _static(function, self._modules)
+            return
+        try:
+            ready = await zygote
+            began = time.perf_counter()
+            found.problems += await _trial_load(ready, function, self._modules)
+            found.load_seconds = time.perf_counter() - began
+        except SandboxError:
+            # No worker is to be had here. What can be said without one is worth more to an author.
+            found.problems += _static(function, self._modules)
+            if not found.problems:
+                raise
 
 
 def _named(folder: Path) -> str:
@@ -215,8 +231,8 @@ async def _zygote_beside(modules: Modules) -> AsyncIterator[asyncio.Task[Zygote]
     """A zygote that gets ready while the sources are read, which takes as long. Who needs it waits for the task."""
     from nexlet_sandboxes.zygote import Zygote
 
-    starting = asyncio.ensure_future(Zygote.start(modules=modules))
-    await asyncio.sleep(0)  # the task's first step makes the process
+    starting = asyncio.ensure_future(Zygote.start(modules=modules, short_lived=True, launched=ahead.take()))
+    await asyncio.sleep(0)  # the task's first step makes the process, where there is none yet
     try:
         yield starting
     finally:
@@ -284,10 +300,8 @@ def _warnings(function: FunctionFolder) -> list[Problem]:
 def _static(function: FunctionFolder, modules: Modules) -> list[Problem]:
     """What the policy says of the sources, which are not run for it."""
     from nexlet_functions.testing.function import program_of
-    from nexlet_sandboxes.language import check as check_program
+    from nexlet_sandboxes.language import check as check_program  # takes as long to load as half of the rest
 
-    if function.start.source is None:
-        return []  # an artifact elsewhere: the nexlet that fetches it checks it
     return list(check_program(program_of(function, environment={}, modules=modules)))
 
 
@@ -304,7 +318,7 @@ def _static_of_refused(error: FunctionRefused, modules: Modules) -> list[Problem
 
 
 async def _trial_load(zygote: Zygote, function: FunctionFolder, modules: Modules) -> Sequence[Problem]:
-    """What goes wrong when the module runs once, under the function's own limits."""
+    """What the policy says of the sources, or else what goes wrong when the module runs once, under its own limits."""
     from nexlet_functions.testing.function import RecordingSink, limits_of, program_of
     from nexlet_sandboxes.outcomes import LoadRefused
     from nexlet_sandboxes.pool import Pool

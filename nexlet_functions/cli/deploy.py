@@ -105,7 +105,7 @@ async def _one(function: FunctionFolder, output: Output, to: Session, *, alongsi
     took = time.perf_counter() - began
     start = function.start
     subjects = [trigger.subject for trigger in start.subject_triggers]
-    subjects += [f"[{trigger.text}]" for trigger in start.schedule_triggers]
+    subjects += [f"[{trigger.text}]" for trigger in start.stream_triggers]
     subjects = subjects or [shipped.workload_id]
     lines = [
         styled(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nexlet_functions.cli.completion import function_folders
 from nexlet_functions.cli.exits import CommandFailed, Exit
 from nexlet_functions.cli.options import Json
 from nexlet_functions.cli.output import Output, problem_record, styled
@@ -52,6 +53,7 @@ def dev(
             metavar="[DIR...]",
             help="Function folders, or folders of function folders. [default: .]",
             show_default=False,
+            autocompletion=function_folders,
         ),
     ] = None,
     *,
@@ -146,9 +148,9 @@ class _Deployed:
         """Whether a message on that subject is answered."""
         from nexlet_models.subjects import matches
 
-        return all(
-            trigger.reply for trigger in self.function.start.subject_triggers if matches(trigger.subject, subject)
-        )
+        start = self.function.start
+        found = [trigger.reply for trigger in start.subject_triggers if matches(trigger.subject, subject)]
+        return all(found) if found else not start.stream_triggers
 
 
 class _Session:
@@ -207,7 +209,6 @@ class _Session:
         return fine
 
     async def _start_equipment(self, stack: AsyncExitStack) -> None:
-        from nexlet_functions.devnode.buckets import make_buckets
         from nexlet_functions.devnode.node import DevNode
         from nexlet_functions.devnode.server import EmbeddedServer, ServerNotFound
         from nexlet_functions.nexlet import Nexlet
@@ -237,7 +238,6 @@ class _Session:
                 "defaults": {"profiles": tuple(name for name in PROFILES if name != "unsafe-dev")},
             }
         )
-        await make_buckets(server.url, settings.schedules_bucket)
         nexlet = await stack.enter_async_context(await Nexlet.start(SettingsHolder(settings)))
         self._tell_missing_layers(nexlet.sandboxing)
         await nexlet.wait_registered()
@@ -328,8 +328,7 @@ class _Session:
                 self._refusal(error.name, str(error), problems=[problem_record(one) for one in error.problems])
                 failed += 1
                 continue
-            # What runs by schedule alone waits for it.
-            if events and (events[0].subject or each.subjects):
+            if events:
                 failed += not await self._play(connection, watch, each, events[0])
         return failed
 

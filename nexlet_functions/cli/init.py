@@ -41,7 +41,15 @@ def init(
     ] = None,
     *,
     template: Annotated[
-        str, typer.Option("--template", "-t", envvar="NEXFN_TEMPLATE", metavar="TEMPLATE", help="What to begin with.")
+        str,
+        typer.Option(
+            "--template",
+            "-t",
+            envvar="NEXFN_TEMPLATE",
+            metavar="TEMPLATE",
+            help="What to begin with.",
+            autocompletion=lambda incomplete: [each for each in TEMPLATES if each.startswith(incomplete)],
+        ),
     ] = TEMPLATES[0],
     list_: Annotated[
         bool, typer.Option("--list", envvar="NEXFN_LIST", help="Show the templates, and make nothing.")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nexlet_functions.cli.completion import function_folders, sample_event_names
 from nexlet_functions.cli.exits import CommandFailed, Exit
 from nexlet_functions.cli.options import CREDENTIALS, Json, duration, setting_flags
 from nexlet_functions.cli.output import Output, styled
@@ -61,6 +62,7 @@ def invoke(
             metavar="DIR",
             help="Run the function of this folder in a worker here, without NATS.",
             show_default=False,
+            autocompletion=function_folders,
         ),
     ] = None,
     event: Annotated[
@@ -72,6 +74,7 @@ def invoke(
             metavar="FILE",
             help="A sample event to send; with --local its name will do, and what it expects is compared.",
             show_default=False,
+            autocompletion=sample_event_names,
         ),
     ] = None,
     secrets_dir: Annotated[

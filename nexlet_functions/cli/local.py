@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nexlet_functions.cli import ahead
 from nexlet_functions.cli.exits import CommandFailed, Exit
 from nexlet_functions.cli.output import Output, styled
 
@@ -77,7 +78,7 @@ async def invoke_local(folder: Path, message: Message, secrets_dir: Path | None,
 
     function = read_function(folder)
     secrets = await _secrets_of(function, secrets_dir)
-    async with load_function(folder, secrets=secrets) as loaded:
+    async with load_function(folder, secrets=secrets, launched=ahead.take()) as loaded:
         try:
             result = await loaded.invoke(
                 message.event,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nexlet_functions.cli.completion import module_names
 from nexlet_functions.cli.exits import CommandFailed, Exit
 from nexlet_functions.cli.options import Json
 from nexlet_functions.cli.output import Output, styled
@@ -16,7 +17,10 @@ __all__ = ["modules"]
 
 def modules(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODULE...]", help="Only these modules.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODULE...]", help="Only these modules.", show_default=False, autocompletion=module_names
+        ),
     ] = None,
     *,
     json: Json = None,

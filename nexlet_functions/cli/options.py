@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from nexlet_functions.cli.completion import function_folders
 from nexlet_functions.cli.exits import CommandFailed, Exit
 
 __all__ = ["CREDENTIALS", "Folders", "Json", "Workloads", "duration", "setting_flags"]
@@ -36,6 +37,7 @@ Folders = Annotated[
         metavar="DIR...",
         help="Function folders, or folders of function folders.",
         show_default=False,
+        autocompletion=function_folders,
     ),
 ]
 
@@ -85,7 +87,7 @@ _METAVARS = {
     "max_outgoing": "SIZE",
     "max_requests": "N",
     "max_starting": "N",
-    "schedules_bucket": "BUCKET",
+    "max_hops": "N",
     "metrics": "HOST:PORT",
     "metrics_interval": "DURATION",
     "log_levels": "LOGGER=LEVEL",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nexlet_functions.cli.completion import function_folders
 from nexlet_functions.cli.exits import CommandFailed, Exit
 from nexlet_functions.cli.nodes import EVERYWHERE, Namespace, Nodes, Session, session
 from nexlet_functions.cli.options import CREDENTIALS, Json, setting_flags
@@ -28,7 +29,12 @@ _TAG_LENGTH = 12
 
 @setting_flags(NATS=CREDENTIALS)
 def pack(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The function's folder.", show_default=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="The function's folder.", show_default=False, autocompletion=function_folders
+        ),
+    ],
     *,
     to: Annotated[
         Path | None,

@@ -22,6 +22,10 @@ line is an object whose `type` says what it is. Errors and logs go to standard e
 Every option has an environment twin, and an option goes before its twin. What is secret has no option: it comes from
 the file that an option names, or from `NEXFN_PASSWORD` and `NEXFN_TOKEN`.
 
+`nexfn --install-completion` sets up TAB for the shell that it is typed in (bash, zsh, fish, PowerShell), from the next
+one on; `source <(nexfn --show-completion)` does it for the running bash. It offers commands, options, and the values
+that can be told from the folder one is in: function folders, sample events, templates, modules.
+
 ## Exit codes
 
 | code | |

@@ -52,7 +52,7 @@ ONE_CTRL_C = 1.0
         "max_outgoing",
         "max_requests",
         "max_starting",
-        "schedules_bucket",
+        "max_hops",
     ),
 )
 def up(*, flags: Mapping[str, object]) -> None:

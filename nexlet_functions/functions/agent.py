@@ -40,7 +40,6 @@ from nexlet_functions.observing.feed import MetricsFeed
 from nexlet_functions.runner.agent import Refused, WorkloadNotFound
 from nexlet_functions.runner.services import Services
 from nexlet_functions.sandboxing import Sandboxing, permitted_profiles
-from nexlet_functions.schedules.scheduler import Scheduler
 from nexlet_functions.settings import SettingsHolder
 from nexlet_models.base import timestamp
 from nexlet_models.events import WorkloadFailure
@@ -105,7 +104,6 @@ class FunctionAgent:
         key: CurveKey,
         sandboxing: Sandboxing | None = None,
         tracer: Tracer | None = None,
-        scheduler: Scheduler | None = None,
         version: str | None = None,
     ) -> None:
         """An agent without functions.
@@ -117,7 +115,6 @@ class FunctionAgent:
             key: what environments are sealed to.
             sandboxing: what was proved of the sandbox; None assumes that it holds.
             tracer: makes spans of invocations; None makes none.
-            scheduler: waits for what is due; None makes one by this machine's clock.
             version: semantic; None takes the installed one.
         """
         self._services = services
@@ -140,7 +137,6 @@ class FunctionAgent:
             settings=lambda: settings.current,
             sandboxing=self._sandboxing,
             tracer=tracer,
-            scheduler=scheduler if scheduler is not None else Scheduler(),
             backlog=Backlog(settings.current.max_pending, settings.current.max_pending_bytes),
             budget=self._budget,
         )
@@ -547,7 +543,6 @@ class FunctionAgent:
         if self._tidying is not None:
             self._tidying.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._means.scheduler.close()
 
     async def _drain(self, failure: WorkloadFailure, grace: float | None) -> None:
         await self._stop_starting(list(self._starting.values()))

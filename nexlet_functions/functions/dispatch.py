@@ -22,11 +22,14 @@ from typing import Final
 import orjson
 
 from nexlet_functions.functions.deadlines import DeadlineRefused, deadline_ns
+from nexlet_functions.functions.hops import LOOP, hops_of, too_far
 from nexlet_functions.functions.permissions import ReplyRule
 from nexlet_functions.functions.triggers import Trigger
 from nexlet_functions.natsio.connection import Connection
-from nexlet_functions.natsio.protocol import clean_header_value
+from nexlet_functions.natsio.protocol import clean_header_value, encode_publish
 from nexlet_functions.runner.services import Feed, Services, TriggerSpec, WorkloadLog
+from nexlet_functions.streams.deliveries import Delivery
+from nexlet_functions.streams.letters import Sender, letter_block
 from nexlet_models.events import INVOCATION_HEADER, EventName
 from nexlet_sandboxes.calls import Call, Result
 from nexlet_sandboxes.histogram import Histogram
@@ -60,6 +63,7 @@ class DispatchCounts:
         replies_withheld: messages whose reply subject may not be answered (NATS's or Nex's own, or a trigger).
         replies_dropped: answers the connection did not take any more.
         events_dropped: events likewise.
+        failures_dropped: messages that failed and are, with the headers that say so, too large for `on_failure`.
     """
 
     outcomes: dict[str, int]
@@ -68,6 +72,7 @@ class DispatchCounts:
     replies_withheld: int = 0
     replies_dropped: int = 0
     events_dropped: int = 0
+    failures_dropped: int = 0
 
 
 class _Entrance:
@@ -92,6 +97,9 @@ class _Entrance:
             self._dispatcher.counts.replies_withheld += 1
         call = Call(subject, payload, reply, headers, self._pattern, time.monotonic_ns(), answers)
         if headers:
+            if hops_of(headers) > self._dispatcher.max_hops:
+                self._refuse(call, LOOP, too_far(self._dispatcher.max_hops))
+                return
             try:
                 call.deadline_ns = deadline_ns(headers, call.received_ns)
             except DeadlineRefused as refused:
@@ -118,6 +126,8 @@ class Dispatcher:
         services: Services,
         rule: ReplyRule,
         events: str = "all",
+        name: str = "",
+        max_hops: int = 16,
         on_change: Callable[[], None] | None = None,
         on_death: Callable[[str, Result], None] | None = None,
     ) -> None:
@@ -125,6 +135,8 @@ class Dispatcher:
 
         Args:
             events: "all", or "failures" to publish an event only for what did not end `ok`.
+            name: of the function.
+            max_hops: how many functions a message may have gone through.
             on_change: called when workers came or went.
             on_death: called with an invocation id and its result when a worker ended with it.
         """
@@ -133,6 +145,11 @@ class Dispatcher:
         self._triggers = tuple(triggers)
         self._services = services
         self._rule = rule
+        self.max_hops = max_hops
+        self._sender = Sender(namespace, name, workload_id)
+        self._on_failure = {
+            trigger.number: trigger.on_failure for trigger in self._triggers if trigger.on_failure is not None
+        }
         self._failures_only = events == "failures"
         self._on_change = on_change
         self._on_death = on_death
@@ -196,6 +213,9 @@ class Dispatcher:
 
     def finished(self, call: Call, result: Result) -> None:
         """A call ended: its reply and its event join the batch."""
+        delivery = call.tag
+        if isinstance(delivery, Delivery) and not delivery.ended(call, result):
+            return  # it was not run, and is put in line once more
         outcome = result.outcome
         self._outcomes[outcome] += 1
         run_ns, queue_ns = result.run_ns, result.queue_ns
@@ -203,12 +223,14 @@ class Dispatcher:
         self._ran_buckets[(run_ns // 1000).bit_length()] += 1
         self._queued.sum_ns += queue_ns
         self._queued_buckets[(queue_ns // 1000).bit_length()] += 1
-        if call.reply and call.tag:
+        if call.reply and delivery is True:
             self._reply(call, result)
         if outcome is not Outcome.OK or not self._failures_only:
             self._event(call, result)
         if outcome is not Outcome.OK:
             self._tell(call, result)
+            if not call.reply and call.pattern in self._on_failure:
+                self._send_failed(call, result, self._on_failure[call.pattern])
 
     def logged(self, call_id: int, stream: str, level: int, line: bytes) -> None:
         """A line of the function's output goes to its feed."""
@@ -230,6 +252,10 @@ class Dispatcher:
         """Workers came or went."""
         if self._on_change is not None:
             self._on_change()
+
+    def say(self, blob: bytes) -> None:
+        """One encoded message joins the batch: what a stream is told."""
+        self._replies.append(blob)
 
     def flush(self) -> None:
         """The batch is over: what it brought leaves in one write (in two where feeds have their own connection)."""
@@ -295,6 +321,8 @@ class Dispatcher:
         else:
             error = b',"error":' + orjson.dumps(result.error) if result.error else b""
             tail = b'%b,"outcome":"%b"%b}' % (self._subject_json(call.subject), result.outcome.encode(), error)
+        if isinstance(call.tag, Delivery):
+            tail = call.tag.event_fields + tail
         body = self._event_body % (
             call.id,
             result.run_ns / 1e6,
@@ -317,6 +345,26 @@ class Dispatcher:
     @staticmethod
     def _subject_json(subject: bytes) -> bytes:
         return b',"subject":' + orjson.dumps(subject.decode("utf-8", "replace"))
+
+    # What failed, and nobody waits for.
+
+    def _send_failed(self, call: Call, result: Result, to: str) -> None:
+        assert self._pool is not None
+        assert self._connection is not None
+        invocation_id = self._pool.invocation_id(call)
+        block = letter_block(
+            self._sender,
+            result,
+            subject=call.subject,
+            headers=call.headers,
+            attempt=call.attempt,
+            invocation_id=invocation_id,
+            message_id=f"failed:{invocation_id}",
+        )
+        if len(block) + len(call.payload) > self._connection.max_payload:
+            self.counts.failures_dropped += 1
+            return
+        self._replies.append(encode_publish(to, call.payload, headers=block))
 
     # The author's log.
 

@@ -25,14 +25,14 @@ from nexlet_functions.functions.permissions import ReplyRule
 from nexlet_functions.functions.pins import Pins
 from nexlet_functions.functions.refusals import Refusal
 from nexlet_functions.functions.requests import fit_reply
-from nexlet_functions.functions.schedules import FunctionSchedules
 from nexlet_functions.functions.triggers import Trigger
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.runner.agent import AgentError
-from nexlet_functions.runner.services import Services, TriggerRefused
+from nexlet_functions.runner.services import Services, TriggerRefused, TriggerSpec
 from nexlet_functions.sandboxing import Sandboxing
-from nexlet_functions.schedules.scheduler import Scheduler
 from nexlet_functions.settings import Settings
+from nexlet_functions.streams.letters import Sender
+from nexlet_functions.streams.streams import Streams
 from nexlet_models.base import timestamp
 from nexlet_models.connection import NatsConnectionData
 from nexlet_models.durations import format_duration
@@ -73,7 +73,6 @@ class Means:
         key: what environments are sealed to.
         settings: those in force; asked anew each time.
         sandboxing: what was proved of the sandbox.
-        scheduler: waits for what is due.
         backlog: room for what waits, shared by all functions.
         budget: processor time of a namespace's workers; None where it has no bound.
         tracer: makes spans of invocations; None where nobody traces.
@@ -87,7 +86,6 @@ class Means:
     key: CurveKey
     settings: Callable[[], Settings]
     sandboxing: Sandboxing
-    scheduler: Scheduler
     backlog: Backlog
     budget: Callable[[str], Budget | None]
     tracer: Tracer | None = None
@@ -103,7 +101,7 @@ class Function:
         start_request: what it says.
         limits, profile, triggers: what it was granted.
         artifact: its source; None before that is fetched.
-        schedules: its triggers that are times.
+        streams: its triggers that are streams.
     """
 
     def __init__(
@@ -137,7 +135,7 @@ class Function:
         self.profile = profile
         self.triggers = triggers
         self.artifact: Artifact | None = None
-        self.schedules = FunctionSchedules(means.scheduler, start_request)
+        self.streams = Streams(start_request, Sender(self.namespace, name, workload_id))
         self._creds = creds
         self._means = means
         self._on_change = on_change
@@ -218,7 +216,7 @@ class Function:
             "queue_groups": ",".join(dict.fromkeys(trigger.queue_group for trigger in self.triggers)),
             "timeout": format_duration(self.limits.timeout),
             "memory": format_size(self.limits.memory),
-            **self.schedules.facts(),
+            **self.streams.facts(),
         }
         run = 0
         if self._pool is not None and self._dispatcher is not None:
@@ -280,9 +278,7 @@ class Function:
             metadata=self.metadata(),
         )
         self._means.services.emit_event(self.namespace, event.event_name, event)
-        self._log.info(
-            "function started", profile=self.profile, existing=existing, triggers=len(self.start_request.triggers)
-        )
+        self._log.info("function started", profile=self.profile, existing=existing, triggers=len(self.triggers))
 
     async def _start(self, *, existing: bool) -> None:
         means = self._means
@@ -322,8 +318,14 @@ class Function:
             namespace=self.namespace,
             triggers=self.triggers,
             services=means.services,
-            rule=ReplyRule(program.patterns),
+            rule=ReplyRule(
+                (
+                    *(trigger.subject for trigger in self.triggers),
+                    *(one.trigger.filter for one in self.streams.consumers if one.trigger.filter),
+                )
+            ),
             events=settings.events,
+            max_hops=settings.max_hops,
             on_change=self._look,
             on_death=self._died,
         )
@@ -332,7 +334,7 @@ class Function:
                 means.zygote,
                 program,
                 self.limits,
-                self.schedules.sink(dispatcher),
+                dispatcher,
                 profile=self.profile,
                 backlog=means.backlog,
                 budget=means.budget(self.namespace),
@@ -361,37 +363,32 @@ class Function:
         await self._keep(artifact)
         if pool.compiled and not kept:
             await self._keep_form(fingerprint, pool.compiled)
-        await self._listen(dispatcher)
-        await self.schedules.begin(
-            pool,
-            connection,
-            bucket=settings.schedules_bucket,
-            workload_id=self.workload_id,
-            namespace=self.namespace,
-            name=self.name,
-            limits=self.limits,
-        )
+        await self._listen(dispatcher, self.streams.specs(connection, pool, dispatcher, max_hops=settings.max_hops))
+        await self.streams.begin()
 
     def _make_dispatcher(self, **arguments: Any) -> Dispatcher:
         if self._means.tracer is None:
-            return Dispatcher(**arguments)
+            return Dispatcher(name=self.name, **arguments)
         from nexlet_functions.observing.tracing import TracingDispatcher  # needs the extra
 
-        return TracingDispatcher(tracer=self._means.tracer, name=self.name, **arguments)
+        return TracingDispatcher(
+            tracer=self._means.tracer, name=self.name, consumers=self.streams.consumers, **arguments
+        )
 
     async def _collect(
         self, connection: Connection, known: Sequence[Problem], *, existing: bool
     ) -> tuple[Artifact, dict[str, str]]:
-        """Source and environment side by side; what is wrong with either is said in one, with what is known already."""
-        source, environment = await asyncio.gather(
+        """Source, environment and streams side by side; what is wrong with any is said in one, with what is known."""
+        source, environment, streams = await asyncio.gather(
             self._source(connection, existing=existing),
             open_environment(
                 self.start_request, self.namespace, secrets=self._means.services, key=self._means.key
             ),
+            self.streams.look(connection),
             return_exceptions=True,
         )  # fmt: skip
         problems = [*known]
-        for outcome in (source, environment):
+        for outcome in (source, environment, streams):
             if isinstance(outcome, Refusal):
                 problems += outcome.problems
             elif isinstance(outcome, BaseException):
@@ -438,8 +435,8 @@ class Function:
         except OSError as error:
             self._log.info("compiled form not kept", reason=error.strerror, consequence="a restart compiles it again")
 
-    async def _listen(self, dispatcher: Dispatcher) -> None:
-        services, specs = self._means.services, dispatcher.specs()
+    async def _listen(self, dispatcher: Dispatcher, pulled: Sequence[TriggerSpec]) -> None:
+        services, specs = self._means.services, [*dispatcher.specs(), *pulled]
         if not specs:
             return  # it runs by schedule alone
         entrance = specs[0].sink
@@ -474,6 +471,15 @@ class Function:
             for trigger in self.triggers
             for subject, permission in error.refused
             if subject == trigger.subject
+        ] + [
+            Problem(
+                f"what is pulled from a stream comes on an inbox, which may not be subscribed to: '{permission}'",
+                "triggers",
+                advice="the credentials of this workload need the permission to subscribe to '_INBOX.>'",
+                code="trigger-refused",
+            )
+            for subject, permission in error.refused
+            if subject.startswith("_INBOX.")
         ]
 
     # --- the way out -----------------------------------------------------------------------------------------------
@@ -485,10 +491,10 @@ class Function:
 
     async def _stop_listening(self) -> None:
         # Once only: while this one still finishes its work, another may listen under the same id.
+        self.streams.stop()
         if self._listens:
             self._listens = False
             await self._means.services.unregister_trigger(self.workload_id)
-        await self.schedules.end()
 
     async def leave(self, grace: float, *, failure: WorkloadFailure | None = None) -> None:
         """Finish what is here within `grace` seconds, end the workers, and say that it has stopped.
@@ -500,6 +506,7 @@ class Function:
         try:
             if self._pool is not None:
                 await self._pool.drain(grace)
+            await self.streams.finish()
         finally:
             await self._unmake()
         self._phase = WorkloadState.STOPPED
@@ -521,6 +528,7 @@ class Function:
             try:
                 if self._pool is not None:
                     await self._pool.close()
+                await self.streams.close()
             finally:
                 await self._hold.aclose()
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from nexlet_models.durations import format_duration
 from nexlet_models.problems import Problem
 from nexlet_models.sizes import format_size
-from nexlet_models.start_request import ScheduleTrigger, StartRequest, Trigger
+from nexlet_models.start_request import StartRequest, StreamTrigger, Trigger
 from nexlet_models.subjects import matches
 from nexlet_sandboxes.program import Limits
 
@@ -92,19 +92,27 @@ class Policy:
         return request.sandbox or self._current().default_profile
 
     def _subjects(self, namespace: str, request: StartRequest) -> list[Problem]:
-        allowed = [pattern.replace("{namespace}", namespace) for pattern in self._current().rules(namespace).subjects]
-        if not allowed:
-            return []
-        return [
-            Problem(
-                f"namespace '{namespace}' may not listen to '{trigger.subject}'",
-                f"triggers[{number}].subject",
-                advice=f"subjects allowed: {', '.join(allowed)}",
-                code="subject-not-allowed",
-            )
-            for number, trigger in enumerate(request.triggers)
-            if isinstance(trigger, Trigger) and not any(within(trigger.subject, pattern) for pattern in allowed)
-        ]
+        rules = self._current().rules(namespace)
+        listen = rules.subjects or None
+        # What failed is published in the namespace's name, as what a function publishes itself.
+        publish = listen if rules.grants.publish is None else rules.grants.publish
+        problems = []
+        for number, trigger in enumerate(request.triggers):
+            for key, verb, subject in _subjects_of(trigger):
+                patterns = listen if verb == _LISTEN else publish
+                if patterns is None:
+                    continue
+                allowed = [pattern.replace("{namespace}", namespace) for pattern in patterns]
+                if not any(within(subject, pattern) for pattern in allowed):
+                    problems.append(
+                        Problem(
+                            f"namespace '{namespace}' may not {verb} '{subject}'",
+                            f"triggers[{number}].{key}",
+                            advice=f"subjects allowed: {', '.join(allowed) or 'none'}",
+                            code="subject-not-allowed",
+                        )
+                    )
+        return problems
 
     def _grants(self, namespace: str, request: StartRequest) -> list[Problem]:
         rules = self._current().rules(namespace)
@@ -169,7 +177,6 @@ class Policy:
             *_over("workers.min", limits.min_workers, ceilings.workers, str),
             *_over("workers.max", limits.max_workers, ceilings.workers, str),
             *_over("source", source, ceilings.source, format_size, code="too-large"),
-            *_too_often(request, ceilings.interval),
         ]
         profile, profiles = self.profile(request), self._current().profiles(namespace)
         if profile not in profiles:
@@ -247,6 +254,20 @@ def _within_hosts(host: str, allowed: str) -> bool:
     return allowed.startswith("*.") and host.endswith(allowed[1:]) and len(host) > len(allowed) - 1
 
 
+def _subjects_of(trigger: object) -> list[tuple[str, str, str]]:
+    """The keys of a trigger that name subjects, each with what is done there."""
+    if isinstance(trigger, StreamTrigger):
+        found = [("filter" if trigger.filter else "stream", _LISTEN, trigger.pattern)]
+        return found + ([("dead_letter", _PUBLISH, trigger.dead_letter)] if trigger.dead_letter else [])
+    if isinstance(trigger, Trigger):
+        found = [("subject", _LISTEN, trigger.subject)]
+        return found + ([("on_failure", _PUBLISH, trigger.on_failure)] if trigger.on_failure else [])
+    return []
+
+
+_LISTEN, _PUBLISH = "listen to", "send to"
+
+
 def _over(
     place: str, asked: _Number, ceiling: _Number, shown: Callable[[_Number], str], code: str = "over-ceiling"
 ) -> list[Problem]:
@@ -259,20 +280,6 @@ def _over(
             advice=f"ask for at most {shown(ceiling)}, or ask the operator for more",
             code=code,
         )
-    ]
-
-
-def _too_often(request: StartRequest, least: float) -> list[Problem]:
-    return [
-        Problem(
-            f"{format_duration(trigger.interval)} is less than the {format_duration(least)} that the operator allows "
-            "between two runs",
-            f"triggers[{number}].{'every' if trigger.schedule is None else 'schedule'}",
-            advice="have it run less often, or ask the operator for more",
-            code="over-ceiling",
-        )
-        for number, trigger in enumerate(request.triggers)
-        if isinstance(trigger, ScheduleTrigger) and trigger.interval < least
     ]
 
 

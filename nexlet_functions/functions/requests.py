@@ -10,7 +10,7 @@ import json
 import os
 import re
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nexlet_functions.functions.refusals import Refusal
 from nexlet_functions.functions.triggers import Trigger
@@ -20,8 +20,10 @@ from nexlet_models.sizes import format_size
 from nexlet_models.start_request import StartRequest, StartRequestRefused, parse_start_request
 from nexlet_models.start_request import Trigger as SubjectTrigger
 from nexlet_models.subjects import valid_subject, valid_token
-from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
 from nexlet_sandboxes.program import Limits, Program
+
+if TYPE_CHECKING:
+    from nexlet_models.workloads import StartWorkloadRequest
 
 __all__ = [
     "HEADER_ROOM",
@@ -48,6 +50,8 @@ def read_request(workload_id: str, request: StartWorkloadRequest, register_type:
     Raises:
         Refusal: with everything that is wrong with either.
     """
+    from nexlet_models.workloads import WorkloadLifecycle  # whose models `check` can do without
+
     problems = []
     for what, token in (("workload id", workload_id), ("namespace", request.namespace)):
         reason = valid_token(token)
@@ -155,10 +159,7 @@ def made_name(workload_id: str) -> str:
 
 
 def triggers_of(start: StartRequest, workload_id: str, namespace: str, name: str) -> tuple[Trigger, ...]:
-    """The subjects that a function listens to, in a queue group of its namespace.
-
-    Without a word about triggers it is its workload's id.
-    """
+    """The subjects a function listens to, in a queue group of its namespace; its workload's id without triggers."""
     if not start.triggers:
         return (Trigger(workload_id, f"{namespace}.{name}"),)
     triggers = []
@@ -166,7 +167,8 @@ def triggers_of(start: StartRequest, workload_id: str, namespace: str, name: str
         if not isinstance(trigger, SubjectTrigger):
             continue
         group = name if trigger.queue_group is None else trigger.queue_group
-        triggers.append(Trigger(trigger.subject, f"{namespace}.{group}" if group else "", trigger.reply, number))
+        group = f"{namespace}.{group}" if group else ""
+        triggers.append(Trigger(trigger.subject, group, trigger.reply, number, trigger.on_failure))
     return tuple(triggers)
 
 

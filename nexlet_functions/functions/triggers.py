@@ -13,9 +13,11 @@ class Trigger:
 
     Attributes:
         number: which of the start request's triggers it is, and of the program's patterns.
+        on_failure: where messages go that failed and that nobody waits for; None for nowhere.
     """
 
     subject: str
     queue_group: str = ""
     reply: bool = True
     number: int = 0
+    on_failure: str | None = None

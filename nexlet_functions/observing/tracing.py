@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib.metadata
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider
@@ -23,12 +23,15 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from nexlet_functions.functions.dispatch import Dispatcher
 from nexlet_functions.natsio.protocol import decode_headers
 from nexlet_functions.observing.extras import ExtraMissing
+from nexlet_functions.streams.deliveries import Delivery
 from nexlet_sandboxes.calls import Call, Result
 from nexlet_sandboxes.outcomes import Outcome
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
     from opentelemetry.trace import Tracer
+
+    from nexlet_functions.streams.consumers import Wanted
 
 __all__ = ["TracingDispatcher", "provider_from", "shut_down", "tracer_of"]
 
@@ -44,14 +47,15 @@ _TRACE_CONTEXT: Final = TraceContextTextMapPropagator()
 class TracingDispatcher(Dispatcher):
     """A dispatcher that makes a span of each invocation that has ended."""
 
-    def __init__(self, *, tracer: Tracer, name: str, **arguments: Any) -> None:
+    def __init__(self, *, tracer: Tracer, name: str, consumers: Sequence[Wanted] = (), **arguments: Any) -> None:
         """See `Dispatcher`.
 
         Args:
             tracer: makes the spans.
             name: of the function.
+            consumers: those of its stream triggers.
         """
-        super().__init__(**arguments)
+        super().__init__(name=name, **arguments)
         self._tracer = tracer
         common = {
             "faas.name": name,
@@ -62,17 +66,25 @@ class TracingDispatcher(Dispatcher):
             "nex.namespace": self.namespace,
             "nex.workload.id": self.workload_id,
         }
-        self._of_pattern = [
-            common
+        self._of_pattern = {
+            trigger.number: common
             | {"messaging.destination.template": trigger.subject}
             | ({"messaging.consumer.group.name": trigger.queue_group} if trigger.queue_group else {})
             for trigger in self._triggers
-        ]
-        self._names = [f"process {trigger.subject}" for trigger in self._triggers]
+        } | {
+            wanted.number: common
+            | {"messaging.destination.template": wanted.pattern, "messaging.consumer.group.name": wanted.name}
+            for wanted in consumers
+        }
+        self._names = {trigger.number: f"process {trigger.subject}" for trigger in self._triggers} | {
+            wanted.number: f"process {wanted.stream}" for wanted in consumers
+        }
 
     def finished(self, call: Call, result: Result) -> None:
         """See `Dispatcher.finished`."""
         super().finished(call, result)
+        if isinstance(call.tag, Delivery) and call.tag.waits:
+            return  # it was not run, and is put in line once more
         assert self._pool is not None
         received = time.time_ns() - (time.monotonic_ns() - call.received_ns)
         began = received + result.queue_ns

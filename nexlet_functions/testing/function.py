@@ -25,6 +25,7 @@ from nexlet_models.problems import Problem
 from nexlet_models.start_request import SECRET_PREFIX, StartRequest
 from nexlet_models.subjects import matches
 from nexlet_sandboxes.calls import Call, Result
+from nexlet_sandboxes.launching import Launched, launch_early
 from nexlet_sandboxes.outcomes import LoadRefused, Outcome
 from nexlet_sandboxes.pool import Pool
 from nexlet_sandboxes.profiles import DEFAULT
@@ -131,6 +132,7 @@ class load_function:  # reads as the function it is used as: `with load_function
         profile: str | None = None,
         limits: Mapping[str, Any] | None = None,
         settings_file: str | Path | None = None,
+        launched: Launched | None = None,
     ) -> None:
         """Nothing is read or started yet.
 
@@ -142,6 +144,7 @@ class load_function:  # reads as the function it is used as: `with load_function
             limits: fields of `nexlet_sandboxes.program.Limits` in place of the Nexfile's, such as `timeout=0.5`.
             settings_file: an operator's settings file: the function may import what its `modules` permit. They have to
                 be installed here as well.
+            launched: a zygote that is on its way already (see `nexlet_sandboxes.launching`), for who wants it sooner.
 
         Raises, when the block is entered:
             FunctionRefused: what `nexlet-functions check` would say as well.
@@ -155,10 +158,25 @@ class load_function:  # reads as the function it is used as: `with load_function
         self._profile = profile
         self._limits = dict(limits or {})
         self._settings_file = Path(settings_file) if settings_file is not None else None
+        self._launched = launched
         self._running: AsyncFunction | None = None
         self._runner: asyncio.Runner | None = None
 
     async def __aenter__(self) -> AsyncFunction:
+        launched, self._launched = self._launched, None
+        if launched is None and self._settings_file is None:
+            launched = launch_early()  # it gets ready while the folder is read
+        try:
+            function = self._read()
+        except BaseException:
+            if launched is not None:
+                launched.end()
+            raise
+        await function._open(launched)
+        self._running = function
+        return function
+
+    def _read(self) -> AsyncFunction:
         folder = read_function(self._folder)
         environment = resolve(folder.start.environment, self._environment, self._secrets)
         modules: Mapping[str, tuple[str, ...]] = {}
@@ -168,10 +186,7 @@ class load_function:  # reads as the function it is used as: `with load_function
             modules = Settings.read_modules(self._settings_file)
         program = program_of(folder, environment=environment, modules=modules)
         limits = replace(limits_of(folder.start), **self._limits)
-        function = AsyncFunction(folder, program, limits, self._profile or folder.start.sandbox or DEFAULT)
-        await function._open()
-        self._running = function
-        return function
+        return AsyncFunction(folder, program, limits, self._profile or folder.start.sandbox or DEFAULT)
 
     async def __aexit__(self, *_: object) -> None:
         running, self._running = self._running, None
@@ -293,8 +308,8 @@ class AsyncFunction:
                 return index
         raise ValueError(f"no trigger takes {subject!r}: the function's are {', '.join(self._program.patterns)}")
 
-    async def _open(self) -> None:
-        self._zygote = await Zygote.start(modules=self._program.modules)
+    async def _open(self, launched: Launched | None) -> None:
+        self._zygote = await Zygote.start(modules=self._program.modules, short_lived=True, launched=launched)
         self._pool = Pool(self._zygote, self._program, self._limits, self._sink, profile=self._profile)
         try:
             await self._pool.start()

@@ -285,6 +285,14 @@ class Pool:
         self._refused = True
         self.sink.finished(call, Result(Outcome.REJECTED, code, error=error))
 
+    def capacity(self) -> int:
+        """How many calls it gets through without letting them wait for long.
+
+        What its workers have and what they are sent when they have answered, and one for each worker more that it may
+        have: for calls that are fetched and not pushed.
+        """
+        return sum(2 * link.window - 1 for link in self._links) + self.limits.max_workers - len(self._links)
+
     def stats(self) -> PoolStats:
         """Figures for metrics, heartbeats and tests."""
         return PoolStats(

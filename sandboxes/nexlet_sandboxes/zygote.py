@@ -31,6 +31,7 @@ import orjson
 
 from nexlet_sandboxes.cgroup import Cgroup
 from nexlet_sandboxes.frames import MARKER_SIZE
+from nexlet_sandboxes.launching import ARGUMENTS, SHORT_LIVED, Launched, launch
 from nexlet_sandboxes.outcomes import SandboxError
 from nexlet_sandboxes.permitted import Permitted, to_arguments
 from nexlet_sandboxes.shortages import in_words
@@ -222,7 +223,7 @@ class Zygote:
         restarts: how often it ended by itself and was started again.
     """
 
-    arguments: ClassVar[tuple[str, ...]] = ("-I", "-m", "nexlet_sandboxes.zygote_main")
+    arguments: ClassVar[tuple[str, ...]] = ARGUMENTS
 
     def __init__(
         self,
@@ -230,9 +231,10 @@ class Zygote:
         modules: Permitted | None = None,
         cgroup: Cgroup | None = None,
         on_restart: Callable[[str], None] | None = None,
+        short_lived: bool = False,
     ) -> None:
         self.cgroup = cgroup
-        self._modules = to_arguments(modules or {})
+        self._arguments = (*self.arguments, *([SHORT_LIVED] if short_lived else []), *to_arguments(modules or {}))
         self.on_restart = on_restart
         self._refusal = ""
         self._process: subprocess.Popen[bytes] | None = None
@@ -255,6 +257,8 @@ class Zygote:
         modules: Permitted | None = None,
         cgroup: Path | None = None,
         on_restart: Callable[[str], None] | None = None,
+        short_lived: bool = False,
+        launched: Launched | None = None,
     ) -> Self:
         """Start a zygote and wait until it is ready.
 
@@ -263,6 +267,8 @@ class Zygote:
                 that is not in their memory from the beginning.
             cgroup: a delegated folder in which each worker gets a control group (see `Cgroup.open`).
             on_restart: called with a reason when it ended by itself and a new one is started.
+            short_lived: see `launching.SHORT_LIVED`.
+            launched: a process that may be on its way already. One that is another than is wanted here is ended.
 
         Raises:
             ZygoteError: it ended at once, is not ready within half a minute, or cannot be had on this system;
@@ -276,9 +282,12 @@ class Zygote:
             )
         # First of all: this process may have to leave that folder, and its children are born where it is.
         opened = Cgroup.open(cgroup) if cgroup is not None else None
-        zygote = cls(modules=modules, cgroup=opened, on_restart=on_restart)
+        zygote = cls(modules=modules, cgroup=opened, on_restart=on_restart, short_lived=short_lived)
+        if launched is not None and (opened is not None or launched.arguments != zygote._arguments):
+            launched.end()
+            launched = None
         try:
-            await zygote._launch()
+            await zygote._launch(launched)
         except BaseException:
             if opened is not None:
                 opened.close()
@@ -295,31 +304,19 @@ class Zygote:
         """Whether workers can be had of it now: it runs, is ready, and is not being started again."""
         return self._control is not None and self._restarting is None and not self._closed
 
-    async def _launch(self) -> None:
+    async def _launch(self, launched: Launched | None = None) -> None:
         loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            # Not asyncio's: its child watcher would reap what `_lost` waits for, and starting takes a millisecond.
-            self._process = subprocess.Popen(  # noqa: ASYNC220
-                [sys.executable, *self.arguments, *self._modules],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                # Without TZ libc looks for /etc/localtime, which a locked worker may not: local time would depend on
-                # when it was first asked for. Functions live in UTC.
-                env={"TZ": "UTC"},
-                start_new_session=True,
-            )
-        ours.setblocking(False)
-        self._control = ours
+        launched = launched or launch(self._arguments)
+        self._process, self._control = launched.process, launched.control
         self._ready = loop.create_future()
         self._refusal = ""
-        loop.add_reader(ours, self._on_readable)
+        loop.add_reader(self._control, self._on_readable)
         try:
             async with asyncio.timeout(_START_TIMEOUT):
                 await self._ready
             if self.cgroup is not None:
                 delegated = {"folder": str(self.cgroup.own), "controllers": self.cgroup.controllers}
-                ours.send(orjson.dumps(delegated))
+                self._control.send(orjson.dumps(delegated))
         except BaseException as error:
             # Cancelled, too: nobody but us knows of the process.
             self._drop()

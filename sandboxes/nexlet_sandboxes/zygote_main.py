@@ -10,7 +10,10 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["main"]
+__all__ = ["SHORT_LIVED", "main"]
+
+SHORT_LIVED = "--short-lived"
+"""An argument for a zygote of which a worker or two will come: ready sooner, and they a little larger and later."""
 
 
 def main() -> None:
@@ -24,7 +27,8 @@ def main() -> None:
         os.register_at_fork = register
     from nexlet_sandboxes import zygote_process
 
-    zygote_process.main(sys.argv[1:])
+    short_lived = sys.argv[1:2] == [SHORT_LIVED]
+    zygote_process.main(sys.argv[2 if short_lived else 1 :], short_lived=short_lived)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ from nexlet_sandboxes.permitted import from_arguments
 from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.shortages import in_words
 from nexlet_sandboxes.worker.loop import Worker
-from nexlet_sandboxes.worker.rehearsal import rehearse
+from nexlet_sandboxes.worker.rehearsal import TIMES, rehearse
 
 __all__ = ["main"]
 
@@ -58,11 +58,12 @@ _DESCRIPTOR: Final = struct.Struct("i")
 _ANCILLARY: Final = socket.CMSG_SPACE(len(_GIVEN) * _DESCRIPTOR.size)
 
 
-def main(modules: Sequence[str] = ()) -> None:
+def main(modules: Sequence[str] = (), *, short_lived: bool = False) -> None:
     """Serve until the control socket ends.
 
     Args:
         modules: what an operator permits functions to import, as `permitted.to_arguments` says it.
+        short_lived: whether it is not worth the time to rehearse what its few workers will do.
     """
     parent = os.getppid()
     run((*process.dumpable(False), *process.adopt_orphans()))
@@ -80,12 +81,14 @@ def main(modules: Sequence[str] = ()) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda number, stack: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    # Once goes through everything: nothing is left to be imported by a worker, which reads no files.
+    times = 1 if short_lived else TIMES
     try:
-        language.preload(from_arguments(modules))
+        language.preload(from_arguments(modules), times=times)
     except ModulesRefused as refused:
         control.send(orjson.dumps({"refused": str(refused)}))
         return
-    rehearse()
+    rehearse(times=times)
     nursery = _Nursery(control)
     language.set_aside()
     gc.collect()

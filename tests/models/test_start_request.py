@@ -21,15 +21,16 @@ from nexlet_models.start_request import (
     GrantsRequest,
     HttpGrant,
     LimitsRequest,
-    ScheduleTrigger,
     SealedEnvironment,
     StartRequest,
     StartRequestRefused,
+    StreamTrigger,
     Trigger,
     WorkersRequest,
     open_schema,
     parse_start_request,
     schema,
+    trigger_kinds,
 )
 
 JUDGE = jsonschema_rs.Draft7Validator(schema())
@@ -37,9 +38,7 @@ OPEN_JUDGE = jsonschema_rs.Draft7Validator(json.loads(open_schema()))
 SOURCE = "def handler(event, context):\n    return None\n"
 
 # What the models refuse and a schema cannot: between keys, in Python's own words, in Unicode's categories.
-BEYOND = {
-    "duplicate-key", "duplicate-trigger", "overlapping-triggers", "bad-schedule", "bad-timezone", "bad-interval",
-}  # fmt: skip
+BEYOND = {"duplicate-key", "duplicate-trigger", "overlapping-triggers", "comes-back"}
 
 
 def problems_of(request: object) -> tuple[Problem, ...]:
@@ -78,29 +77,30 @@ def test_the_schema_is_a_schema() -> None:
 def test_the_models_have_the_schemas_keys(model: type, path: tuple[str, ...]) -> None:
     part = schema()
     for step in path:
-        part = part["properties"][step] if step != "items" else part["items"]
-    assert set(part["properties"]) == set(model.model_fields)  # type: ignore[attr-defined]  # a pydantic model
+        part = part["properties"][step]
+    has_the_keys(model, part)
+
+
+@pytest.mark.parametrize(("kind", "model"), [("subject", Trigger), ("stream", StreamTrigger)])
+def test_so_have_the_kinds_of_triggers(kind: str, model: Any) -> None:
+    part = trigger_kinds(schema())[kind]
+    has_the_keys(model, part)
+    made = model(**{kind: "a"})
+    for name, entry in part["properties"].items():
+        if "default" in entry:
+            read = parse_start_request(
+                json.dumps({"source": SOURCE, "triggers": [{kind: "a", name: entry["default"]}]})
+            )
+            assert getattr(made, name) == getattr(read.triggers[0], name), name
+
+
+def has_the_keys(model: Any, part: dict[str, Any]) -> None:
+    assert set(part["properties"]) == set(model.model_fields)
     for name, entry in part["properties"].items():
         entry = schema()["definitions"]["subject"] if "$ref" in entry else entry
         assert entry["title"], name
         assert entry["description"].endswith("."), name
         assert "type" in entry, name
-
-
-def test_the_triggers_have_the_schemas_keys() -> None:
-    items = schema()["properties"]["triggers"]["items"]
-    scheduled, subjected = items["else"]["then"], items["else"]["else"]
-    assert set(items["properties"]) == set(Trigger.model_fields) | set(ScheduleTrigger.model_fields)
-    assert set(scheduled["propertyNames"]["enum"]) == set(ScheduleTrigger.model_fields)
-    assert set(subjected["propertyNames"]["enum"]) == set(Trigger.model_fields)
-    for name, entry in items["properties"].items():
-        entry = schema()["definitions"]["subject"] if "$ref" in entry else entry
-        assert entry["title"], name
-        assert entry["description"].endswith("."), name
-    made = ScheduleTrigger.model_validate({"every": "30s"})
-    for name in ("missed", "overlap"):
-        assert items["properties"][name]["default"] == getattr(made, name)
-        assert getattr(made, name) in items["properties"][name]["enum"]
 
 
 def test_the_models_have_the_schemas_defaults() -> None:
@@ -167,11 +167,10 @@ TEXTS = [
     "0s", "1m30s", "1.5h", "300ms", "0.0s", "1x", "64MiB", "64", "64mb", "-1MiB", "0B", "0.5KiB", "900kB", "file:///a/b.py",
     "file://a", "file:///", "nats://b/o:t", "nats://b", "nats://b/", "nats://b.c/o", "http://x/y", "a" * 64, "A" * 64,
     "g" * 64, "prices.py", "function.py", "x y.py", "1a.py", ".py", "a.txt", "secret://KEY", "secret://", "secret://../x",
+    "secret://a/b", "X" + "A" * 55, "eGt2MQ==", "eGt2MQ=", "strict", "isolated", "none", "a" * 256, "b" * 1025,
     "read", "write", "reed", "GET", "get", "api.example.com", "*.example.com", "*.*.com", "a:8443", "a:99999", "a:0",
     "[::1]:80",
     "A.com", "a..b:1", "-a", "user@a", "my_bucket-1", "my.bucket",
-    "secret://a/b", "*/5 * * * *", "@daily", "0 0 30 2 *", "UTC", "Europe/Berlin", "once", "skip", "allow", "0.5s",
-    "X" + "A" * 55, "eGt2MQ==", "eGt2MQ=", "strict", "isolated", "none", "a" * 256, "b" * 1025,
 ]  # fmt: skip
 text = st.sampled_from(TEXTS) | st.text(st.characters(codec="utf-8"), max_size=8)
 junk: st.SearchStrategy[Any] = (
@@ -184,7 +183,9 @@ def keyed(model: Any, values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[
     return st.dictionaries(keys, values, max_size=4)
 
 
-trigger: st.SearchStrategy[Any] = text | keyed(Trigger, text | junk) | keyed(ScheduleTrigger, text | junk) | junk
+trigger: st.SearchStrategy[Any] = (
+    text | keyed(Trigger, text | junk) | keyed(StreamTrigger, text | junk | st.lists(text, max_size=2)) | junk
+)
 parts: dict[str, st.SearchStrategy[Any]] = {
     "source": st.just(SOURCE) | junk,
     "uri": text,
@@ -234,7 +235,7 @@ def is_beyond_a_schema(problem: Problem) -> bool:
         return True
     if problem.code in ("bad-handler", "bad-file-name"):
         return "is not" in problem.message  # a word that Python keeps for itself
-    if problem.code in ("bad-subject", "bad-queue-group"):
+    if problem.code in ("bad-subject", "bad-queue-group", "bad-name"):
         return "invisible" in problem.message or "longer" in problem.message or "white space" in problem.message
     if problem.code == "bad-host":
         return "is no port" in problem.message
@@ -260,12 +261,10 @@ def test_hand_made_requests_have_the_same_verdict(name: str) -> None:
             lambda value: [{"subject": value}],
             lambda value: [{"subject": "a", "queue_group": value}],
             lambda value: [{"subject": "a", "reply": value}],
-            lambda value: [{"schedule": value}],
-            lambda value: [{"every": value}],
-            *(
-                lambda value, key=key: [{"schedule": "* * * * *", key: value}]
-                for key in ("timezone", "name", "missed", "overlap", "every", "subject")
-            ),
+            lambda value: [{"subject": "a", "on_failure": value}],
+            *(lambda value, key=key: [{"stream": "S", key: value}] for key in StreamTrigger.model_fields),
+            lambda value: [{"stream": "S", "backoff": [value]}],
+            lambda value: [{"stream": "S", "subject": value}],
         ]
     elif name == "grants":
         places = [
@@ -354,6 +353,23 @@ def test_what_is_not_said_has_its_default() -> None:
     assert not read.grants
     assert read.grants.summary() == ""
     assert read.workers == WorkersRequest()
+
+
+def test_triggers_of_a_stream() -> None:
+    whole = {
+        "stream": "ORDERS", "filter": "orders.*.new", "durable": "billing", "deliver": "new", "ack_wait": "1m",
+        "max_deliver": 3, "backoff": ["500ms", "0"], "max_ack_pending": 64, "batch": 16, "dead_letter": "dead.orders",
+    }  # fmt: skip
+    read = parse_start_request(json.dumps({"source": SOURCE, "triggers": [whole, "orders.ask", {"stream": "OTHER"}]}))
+    assert read.triggers == (
+        StreamTrigger(
+            stream="ORDERS", filter="orders.*.new", durable="billing", deliver="new", ack_wait="1m", max_deliver=3,
+            backoff=["500ms", "0"], max_ack_pending=64, batch=16, dead_letter="dead.orders",
+        ),
+        Trigger(subject="orders.ask"),
+        StreamTrigger(stream="OTHER"),
+    )  # fmt: skip
+    assert read.subject_triggers == (Trigger(subject="orders.ask"),)
 
 
 def test_neither_source_nor_environment_is_shown() -> None:
@@ -461,24 +477,14 @@ def test_all_problems_at_once() -> None:
         ({"source": SOURCE, "sandbox": "isolate"}, "sandbox", "did you mean isolated?"),
         ({"source": SOURCE, "sandbox": "vm"}, "sandbox", "there are: strict"),
         ({"source": SOURCE, "triggers": "a"}, "triggers", "[orders.created]"),
-        ({"source": SOURCE, "triggers": [{"schedul": "@daily"}]}, "triggers[0].schedul", "did you mean schedule?"),
-        ({"source": SOURCE, "triggers": [{"cron": "@daily"}]}, "triggers[0].cron", "did you mean schedule?"),
-        (
-            {"source": SOURCE, "triggers": [{"schedule": "@daily", "subject": "a"}]},
-            "triggers[0].subject", "belongs to a trigger with a subject",
-        ),
-        (
-            {"source": SOURCE, "triggers": [{"schedule": "@daily", "timezone": "europe/berlin"}]},
-            "triggers[0].timezone", "did you mean Europe/Berlin?",
-        ),
-        ({"source": SOURCE, "triggers": [{"missed": "once"}]}, "triggers[0]", "say when it is due"),
-        ({"source": SOURCE, "triggers": [{"every": "1m", "timezone": "UTC"}]}, "triggers[0].timezone", "leave it out"),
-        ({"source": SOURCE, "triggers": [{"every": "100ms"}]}, "triggers[0].every", "1s, 30s or 5m"),
-        ({"source": SOURCE, "triggers": [{"schedule": "0 0 30 2 *"}]}, "triggers[0].schedule", "*/5 * * * *"),
-        ({"source": SOURCE, "triggers": [{"schedule": "* * * *"}]}, "triggers[0].schedule", "4 fields, not 5"),
-        ({"source": SOURCE, "triggers": [{"schedule": "@often"}]}, "triggers[0].schedule", "@hourly"),
         ({"source": SOURCE, "handler": None}, "handler", "null"),
         ({"source": SOURCE, "sandbox": None}, "sandbox", "leave the key out"),
+        ({"source": SOURCE, "triggers": [{"stream": "S", "queue_group": "q"}]}, "triggers[0].queue_group", "subject"),
+        ({"source": SOURCE, "triggers": [{"stream": "S", "max_deliver_": 1}]}, "triggers[0].max_deliver_", "deliver?"),
+        ({"source": SOURCE, "triggers": [{"stream": "S", "backoff": "1s"}]}, "triggers[0].backoff", "[1s, 10s, 1m]"),
+        ({"source": SOURCE, "triggers": [{"stream": "S", "backoff": ["x"]}]}, "triggers[0].backoff[0]", "duration"),
+        ({"source": SOURCE, "triggers": [{"stream": "S", "deliver": "latest"}]}, "triggers[0].deliver", "last"),
+        ({"source": SOURCE, "triggers": [{"stream": "S.X"}]}, "triggers[0].stream", "nats stream ls"),
     ],
 )  # fmt: skip
 def test_the_next_step_is_named(request_: object, place: str, said: str) -> None:
@@ -500,13 +506,6 @@ def test_source_and_uri() -> None:
     assert refusal({"source": ""}) == {"source": "empty"}
 
 
-def test_schedules_among_each_other() -> None:
-    every = [{"every": "30s"}, {"every": "30s", "missed": "once"}, {"schedule": "@daily"}]
-    assert refusal({"source": SOURCE, "triggers": every}) == {"triggers[1].every": "duplicate-trigger"}
-    at_dawn = [{"schedule": "0 6 * * *", "timezone": zone} for zone in ("UTC", "Europe/Berlin", "UTC")]
-    assert refusal({"source": SOURCE, "triggers": at_dawn}) == {"triggers[2].schedule": "duplicate-trigger"}
-
-
 def test_triggers_among_each_other() -> None:
     everywhere = [{"subject": subject, "queue_group": ""} for subject in ("a.*", "b.x", "a.b")]
     assert refusal({"source": SOURCE, "triggers": everywhere}) == {"triggers[2].subject": "overlapping-triggers"}
@@ -521,6 +520,20 @@ def test_triggers_among_each_other() -> None:
         "grants.publish": "too-many-grants",
     }
     assert refusal({"source": SOURCE, "triggers": [f"a{n}" for n in range(257)]}) == {"triggers": "too-many-triggers"}
+    assert refusal({"source": SOURCE, "triggers": [{"stream": "S"}, {"stream": "S", "filter": "a"}]}) == {
+        "triggers[1].stream": "duplicate-trigger"
+    }
+    assert refusal({"source": SOURCE, "triggers": [{"stream": "S"}, {"stream": "S", "durable": "other"}]}) == {}
+
+
+def test_what_failed_does_not_come_back() -> None:
+    def found(*triggers: object) -> dict[str, str]:
+        return refusal({"source": SOURCE, "triggers": list(triggers)})
+
+    assert found({"subject": "a.*", "on_failure": "a.failed"}) == {"triggers[0].on_failure": "comes-back"}
+    assert found({"stream": "S", "dead_letter": "b"}, "b") == {"triggers[0].dead_letter": "comes-back"}
+    assert found({"stream": "S", "filter": "a.>", "dead_letter": "a.dead"}) == {"triggers[0].dead_letter": "comes-back"}
+    assert found({"stream": "S", "filter": "a.>", "dead_letter": "dead.a"}, {"subject": "b", "on_failure": "c"}) == {}
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 from nexlet_models._forms import PROFILES as NAMES
 from nexlet_sandboxes.frames import MARKER_SIZE
 from nexlet_sandboxes.kernel.locks import LAYERS
+from nexlet_sandboxes.launching import launch_early
 from nexlet_sandboxes.outcomes import Outcome
 from nexlet_sandboxes.profiles import DEFAULT, PROFILES
 from nexlet_sandboxes.zygote import WorkerProcess, Zygote
@@ -233,11 +234,54 @@ def test_a_nexlet_that_is_killed_takes_the_zygote_along_without_a_word() -> None
     assert (zygote.returncode, said) == (0, b"")
 
 
+def test_a_short_lived_zygote_has_loaded_what_every_other_has() -> None:
+    code = """
+import sys
+from nexlet_sandboxes.language import preload
+from nexlet_sandboxes.worker.rehearsal import rehearse
+times = int(sys.argv[1])
+preload(times=times)
+rehearse(times=times)
+print(*sorted(sys.modules))
+"""
+    # A worker reads no files: what its zygote did not load it never can.
+    once, often = (
+        subprocess.run([sys.executable, "-I", "-c", code, times], capture_output=True, text=True, check=True).stdout
+        for times in ("1", "8")
+    )
+    assert once == often
+    assert "_strptime" in once.split()
+
+
+async def test_a_short_lived_zygote_that_was_launched_early_is_taken_over() -> None:
+    launched = launch_early()
+    assert launched is not None
+    zygote = await Zygote.start(short_lived=True, launched=launched)
+    try:
+        assert zygote.pid == launched.process.pid
+        source = "import statistics\ndef handler(event, context):\n    return statistics.mean([1, 2])\n"
+        async with open_pool(Sandbox(zygote, DEFAULT), source, limits()) as pool:
+            assert [result.body for result in await run(pool, b"")] == [b"1.5"]
+    finally:
+        await zygote.close()
+
+
+async def test_one_that_was_launched_for_something_else_is_ended() -> None:
+    launched = launch_early()
+    assert launched is not None
+    zygote = await Zygote.start(launched=launched)
+    try:
+        assert zygote.pid != launched.process.pid
+        assert launched.process.returncode is not None
+    finally:
+        await zygote.close()
+
+
 def test_what_every_worker_is_a_copy_of_is_small() -> None:
     code = """
 import sys
 sys.modules["nexlet_sandboxes.zygote_process"] = process = type(sys)("process")
-process.main = lambda modules: None
+process.main = lambda modules, short_lived: None
 from nexlet_sandboxes.zygote_main import main
 main()
 del sys.modules["nexlet_sandboxes.zygote_process"]

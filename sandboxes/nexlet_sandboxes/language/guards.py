@@ -22,7 +22,7 @@ from typing import Any, Final, NoReturn
 from nexlet_sandboxes.language.host import Host
 from nexlet_sandboxes.language.modules.own import is_own_class
 from nexlet_sandboxes.language.names import GUARDED_ATTRIBUTES, REFUSED_ATTRIBUTES, is_private
-from nexlet_sandboxes.language.texts import text_of
+from nexlet_sandboxes.texts import text_of
 
 __all__ = ["Importer", "Own", "OwnClasses", "builtins", "class_name"]
 

@@ -29,7 +29,7 @@ from nexlet_sandboxes.language.imports import Importable, stem
 from nexlet_sandboxes.language.names import MAIN_MODULE, is_private
 from nexlet_sandboxes.language.parsing import parse, syntax_problem
 from nexlet_sandboxes.language.policy import Policy
-from nexlet_sandboxes.language.warming import warm_up
+from nexlet_sandboxes.language.warming import TIMES, warm_up
 from nexlet_sandboxes.outcomes import LoadRefused
 from nexlet_sandboxes.program import Program
 
@@ -56,11 +56,12 @@ class Loaded:
     summary: Callable[[BaseException], str]
 
 
-def preload(extra: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
+def preload(extra: Mapping[str, Sequence[str]] = MappingProxyType({}), *, times: int = TIMES) -> None:
     """Import everything a program may need, and run what every load runs: a forked worker has it and reads no file.
 
     Args:
         extra: modules that an operator permits beside the allowed ones, each with its names.
+        times: how often it is run.
 
     Raises:
         ModulesRefused: with every module of these that cannot be given, and why.
@@ -71,7 +72,7 @@ def preload(extra: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
             import_module(name)
     for codec in _CODECS:
         "a".encode(codec)
-    warm_up(load)
+    warm_up(load, times=times)
 
 
 _CODECS = (

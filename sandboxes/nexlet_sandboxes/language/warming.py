@@ -78,7 +78,7 @@ class _Nobody:
         return 1.0
 
 
-def warm_up(load: Callable[[Program, Host], object]) -> None:
+def warm_up(load: Callable[[Program, Host], object], *, times: int) -> None:
     """Load a sample program some times over. What it leaves behind is garbage by the time this returns."""
-    for _ in range(TIMES):
+    for _ in range(times):
         load(Program(SAMPLE), _Nobody())

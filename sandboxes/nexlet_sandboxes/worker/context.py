@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 import orjson
 
-from nexlet_sandboxes.language.texts import text_of
+from nexlet_sandboxes.texts import text_of
 
 __all__ = ["Context", "Log", "Metrics"]
 

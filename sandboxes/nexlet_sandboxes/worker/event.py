@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, Final
 
 import orjson
 
-from nexlet_models.scheduled import SCHEDULE_SUBJECT, SCHEDULED_TIME
-from nexlet_sandboxes.language.texts import plain_int, text_of
+from nexlet_sandboxes.texts import plain_int, text_of
 
 __all__ = ["RESERVED_HEADERS", "Event", "HeaderRefused", "Reject", "Reply", "encode_headers", "parse_headers"]
 
 RESERVED_HEADERS: Final = frozenset({"workload_id", "namespace", "error"})
 """Headers that the nexlet writes, compared in lower case; and every name that begins with `Nats-` or `Nex-`."""
 
-_SCHEDULE: Final = SCHEDULE_SUBJECT.encode()
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_ACKNOWLEDGED: Final = b"$JS.ACK."
+_ACKNOWLEDGED_WORDS: Final = 9
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
 
 
@@ -102,7 +101,28 @@ class Event:
     @property
     def reply(self) -> str:
         """Where an answer goes; "" when nobody waits for one."""
-        return self._reply.decode("utf-8", "replace")
+        reply = self._reply
+        return "" if reply.startswith(_ACKNOWLEDGED) else reply.decode("utf-8", "replace")
+
+    @property
+    def stream(self) -> str:
+        """The stream that it is from; "" where it is from none."""
+        return self._acknowledgement(0)
+
+    @property
+    def sequence(self) -> int:
+        """Its number in that stream, from 1 on: the same for every attempt; 0 where it is from none."""
+        said = self._acknowledgement(3)
+        return int(said) if said.isdecimal() else 0
+
+    def _acknowledgement(self, at: int) -> str:
+        """A word of the subject that a message of a stream is acknowledged on: stream, consumer, attempt, sequence."""
+        if not self._reply.startswith(_ACKNOWLEDGED):
+            return ""
+        words = self._reply.decode("utf-8", "replace").split(".")
+        # Newer servers may have domain and account before these (nats-server ADR-15), and so have more words.
+        at += 2 if len(words) <= _ACKNOWLEDGED_WORDS else 4
+        return words[at] if at < len(words) else ""
 
     @property
     def invocation_id(self) -> str:
@@ -142,14 +162,6 @@ class Event:
         if isinstance(headers, bytes):
             headers = self._headers = parse_headers(headers)
         return headers
-
-    @property
-    def scheduled_time(self) -> datetime | None:
-        """When a schedule had this run due, in the schedule's time zone; None where no schedule did."""
-        # No trigger can have such a subject, so that no message can be taken for a run of a schedule.
-        if not self._subject.startswith(_SCHEDULE):
-            return None
-        return datetime.fromisoformat(self.headers[SCHEDULED_TIME])
 
     @property
     def tokens(self) -> list[str]:

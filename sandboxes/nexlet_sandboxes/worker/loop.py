@@ -37,9 +37,9 @@ from nexlet_sandboxes.frames import (
 )
 from nexlet_sandboxes.language import Loaded, load, translate
 from nexlet_sandboxes.language.explain import Explainer
-from nexlet_sandboxes.language.texts import plain_int, text_of
 from nexlet_sandboxes.outcomes import LoadRefused
 from nexlet_sandboxes.program import Program
+from nexlet_sandboxes.texts import plain_int, text_of
 from nexlet_sandboxes.worker.context import Context, Log, Metrics
 from nexlet_sandboxes.worker.event import Event, HeaderRefused, Reject, Reply, encode_headers
 from nexlet_sandboxes.worker.output import Output

@@ -13,8 +13,8 @@ from typing import Final
 import orjson
 
 from nexlet_sandboxes.frames import Kind, Stream, frame
-from nexlet_sandboxes.language.texts import text_of
 from nexlet_sandboxes.lograte import LogRate
+from nexlet_sandboxes.texts import text_of
 
 __all__ = ["LEVELS", "Output"]
 

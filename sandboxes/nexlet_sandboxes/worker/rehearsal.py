@@ -19,13 +19,11 @@ import orjson
 from nexlet_sandboxes.calls import NEVER_NS
 from nexlet_sandboxes.frames import INVOKE, INVOKE_EXTRA, Kind, frame
 from nexlet_sandboxes.language import translate
+from nexlet_sandboxes.language.warming import TIMES
 from nexlet_sandboxes.program import Program
 from nexlet_sandboxes.worker.loop import Worker
 
-__all__ = ["rehearse"]
-
-TIMES: Final = 8
-"""As often as `language.warming`, for the same reason."""
+__all__ = ["TIMES", "rehearse"]
 
 PLAY: Final = Program(
     """
@@ -59,11 +57,11 @@ def handler(event, context):
 CALLS: Final = (b"", b'{"name": "Ada"}', b'{"name": "nobody"}', b'{"name": "refused"}', b"no JSON")
 
 
-def rehearse() -> None:
+def rehearse(*, times: int = TIMES) -> None:
     """Load the program and answer its calls, over a socket, in this process. Nothing of it is left."""
     script = _script()
     try:
-        for _ in range(TIMES):
+        for _ in range(times):
             ours, theirs = socket.socketpair()
             with ours, theirs:
                 ours.sendall(script)

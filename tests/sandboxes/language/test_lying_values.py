@@ -10,7 +10,7 @@ import pytest
 
 from nexlet_sandboxes.frames import Splitter
 from nexlet_sandboxes.language import modules
-from nexlet_sandboxes.language.texts import plain_int, text_of
+from nexlet_sandboxes.texts import plain_int, text_of
 from nexlet_sandboxes.worker.context import Context, Environment, Log, Metrics
 from nexlet_sandboxes.worker.event import Event, HeaderRefused, Reject, Reply, encode_headers
 from nexlet_sandboxes.worker.output import Output

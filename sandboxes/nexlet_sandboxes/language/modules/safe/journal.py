@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nexlet_sandboxes.language.explain import MAX_FRAMES, Explainer
 from nexlet_sandboxes.language.modules.proxies import Sealed
-from nexlet_sandboxes.language.texts import text_of
+from nexlet_sandboxes.texts import text_of
 
 if TYPE_CHECKING:
     from nexlet_sandboxes.language.host import Host

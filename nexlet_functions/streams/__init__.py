@@ -1,0 +1,12 @@
+"""JetStream triggers: messages that a stream keeps until a function has handled them.
+
+    consumers      the durable consumer of a trigger: looked for, compared, made where it is missing
+    puller         one trigger's messages: asked for as the workers have room, and what is in hand kept alive
+    deliveries     one message in hand, and what becomes of it when its invocation has ended
+    letters        dead letters: their headers, written and read back
+    streams        all stream triggers of one function, from its start to its end
+    api            questions to JetStream, and its errors
+
+Messages reach the function's pool as any other do, as calls of the same dispatcher; what is different is that each has
+an end which the stream is told: done, again after a pause, or given up. docs/delivery.md says what that promises.
+"""

@@ -1,0 +1,453 @@
+"""One stream trigger's messages: asked for as the workers have room, kept alive while in hand, and told how they ended.
+
+A `Puller` has as many messages in hand as its function's workers get through without letting them wait for long
+(`Pool.capacity`), and asks for more when half of that is done, so that the next ones are here before the last have
+ended. Requests and acknowledgements leave in the batches of the dispatcher; there is no task and no timer for a
+message, but one timer for the puller, which tells the consumer of whatever has been in hand for long.
+
+Two things are remembered so that a lost connection leads to no second run: a message that is handed out again while it
+is still in hand is the same message, and one whose acknowledgement was lost is acknowledged again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+import orjson
+import structlog
+
+from nexlet_functions.functions.hops import LOOP, hops_of, too_far
+from nexlet_functions.natsio.connection import Connection, ConnectionState
+from nexlet_functions.natsio.protocol import decode_headers
+from nexlet_functions.streams.deliveries import ACK, IN_PROGRESS, NAK, TERM, Delivery, Key, ack_parts, nak_after
+from nexlet_functions.streams.letters import LetterBox, Sender, letter_block
+from nexlet_sandboxes.calls import Call, Result
+from nexlet_sandboxes.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from nexlet_functions.streams.consumers import Wanted
+    from nexlet_sandboxes.pool import Pool
+
+__all__ = ["Puller", "StreamCounts", "Way"]
+
+EXPIRES: Final = 30.0
+"""Seconds that a request for messages stays open."""
+
+HEARTBEAT: Final = 5.0
+"""Seconds between two signs of life while there are no messages; after two that did not come it is asked anew."""
+
+NOT_RUN_AGAIN: Final = 0.05
+"""Seconds until a message is offered to the pool again that had no room for it."""
+
+NOT_KEPT: Final = 30.0
+"""Seconds, at least, until a message is handed out again whose dead letter no stream took."""
+
+RETRY: Final = (0.25, 5.0)
+"""Seconds until a consumer that does not answer is asked again: at first, and at last."""
+
+REMEMBERED: Final = 4096
+"""Messages done that are remembered at least; at most twice as many are."""
+
+UNSEEN: Final = 2
+"""A message is not run any more after so many times `max_deliver` attempts. Those beyond `max_deliver` are attempts
+whose end nobody saw: their nexlet was killed, or stopped before it was their turn."""
+
+LEAST_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of messages that one request brings, or one message that is larger."""
+
+
+class Way(Protocol):
+    """The way out: what is said joins the batch, which leaves with the next flush. The function's dispatcher."""
+
+    def say(self, blob: bytes) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+@dataclass(slots=True)
+class StreamCounts:
+    """What became of the messages of a trigger.
+
+    Attributes:
+        done: handled, and acknowledged.
+        again: to be tried again after a pause.
+        returned: handed back unfinished, because the function stops.
+        buried: given up, and kept as dead letters.
+        dropped: given up, where there is no `dead_letter`.
+        unkept: dead letters that no stream took; their messages are tried again.
+        repeated: handed out again though they were in hand or done, and not run for that.
+    """
+
+    done: int = 0
+    again: int = 0
+    returned: int = 0
+    buried: int = 0
+    dropped: int = 0
+    unkept: int = 0
+    repeated: int = 0
+
+
+class Puller:
+    """The messages of one stream trigger. Implements `BatchSink`.
+
+    Attributes:
+        stream, consumer: where they are from.
+        stream_json: the name, as it stands within quotes in JSON.
+        counts: for metadata and tests.
+        trouble: why nothing comes at the moment; "" where all is well.
+    """
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        *,
+        inbox: str,
+        pattern: int,
+        pool: Pool,
+        way: Way,
+        connection: Connection,
+        sender: Sender,
+        max_hops: int,
+    ) -> None:
+        """Nothing is asked for yet.
+
+        Args:
+            inbox: messages come on `INBOX.*.*`, which the caller subscribes to this sink, and what streams say of dead
+                letters on `INBOX.*`, which it subscribes to `letters`.
+            pattern: of the trigger, as calls name it.
+        """
+        trigger = wanted.trigger
+        self.stream, self.consumer = wanted.stream, wanted.name
+        self.stream_json = orjson.dumps(self.stream)[1:-1]
+        self.inbox = inbox
+        self.counts = StreamCounts()
+        self.trouble = ""
+        self._trigger = trigger
+        self._pattern = pattern
+        self._pool = pool
+        self._say, self._flush = way.say, way.flush
+        self._connection = connection
+        self._sender = sender
+        self._max_hops = max_hops
+        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{self.consumer}"
+        self._held: dict[Key, Delivery] = {}
+        self._done: set[Key] = set()
+        self._done_before: set[Key] = set()
+        self._later: deque[Delivery] = deque()
+        self._asked = 0
+        self._refill_at = 0
+        self._generation = self._number = 0
+        self._heard_ns = 0
+        self._absent = 0
+        self._pulling = False
+        self._tick_every = max(0.05, min(HEARTBEAT, trigger.ack_wait / 4))
+        self._tick: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._offer: asyncio.TimerHandle | None = None
+        self._forget: Callable[[], None] = lambda: None
+        self._told_unkept_ns = 0
+        self._log = structlog.stdlib.get_logger("nexlet_functions.streams").bind(
+            workload_id=sender.workload_id,
+            namespace=sender.namespace,
+            name=sender.name,
+            stream=self.stream,
+            consumer=self.consumer,
+        )
+        self.letters = (
+            LetterBox(connection, trigger.dead_letter, inbox, self._kept) if trigger.dead_letter is not None else None
+        )
+
+    @property
+    def in_hand(self) -> int:
+        """Messages that are here and not settled."""
+        return len(self._held)
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Ask for messages from now on."""
+        self._pulling = True
+        self._forget = self._connection.on_state(self._on_state)
+        self._tick = asyncio.get_running_loop().call_later(self._tick_every, self._on_tick)
+        self._begin_anew()
+
+    def stop(self) -> None:
+        """Ask for nothing more. What is in hand goes on, and what still comes is handled."""
+        self._pulling = False
+        self._forget()
+        for timer in (self._retry, self._offer):
+            if timer is not None:
+                timer.cancel()
+        self._retry = self._offer = None
+        self._give_back(self._later)
+        self._later.clear()
+        self._flush()
+
+    async def finish(self, within: float) -> None:
+        """Give back what has not ended, when dead letters that are on their way have had `within` seconds."""
+        if self.letters is not None:
+            await self.letters.emptied(within)
+        self.close()
+
+    def close(self) -> None:
+        """Give back all that is in hand, and end."""
+        self.stop()
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+        self._give_back(list(self._held.values()))
+        self._flush()
+
+    def _give_back(self, deliveries: deque[Delivery] | list[Delivery]) -> None:
+        for delivery in deliveries:
+            if self._held.pop(delivery.key, None) is not None:
+                self.counts.returned += 1
+                self._say(NAK % delivery.reply)
+
+    # --- what comes --------------------------------------------------------------------------------------------------
+
+    def take(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
+        """One message, or a word about a request for some."""
+        now = time.monotonic_ns()
+        self._heard_ns = now
+        if not reply.startswith(b"$JS.ACK."):
+            self._status(subject, headers)
+            return
+        key, attempt = ack_parts(reply)
+        if self._asked:
+            self._asked -= 1
+        if self._absent:
+            self._well()
+        known = self._held.get(key)
+        if known is not None:
+            known.reply, known.attempt, known.told_ns = reply, attempt, now
+            self.counts.repeated += 1
+            return
+        if key in self._done or key in self._done_before:
+            self._say(ACK % reply)
+            self.counts.repeated += 1
+            return
+        delivery = self._held[key] = Delivery(self, key, reply, attempt, now)
+        delivery.call = call = Call(subject, payload, reply, headers, self._pattern, now, delivery, attempt)
+        if headers and hops_of(headers) > self._max_hops:
+            self._pool.refuse(call, LOOP, too_far(self._max_hops))
+        elif attempt > UNSEEN * self._trigger.max_deliver:
+            seen = f"handed out {attempt} times, and most of these attempts had an end that nobody saw"
+            self._pool.refuse(call, 502, seen)
+        else:
+            self._pool.enqueue(call)
+
+    def batch_end(self) -> None:
+        """The reader has no more for now."""
+        if len(self._held) + self._asked <= self._refill_at:
+            self._refill()
+        self._pool.flush()
+        self._flush()
+
+    def _status(self, subject: bytes, headers: bytes) -> None:
+        words = subject.split(b".")
+        if len(words) < 2 or words[-2] != b"%d" % self._generation:
+            return  # about a request that we have given up
+        said = decode_headers(headers)
+        status = said.get("Status", "")
+        if status in ("100", "400"):
+            if self._absent:
+                self._well()
+            return
+        if status == "503":
+            self._unwell(
+                "the consumer does not answer: JetStream is not there, or the consumer was deleted; it is made anew "
+                "where the function is deployed again"
+            )
+            return
+        description = said.get("Description", "")
+        left = said.get("Nats-Pending-Messages", "")
+        if left.isdecimal():
+            self._asked = max(0, self._asked - int(left))
+        elif status != "408":
+            self._asked = 0
+        if "deleted" in description.lower():
+            self._unwell("the consumer was deleted; it is made anew where the function is deployed again")
+
+    def _well(self) -> None:
+        self._absent = 0
+        if self.trouble:
+            self.trouble = ""
+            self._log.info("the consumer answers again")
+
+    def _unwell(self, trouble: str) -> None:
+        self._asked = 0
+        self._absent += 1
+        # A server that comes back has its streams a moment later: no reason yet for a line.
+        if self._absent >= _TELL_AFTER and self.trouble != trouble:
+            self.trouble = trouble
+            self._log.warning("a stream trigger gets nothing", reason=trouble)
+        if self._retry is None and self._pulling:
+            first, last = RETRY
+            pause = min(last, first * 2.0 ** min(self._absent - 1, 10))
+            self._retry = asyncio.get_running_loop().call_later(pause, self._on_retry)
+
+    # --- what is asked for -------------------------------------------------------------------------------------------
+
+    def _refill(self) -> None:
+        if not self._pulling or self._retry is not None or not self._connection.connected:
+            return
+        room = min(self._pool.capacity(), self._trigger.max_ack_pending)
+        in_hand = len(self._held) + self._asked
+        most = self._trigger.batch
+        ask = min(room - in_hand, most)
+        if ask < 1:
+            return
+        self._number += 1
+        body = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d,"max_bytes":%d}' % (
+            ask,
+            int(EXPIRES * 1e9),
+            int(HEARTBEAT * 1e9),
+            max(LEAST_BYTES, self._connection.max_payload + 8192),
+        )
+        reply = f"{self.inbox}.{self._generation}.{self._number}"
+        self._say(b"PUB %b %b %d\r\n%b\r\n" % (self._next.encode(), reply.encode(), len(body), body))
+        self._asked += ask
+        self._refill_at = in_hand + ask - max(1, min(room, most) // 2)
+
+    def _begin_anew(self) -> None:
+        """Give up what was asked for, and ask again."""
+        self._generation += 1
+        self._asked = 0
+        self._heard_ns = time.monotonic_ns()
+        self._refill()
+        self._flush()
+
+    def _on_state(self, state: ConnectionState, reason: str) -> None:
+        if state is ConnectionState.CONNECTED and self._pulling:
+            self._begin_anew()
+
+    def _on_retry(self) -> None:
+        self._retry = None
+        if self._pulling:
+            self._begin_anew()
+
+    def _on_tick(self) -> None:
+        now = time.monotonic_ns()
+        self._tick = asyncio.get_running_loop().call_later(self._tick_every, self._on_tick)
+        due = now - int(self._tick_every * 0.9e9)
+        for delivery in self._held.values():
+            if delivery.told_ns <= due:
+                delivery.told_ns = now
+                self._say(IN_PROGRESS % delivery.reply)
+        if self.letters is not None:
+            self.letters.look(now)
+        if self._asked and now - self._heard_ns > 2 * HEARTBEAT * 1e9 and self._connection.connected:
+            self._log.info("a consumer is silent, asking anew")
+            self._begin_anew()
+        else:
+            self._refill()
+        self._flush()
+
+    # --- how it ended ------------------------------------------------------------------------------------------------
+
+    def ended(self, delivery: Delivery, call: Call, result: Result) -> bool:
+        """See `Delivery.ended`."""
+        outcome = result.outcome
+        if outcome is Outcome.OK:
+            self._settle(delivery)
+            self.counts.done += 1
+            self._say(ACK % delivery.reply)
+        elif outcome is Outcome.UNAVAILABLE:
+            self._give_back([delivery])
+        elif outcome is Outcome.EXPIRED or (outcome is Outcome.REJECTED and result.code == _FULL):
+            return self._not_run(delivery)
+        elif (
+            outcome in (Outcome.REJECTED_BY_FUNCTION, Outcome.REJECTED) or delivery.attempt >= self._trigger.max_deliver
+        ):
+            self._give_up(delivery, call, result)
+        else:
+            del self._held[delivery.key]
+            self.counts.again += 1
+            pauses = self._trigger.backoff
+            self._say(nak_after(delivery.reply, pauses[min(delivery.attempt, len(pauses)) - 1]))
+        if len(self._held) + self._asked <= self._refill_at:
+            self._refill()
+        return True
+
+    def _settle(self, delivery: Delivery) -> None:
+        self._held.pop(delivery.key, None)
+        self._done.add(delivery.key)
+        if len(self._done) >= REMEMBERED:
+            self._done_before, self._done = self._done, set()
+
+    def _not_run(self, delivery: Delivery) -> bool:
+        if not self._pulling:
+            self._give_back([delivery])
+            return True
+        self._later.append(delivery)
+        delivery.waits = True
+        if self._offer is None:
+            self._offer = asyncio.get_running_loop().call_later(NOT_RUN_AGAIN, self._on_offer)
+        return False
+
+    def _on_offer(self) -> None:
+        self._offer = None
+        waiting, self._later = self._later, deque()
+        now = time.monotonic_ns()
+        for delivery in waiting:
+            was, delivery.waits = delivery.call, False
+            delivery.call = call = Call(
+                was.subject, was.payload, delivery.reply, was.headers, self._pattern, now, delivery, delivery.attempt
+            )
+            self._pool.enqueue(call)
+        self._pool.flush()
+        self._flush()
+
+    def _give_up(self, delivery: Delivery, call: Call, result: Result) -> None:
+        if self.letters is None:
+            self._settle(delivery)
+            self.counts.dropped += 1
+            self._say(TERM % delivery.reply)
+            return
+        block = letter_block(
+            self._sender,
+            result,
+            subject=call.subject,
+            headers=call.headers,
+            attempt=delivery.attempt,
+            invocation_id=self._pool.invocation_id(call),
+            message_id=f"dlq:{delivery.identity}",
+            further={"Stream": self.stream, "Sequence": str(delivery.sequence), "Consumer": self.consumer},
+        )
+        self.letters.send(delivery, block, call.payload)
+
+    def _kept(self, delivery: Delivery, why_not: str) -> None:
+        """A stream has the dead letter of a message, or none has."""
+        if delivery.key not in self._held:
+            return  # given back meanwhile
+        if not why_not:
+            self._settle(delivery)
+            self.counts.buried += 1
+            self._say(TERM % delivery.reply)
+        else:
+            del self._held[delivery.key]
+            self.counts.unkept += 1
+            self._say(nak_after(delivery.reply, max(NOT_KEPT, self._trigger.backoff[-1])))
+            now = time.monotonic_ns()
+            if now - self._told_unkept_ns > _TELL_UNKEPT_NS or not self._told_unkept_ns:
+                self._told_unkept_ns = now
+                self._log.error(
+                    "a dead letter is not kept, so that its message is tried again",
+                    subject=self._trigger.dead_letter,
+                    sequence=delivery.sequence,
+                    reason=why_not,
+                )
+        if len(self._held) + self._asked <= self._refill_at:
+            self._refill()
+        self._flush()
+
+
+_FULL: Final = 429
+_TELL_AFTER: Final = 4
+_TELL_UNKEPT_NS: Final = 60_000_000_000
