@@ -1,9 +1,13 @@
 """Documents that are tried out: the files they show are written, the commands they show are run.
 
-A fenced block whose info string has `file=NAME` is written to that file. A `console` block has commands, each after
-`$ `, and below each what it prints; `...` stands for anything, as in doctest. Commands run in a folder of their own,
-with the environment's `bin` first on PATH, and as on a terminal (`NEXFN_JSON=0`). `nats://127.0.0.1:4222` stands for
-the server of the test. What runs until it is ended (`nexfn dev`, `nexfn up`, `nex node up`) goes on in the background.
+The info string of a fenced block says what becomes of it:
+
+- `file=NAME`: it is written to that file.
+- `console`: it has commands, each after `$ `, and below each what it prints; `...` stands for anything, as in doctest.
+  Commands run in a folder of their own, with the environment's `bin` first on PATH, and as on a terminal
+  (`NEXFN_JSON=0`). `nats://127.0.0.1:4222` stands for the server of the test. What runs until it is ended (`nexfn dev`,
+  `nexfn up`, `nex node up`, a program of `docs/examples`) goes on in the background.
+- a second word, as in `json event`: it is read as one of those (`tests/docs/test_blocks.py` has the list).
 """
 
 from __future__ import annotations
@@ -20,10 +24,13 @@ from pathlib import Path
 
 from tests.support.cli import environment
 
-__all__ = ["Background", "Command", "Shown", "Walk", "blocks"]
+__all__ = ["ROOT", "Background", "Command", "Shown", "Walk", "blocks", "pages"]
+
+ROOT = Path(__file__).parents[2]
 
 STATED_URL = "nats://127.0.0.1:4222"
 STATED_STATE = "/var/lib/nexlet-functions"
+_GOES_ON = re.compile(r"nexfn (dev|up)\b|nex node up\b|python docs/examples/")
 _FENCE = re.compile(r"^```(.*?)\n(.*?)^```$", re.M | re.S)
 
 
@@ -37,19 +44,45 @@ class Command:
 
 @dataclass(frozen=True)
 class Shown:
-    """A fenced block: a file to write, commands to run, or neither."""
+    """A fenced block: a file to write, commands to run, something to be read, or none of these.
 
-    file: str
+    Attributes:
+        line: of its fence, from 1.
+        kind: the second word of its info string, "" where there is none.
+        options: what it says as `NAME=VALUE`.
+    """
+
+    line: int
+    kind: str
+    options: dict[str, str]
     text: str
     commands: tuple[Command, ...]
+
+    @property
+    def file(self) -> str:
+        """The file it is written to, "" for none."""
+        return self.options.get("file", "")
+
+
+def pages() -> list[Path]:
+    """Every document there is."""
+    return [ROOT / "README.md", ROOT / "samples" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(document: str) -> Iterator[Shown]:
     """The fenced blocks of a Markdown text, in order."""
-    for info, text in _FENCE.findall(document):
-        file = re.search(r"\bfile=(\S+)", info)
-        commands = tuple(_commands(text)) if info.split()[:1] == ["console"] else ()
-        yield Shown(file[1] if file else "", text, commands)
+    for block in _FENCE.finditer(document):
+        info, text = block.groups()
+        language, *words = [*info.split(), ""]
+        options = dict(word.split("=", 1) for word in words if "=" in word)
+        commands = tuple(_commands(text)) if language == "console" else ()
+        yield Shown(
+            line=document.count("\n", 0, block.start()) + 1,
+            kind=words[0] if words and "=" not in words[0] else "",
+            options=options,
+            text=text,
+            commands=commands,
+        )
 
 
 def _commands(text: str) -> Iterator[Command]:
@@ -146,7 +179,7 @@ class Walk:
             if command.line.startswith(beginning):
                 await equivalent(self, command)
                 return
-        if re.match(r"nexfn (dev|up)\b", command.line) or command.line.startswith("nex node up"):
+        if _GOES_ON.match(command.line):
             await self._start(command)
             return
         _, got = await self.outcome(command.line)
