@@ -10,7 +10,7 @@ JOBS   ?= 2
 # The attack corpus: another file of the same form runs through the same workers.
 CORPUS ?= tests/sandboxes/attacks.json
 
-.PHONY: help run test lint types pytest coverage attacks faults soak bench clean
+.PHONY: help run test lint types pytest coverage attacks faults soak bench session clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -55,6 +55,9 @@ soak: $(READY) ## load with things breaking, and an account of every request (SE
 
 bench: $(READY) ## figures beside a bare nats-py responder in the same run
 	$(BIN)/python -m benchmarks $(ARGS)
+
+session: $(READY) ## records docs/session.md anew
+	@$(BIN)/python -m tests.support.session > docs/session.md.new && mv docs/session.md.new docs/session.md
 
 clean: ## removes what the commands above made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
