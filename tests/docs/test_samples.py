@@ -47,12 +47,12 @@ async def client(dev: Live) -> AsyncIterator[Client]:
 
 
 def answers(function: FunctionFolder, subject: str) -> bool:
-    return all(trigger.reply for trigger in function.start.triggers if matches(trigger.subject, subject))
+    return all(each.reply for each in function.start.subject_triggers if matches(each.subject, subject))
 
 
 async def played(client: Client, dev: Live, function: FunctionFolder, event: SampleEvent) -> list[str]:
     """How what came back differs from what the event expects."""
-    subject = event.subject or function.start.triggers[0].subject
+    subject = event.subject or function.start.subject_triggers[0].subject
     headers = dict(event.headers) or None
     compared: dict[str, Any] = {}
     if answers(function, subject):
@@ -98,7 +98,7 @@ def test_every_sample_is_in_every_table() -> None:
     table = (SAMPLES / "README.md").read_text()
     assert len(NAMES) >= 8
     told = dict(re.findall(r"^\| \[(\w+)\]\(\1/function\.py\) \| `(\S+)`", table, re.M))
-    assert told == {name: read_function(SAMPLES / name).start.triggers[0].subject for name in NAMES}
+    assert told == {name: read_function(SAMPLES / name).start.subject_triggers[0].subject for name in NAMES}
     readme = (ROOT / "README.md").read_text()
     assert set(re.findall(r"\(samples/(\w+)/function\.py\)", readme)) == set(NAMES)
 
@@ -120,4 +120,4 @@ def test_the_command_of_the_pipeline_sends_the_sample_frame() -> None:
     assert shown is not None
     event = json.loads((SAMPLES / "telemetry" / "events" / "frosty.json").read_text())
     assert (shown[1], shown[2]) == (event["base64"], event["subject"])
-    assert matches(read_function(SAMPLES / "climate").start.triggers[0].subject, shown[3])
+    assert matches(read_function(SAMPLES / "climate").start.subject_triggers[0].subject, shown[3])

@@ -72,8 +72,9 @@ def pages() -> list[Path]:
 def blocks(document: str) -> Iterator[Shown]:
     """The fenced blocks of a Markdown text, in order."""
     for block in _FENCE.finditer(document):
-        info, text = block.groups()
-        language, *words = [*info.split(), ""]
+        info, text = str(block[1]), str(block[2])
+        language, _, more = info.partition(" ")
+        words = more.split()
         options = dict(word.split("=", 1) for word in words if "=" in word)
         commands = tuple(_commands(text)) if language == "console" else ()
         yield Shown(

@@ -45,7 +45,11 @@ LAYERS: Final[Mapping[str, tuple[Mapping[str, str], ...]]] = {
     "nexlet_functions: the nexlet": (
         {"cli": "one module a command"},
         {"devnode": "server and node for development", "testing": "functions in tests"},
-        {"functions": "the function agent, one function, dispatch", "observing": "metrics, health, spans"},
+        {
+            "functions": "agent, function, dispatch",
+            "streams": "JetStream triggers",
+            "observing": "metrics, health, spans",
+        },
         {"runner": "the contract of any nexlet; knows nothing of functions"},
         {"natsio": "connections, and the fast way in and out"},
     ),
