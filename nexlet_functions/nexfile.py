@@ -20,8 +20,8 @@ from typing import Any
 from nexlet_functions.documents import Document, DocumentRefused, path_of, read_document, write_document
 from nexlet_functions.errors import NexletFunctionsError
 from nexlet_models.problems import Problem, render
-from nexlet_models.start_request import StartRequest, StartRequestRefused, parse_start_request
-from nexlet_models.subjects import valid_subject, valid_token
+from nexlet_models.start_request import LimitsRequest, StartRequest, StartRequestRefused, parse_start_request
+from nexlet_models.subjects import valid_name, valid_token
 
 __all__ = ["NEXFILE", "FunctionFolder", "FunctionRefused", "find_functions", "read_function"]
 
@@ -260,9 +260,11 @@ def _check_fields(document: Document) -> list[Problem]:
     for key in ("name", "type", "lifecycle", "description"):
         given = value.get(key, "-")
         if not isinstance(given, str) and not (key == "description" and given is None):
-            problems.append(document.problem(key, f"'{key}' is {_kind(given)}, not text", code="nexfile-type"))
+            advice = _MISSING.get(key, "") if given is None or isinstance(given, (dict, list)) else "put it in quotes"
+            message = f"'{key}' is {_kind(given)}, not text"
+            problems.append(document.problem(key, message, advice=advice, code="nexfile-type"))
     name, kind = value.get("name"), value.get("type")
-    if isinstance(name, str) and (reason := valid_subject(name, wildcards=False)) is not None:
+    if isinstance(name, str) and (reason := valid_name(name)) is not None:
         advice = "use letters, digits, '-', '_' and '.': the queue group of its triggers is made of it"
         message = f"{name!r} cannot be a function's name: it {reason}"
         problems.append(document.problem("name", message, advice=advice, code="nexfile-name"))
@@ -319,6 +321,8 @@ def _unknown_field(document: Document, key: str) -> Problem:
     advice = f"did you mean '{nearest}'?" if nearest else f"known are: {', '.join(_KNOWN)}"
     if key in StartRequest.model_fields or key == "source_file":
         advice = f"'{key}' belongs below 'start_request'"
+    elif key in LimitsRequest.model_fields:
+        advice = f"'{key}' belongs below 'limits' of 'start_request'"
     return document.problem(key, f"unknown key '{key}'", advice=advice, code="nexfile-unknown-key", at_key=True)
 
 

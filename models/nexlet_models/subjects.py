@@ -9,6 +9,7 @@ another one. Where a subject is subscribed to, `*` may stand for any. What a nex
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from nexlet_models.errors import InvalidToken, ModelError
@@ -50,6 +51,7 @@ __all__ = [
     "stop_workload",
     "tokens",
     "undeploy",
+    "valid_name",
     "valid_subject",
     "valid_token",
     "valid_trigger",
@@ -292,6 +294,25 @@ def valid_subject(text: str, *, wildcards: bool) -> str | None:
         if token == _REST and number < len(parts) - 1:
             return "has '>' before its last token: it stands for all that follows"
     return None
+
+
+_NAMED = re.compile(r"[A-Za-z0-9_.-]*")
+
+
+def valid_name(text: str) -> str | None:
+    """None if a workload may be called `text`, else the reason why not (see `valid_subject`).
+
+    Its queue group is made of it, and tools show and take it as an argument: on top of being a subject it has the
+    characters of a service's name (ADR-32 of nats-architecture-and-design), and '.'.
+    """
+    reason = valid_subject(text, wildcards=False)
+    if reason is not None:
+        return reason
+    if text.startswith("-"):
+        return "begins with '-'"
+    good = _NAMED.match(text)
+    assert good is not None  # nothing at all is a match, too
+    return None if good.end() == len(text) else f"has {text[good.end()]!r} in it"
 
 
 _RESERVED = {"_INBOX": "replies", "_R_": "the server's replies", "_GR_": "the server's gateways"}

@@ -19,7 +19,7 @@ from nexlet_models.problems import Problem
 from nexlet_models.sizes import format_size
 from nexlet_models.start_request import StartRequest, StartRequestRefused, parse_start_request
 from nexlet_models.start_request import Trigger as SubjectTrigger
-from nexlet_models.subjects import valid_subject, valid_token
+from nexlet_models.subjects import valid_name, valid_token
 from nexlet_sandboxes.program import Limits, Program
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def read_request(workload_id: str, request: StartWorkloadRequest, register_type:
             problems.append(Problem(f"the {what} {token!r} {reason}", what, code="bad-token"))
     if request.name:
         # The queue group is made of it.
-        reason = valid_subject(request.name, wildcards=False)
+        reason = valid_name(request.name)
         if reason is not None:
             problems.append(
                 Problem(

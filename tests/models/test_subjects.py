@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nexlet_models import subjects
 from nexlet_models.errors import InvalidToken, ModelError
-from nexlet_models.subjects import matches, overlaps, tokens, valid_subject, valid_token, valid_trigger
+from nexlet_models.subjects import matches, overlaps, tokens, valid_name, valid_subject, valid_token, valid_trigger
 
 # Few letters, so that subjects and patterns meet often.
 token = st.sampled_from(["a", "b", "c"])
@@ -25,7 +25,7 @@ def builders() -> list[Callable[..., str]]:
         for name, function in vars(subjects).items()
         if inspect.isfunction(function)
         and name in subjects.__all__
-        and name not in ("valid_subject", "valid_token", "valid_trigger", "overlaps", "matches", "tokens")
+        and name not in ("valid_name", "valid_subject", "valid_token", "valid_trigger", "overlaps", "matches", "tokens")
     ]
 
 
@@ -93,6 +93,23 @@ def test_wildcards_where_there_may_be_none() -> None:
     assert valid_subject("größe.b-c_d.1", wildcards=False) is None
     assert valid_token("größe") is None
     assert valid_token("a.b") is not None
+
+
+@pytest.mark.parametrize("name", ["greet", "order-totals", "orders.eu", "A_1", "1"])
+def test_names(name: str) -> None:
+    assert valid_name(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("", "is empty"), ("my demo", "white space"), ("demo!", "has '!' in it"), ("größe", "has 'ö' in it"),
+        ("a/b", "has '/' in it"), ("*", "wildcard"), ("a..b", "empty token"), ("-a", "begins with '-'"),
+        ("demo\n", "white space"),
+    ],
+)  # fmt: skip
+def test_names_refused(name: str, reason: str) -> None:
+    assert reason in (valid_name(name) or "")
 
 
 @pytest.mark.parametrize(
