@@ -17,7 +17,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 import orjson
 
@@ -49,8 +49,18 @@ them it would cost each message more than a hundredth of its time."""
 
 _ASKS: Final = re.compile(rb"\r\n" + INVOCATION_HEADER.encode() + rb":", re.IGNORECASE)
 
-_SUBJECTS_KEPT: Final = 512
-"""Subjects whose JSON form is remembered; a wildcard trigger may see any number of them."""
+_KEPT: Final = 512
+"""Subjects whose JSON form is remembered, and sizes whose protocol text is; a function may see any number of either."""
+
+_Key = TypeVar("_Key", int, bytes)
+
+_MS_KEPT: Final = 4096
+_MS: Final = tuple(b"%.3f" % (us / 1000) for us in range(_MS_KEPT))
+"""Milliseconds as the event has them, by microseconds: formatting a float takes as long as all else of an event."""
+
+# Looked up for each message; a member of an enumeration is ten times as far away as a name of the module.
+_OK: Final = Outcome.OK
+_now_ns: Final = time.monotonic_ns
 
 
 @dataclass(slots=True)
@@ -92,10 +102,10 @@ class _Entrance:
     def take(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         """One message of this trigger."""
         answers = self._answers
-        if reply and answers and not self._may_answer(reply.decode("utf-8", "replace")):
+        if reply and answers and not self._may_answer(reply):
             answers = False
             self._dispatcher.counts.replies_withheld += 1
-        call = Call(subject, payload, reply, headers, self._pattern, time.monotonic_ns(), answers)
+        call = Call(subject, payload, reply, headers, self._pattern, _now_ns(), answers)
         if headers:
             if hops_of(headers) > self._dispatcher.max_hops:
                 self._refuse(call, LOOP, too_far(self._dispatcher.max_hops))
@@ -154,18 +164,20 @@ class Dispatcher:
         self._on_change = on_change
         self._on_death = on_death
         self._pool: Pool | None = None
-        self._connection: Connection | None = None
+        self._connection: Connection  # by `answer_on`, before any message comes
         self._feed: Feed = services.feed(namespace)
         self._feed_prefix = ""
         self._event_subject = b""
         self._log: WorkloadLog = services.get_logger(workload_id, namespace)
-        self._replies: list[bytes] = []
-        self._events: list[bytes] = []
+        self._replies: list[bytes] = []  # pieces, to be joined
+        self._replied = 0
+        self._events: list[bytes] = []  # pieces, two an event
+        self._event_heads: dict[int, bytes] = {}
         identity = f"workload_id: {clean_header_value(workload_id)}\r\nnamespace: {clean_header_value(namespace)}\r\n"
         self._headers = b"NATS/1.0\r\n" + identity.encode()
-        ok_block = self._headers + b"\r\n"
-        self._ok_size = len(ok_block)
-        self._ok_reply = b"HPUB %%b %d %%d\r\n%b%%b\r\n" % (self._ok_size, ok_block.replace(b"%", b"%%"))
+        self._ok_block = self._headers + b"\r\n"
+        self._ok_size = len(self._ok_block)
+        self._ok_middles: dict[int, bytes] = {}
         self._named_headers = self._event_body = b""
         self._ok_tails: dict[bytes, bytes] = {}
         self.counts = DispatchCounts({outcome.value: 0 for outcome in Outcome})
@@ -189,7 +201,7 @@ class Dispatcher:
             pool.prefix.encode(),
         )
         self._event_body = identity.replace(b"%", b"%%") + (
-            b'%x","duration":%.3f,"queue_ms":%.3f,"cpu_ms":%.3f,"peak_memory_bytes":%d,"attempt":%d%b'
+            b'%x","duration":%b,"queue_ms":%b,"cpu_ms":%b,"peak_memory_bytes":%d,"attempt":%d%b'
         )
 
     def specs(self) -> list[TriggerSpec]:
@@ -213,21 +225,60 @@ class Dispatcher:
 
     def finished(self, call: Call, result: Result) -> None:
         """A call ended: its reply and its event join the batch."""
-        delivery = call.tag
-        if isinstance(delivery, Delivery) and not delivery.ended(call, result):
-            return  # it was not run, and is put in line once more
+        tag, delivery = call.tag, None
+        if tag is not True and isinstance(tag, Delivery):
+            delivery = tag
+            if not delivery.ended(call, result):
+                return  # it was not run, and is put in line once more
         outcome = result.outcome
         self._outcomes[outcome] += 1
         run_ns, queue_ns = result.run_ns, result.queue_ns
+        run_us, queue_us = run_ns // 1000, queue_ns // 1000
         self._ran.sum_ns += run_ns
-        self._ran_buckets[(run_ns // 1000).bit_length()] += 1
+        self._ran_buckets[run_us.bit_length()] += 1
         self._queued.sum_ns += queue_ns
-        self._queued_buckets[(queue_ns // 1000).bit_length()] += 1
-        if call.reply and delivery is True:
-            self._reply(call, result)
-        if outcome is not Outcome.OK or not self._failures_only:
-            self._event(call, result)
-        if outcome is not Outcome.OK:
+        self._queued_buckets[queue_us.bit_length()] += 1
+        if call.reply and (tag is True or tag is _NAMED):
+            body = result.body
+            size = len(body)
+            if (
+                outcome is _OK
+                and tag is True
+                and not result.headers
+                and size + self._ok_size <= self._connection.max_payload
+            ):
+                # Nearly every answer: what comes between subject and body depends on the body's size alone.
+                middle = self._ok_middles.get(size) or self._ok_middle(size)
+                self._replies += (b"HPUB ", call.reply, middle, body, b"\r\n")
+                self._replied += 1
+            else:
+                self._reply(call, result)
+                outcome = result.outcome
+        if outcome is _OK:
+            if self._failures_only:
+                return
+            tail = self._ok_tails.get(call.subject) or self._ok_tail(call.subject)
+        else:
+            error = b',"error":' + orjson.dumps(result.error) if result.error else b""
+            tail = b'%b,"outcome":"%b"%b}\r\n' % (_subject_json(call.subject), outcome.encode(), error)
+        if delivery is not None:
+            tail = delivery.event_fields + tail
+        events = self._events
+        if not events:
+            self._look_at_feed()
+        cpu_us = result.cpu_ns // 1000
+        body = self._event_body % (
+            call.id,
+            _MS[run_us] if run_us < _MS_KEPT else b"%.3f" % (run_us / 1000),
+            _MS[queue_us] if queue_us < _MS_KEPT else b"%.3f" % (queue_us / 1000),
+            _MS[cpu_us] if cpu_us < _MS_KEPT else b"%.3f" % (cpu_us / 1000),
+            result.peak_memory_bytes,
+            call.attempt,
+            tail,
+        )
+        size = len(body)
+        events += (self._event_heads.get(size) or self._event_head(size), body)
+        if outcome is not _OK:
             self._tell(call, result)
             if not call.reply and call.pattern in self._on_failure:
                 self._send_failed(call, result, self._on_failure[call.pattern])
@@ -256,38 +307,40 @@ class Dispatcher:
     def say(self, blob: bytes) -> None:
         """One encoded message joins the batch: what a stream is told."""
         self._replies.append(blob)
+        self._replied += 1
 
     def flush(self) -> None:
         """The batch is over: what it brought leaves in one write (in two where feeds have their own connection)."""
         replies, events = self._replies, self._events
         feed = self._feed.connection
+        told = len(events) // 2
         if replies:
-            count = len(replies)
+            count = self._replied
             if events and feed is self._connection and not feed.crowded:
-                replies.extend(events)
+                replies += events
                 events.clear()
-            assert self._connection is not None
-            if not self._connection.write(b"".join(replies), len(replies)):
-                self.counts.replies_dropped += count
-                self.counts.events_dropped += len(replies) - count
+                count += told
+            if not self._connection.write(b"".join(replies), count):
+                self.counts.replies_dropped += self._replied
+                self.counts.events_dropped += count - self._replied
             replies.clear()
+            self._replied = 0
         if events:
-            if not feed.write(b"".join(events), len(events), spare=True):
-                self.counts.events_dropped += len(events)
+            if not feed.write(b"".join(events), told, spare=True):
+                self.counts.events_dropped += told
             events.clear()
 
     # Encoding.
 
+    def _ok_middle(self, size: int) -> bytes:
+        """What comes between the subject and the body of a plain answer of `size` bytes."""
+        return _kept(self._ok_middles, size, b" %d %d\r\n%b" % (self._ok_size, self._ok_size + size, self._ok_block))
+
     def _reply(self, call: Call, result: Result) -> None:
+        """An answer that is an error, has headers of its own, or is to say which invocation it is of."""
         body = result.body
-        assert self._connection is not None
-        if result.outcome is Outcome.OK:
-            plain = call.tag is not _NAMED
-            if plain and not result.headers and len(body) + self._ok_size <= self._connection.max_payload:
-                # Nearly every answer: one template, in which only the subject, a length and the body are open.
-                self._replies.append(self._ok_reply % (call.reply, self._ok_size + len(body), body))
-                return
-            block = (self._headers if plain else self._named_block(call)) + result.headers + b"\r\n"
+        if result.outcome is _OK:
+            block = (self._named_block(call) if call.tag is _NAMED else self._headers) + result.headers + b"\r\n"
             if len(block) + len(body) > self._connection.max_payload:
                 # The limit was lowered since the function was started; its own `max_reply` said yes.
                 result.outcome, result.code, result.headers = Outcome.ERROR, 500, b""
@@ -301,7 +354,8 @@ class Dispatcher:
         else:
             block = self._error_block(call, result)
         size = len(block)
-        self._replies.append(b"HPUB %b %d %d\r\n%b%b\r\n" % (call.reply, size, size + len(body), block, body))
+        self._replies += (b"HPUB ", call.reply, b" %d %d\r\n" % (size, size + len(body)), block, body, b"\r\n")
+        self._replied += 1
 
     def _error_block(self, call: Call, result: Result) -> bytes:
         text = clean_header_value(result.error or result.outcome.value)
@@ -311,40 +365,21 @@ class Dispatcher:
     def _named_block(self, call: Call) -> bytes:
         return b"%b%x\r\n" % (self._named_headers, call.id)
 
-    def _event(self, call: Call, result: Result) -> None:
-        feed_prefix = self._feed.prefix
-        if feed_prefix is not self._feed_prefix:
-            self._feed_prefix = feed_prefix
-            self._event_subject = f"{feed_prefix}.events.{EventName.WORKLOAD_TRIGGERED.value}".encode()
-        if result.outcome is Outcome.OK:
-            tail = self._ok_tails.get(call.subject) or self._ok_tail(call.subject)
-        else:
-            error = b',"error":' + orjson.dumps(result.error) if result.error else b""
-            tail = b'%b,"outcome":"%b"%b}' % (self._subject_json(call.subject), result.outcome.encode(), error)
-        if isinstance(call.tag, Delivery):
-            tail = call.tag.event_fields + tail
-        body = self._event_body % (
-            call.id,
-            result.run_ns / 1e6,
-            result.queue_ns / 1e6,
-            result.cpu_ns / 1e6,
-            result.peak_memory_bytes,
-            call.attempt,
-            tail,
-        )
-        self._events.append(b"PUB %b %d\r\n%b\r\n" % (self._event_subject, len(body), body))
+    def _look_at_feed(self) -> None:
+        """Once a batch, before its first event: the feed's prefix may be another than it was."""
+        prefix = self._feed.prefix
+        if prefix is not self._feed_prefix:
+            self._feed_prefix = prefix
+            self._event_subject = f"{prefix}.events.{EventName.WORKLOAD_TRIGGERED.value}".encode()
+            self._event_heads.clear()
+
+    def _event_head(self, size: int) -> bytes:
+        """The protocol line of an event whose body and line end are `size` bytes."""
+        return _kept(self._event_heads, size, b"PUB %b %d\r\n" % (self._event_subject, size - 2))
 
     def _ok_tail(self, subject: bytes) -> bytes:
         """The end of the event of an invocation that went well; the same for every message of a subject."""
-        tail = self._subject_json(subject) + b',"outcome":"ok"}'
-        if len(self._ok_tails) >= _SUBJECTS_KEPT:
-            self._ok_tails.clear()
-        self._ok_tails[subject] = tail
-        return tail
-
-    @staticmethod
-    def _subject_json(subject: bytes) -> bytes:
-        return b',"subject":' + orjson.dumps(subject.decode("utf-8", "replace"))
+        return _kept(self._ok_tails, subject, _subject_json(subject) + b',"outcome":"ok"}\r\n')
 
     # What failed, and nobody waits for.
 
@@ -364,7 +399,7 @@ class Dispatcher:
         if len(block) + len(call.payload) > self._connection.max_payload:
             self.counts.failures_dropped += 1
             return
-        self._replies.append(encode_publish(to, call.payload, headers=block))
+        self.say(encode_publish(to, call.payload, headers=block))
 
     # The author's log.
 
@@ -381,3 +416,15 @@ class Dispatcher:
                 self._log.stderr(line, invocation)
         if self._on_death is not None and result.outcome in (Outcome.CRASH, Outcome.MEMORY, Outcome.TIMEOUT):
             self._on_death(invocation, result)
+
+
+def _kept(texts: dict[_Key, bytes], key: _Key, text: bytes) -> bytes:
+    """`text`, remembered under `key` among a bounded number of others."""
+    if len(texts) >= _KEPT:
+        texts.clear()
+    texts[key] = text
+    return text
+
+
+def _subject_json(subject: bytes) -> bytes:
+    return b',"subject":' + orjson.dumps(subject.decode("utf-8", "replace"))

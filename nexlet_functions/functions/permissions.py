@@ -302,6 +302,10 @@ def within(pattern: str, allowed: str) -> bool:
     return len(asked) == len(given)
 
 
+_ASTERISK, _GREATER = b"*>"
+"""As numbers: looking for one in bytes takes a tenth of what looking for a text of one character takes."""
+
+
 class ReplyRule:
     """Where the answers of one function may go."""
 
@@ -312,14 +316,15 @@ class ReplyRule:
         self._literal = frozenset(subject for subject in triggers if "*" not in subject and ">" not in subject)
         self._patterns = tuple(subject for subject in triggers if subject not in self._literal)
 
-    def may_answer(self, reply: str) -> bool:
-        """Whether a reply to `reply` may be sent.
+    def may_answer(self, subject: bytes) -> bool:
+        """Whether a reply to `subject`, as it came over the wire, may be sent.
 
         Not to what begins with `$` (`$JS.API`, `$NEX`, `$SYS`, ...: NATS's and Nex's own), not to a trigger of the
         function itself, not to a wildcard, which no requester ever waits on, and not to nowhere.
         """
-        if reply.startswith("_INBOX."):  # nearly always; and no trigger can lie there
-            return "*" not in reply and ">" not in reply
+        if subject[:7] == b"_INBOX.":  # nearly always; and no trigger can lie there
+            return _ASTERISK not in subject and _GREATER not in subject
+        reply = subject.decode("utf-8", "replace")
         return (
             reply != ""
             and reply[0] != "$"

@@ -106,7 +106,12 @@ class Reply:
 
 
 class Connection:
-    """One supervised connection. Make it with `open`, or `start` one and look at `connected`."""
+    """One supervised connection. Make it with `open`, or `start` one and look at `connected`.
+
+    Attributes:
+        max_payload: bytes of headers and payload together that the server takes; of the last one while there is none.
+            Read for each answer, and set by nobody else.
+    """
 
     def __init__(
         self, credentials: Credentials, *, name: str = "", options: Options | None = None, passing: bool = False
@@ -134,7 +139,7 @@ class Connection:
             longest=self._options.backoff_max,
             refused=self._options.backoff_refused,
         )
-        self._max_payload = 1024 * 1024
+        self.max_payload = 1024 * 1024
         self._outgoing = Outgoing(self._options.max_outgoing)
         self._subscriptions = Subscriptions(flush_timeout=self._options.flush_timeout, log=self._log)
         self._publish_waiters: dict[str, set[asyncio.Future[str]]] = {}
@@ -220,11 +225,6 @@ class Connection:
         return self._failure
 
     @property
-    def max_payload(self) -> int:
-        """Bytes of headers and payload together that the server takes; of the last one while there is none."""
-        return self._max_payload
-
-    @property
     def uses_fast_path(self) -> bool:
         """Whether nats-py's private names are used at the moment (see `fast`)."""
         return self._life is not None and self._life.wire.fast
@@ -307,7 +307,7 @@ class Connection:
             if _LITERAL.fullmatch(one) is None:
                 reason = valid_subject(one, wildcards=False) or "is not a subject"
                 raise ValueError(f"cannot publish on {one!r}: it {reason}")
-        if len(headers) + len(payload) > self._max_payload:
+        if len(headers) + len(payload) > self.max_payload:
             self._oversized += 1
             return False
         return self.write(encode_publish(subject, payload, headers=headers, reply=reply), 1, spare=spare)
@@ -508,7 +508,7 @@ class Connection:
         """Make a client that is connected the one of this connection."""
         async with asyncio.timeout(self._options.flush_timeout):
             await self._subscriptions.renew(life, self._subscriptions.all())
-        self._max_payload = life.client.max_payload
+        self.max_payload = life.client.max_payload
         self._failure = None
         self._life = life
         self._connects += 1
@@ -520,7 +520,7 @@ class Connection:
             fast=life.wire.fast,
         )
         self._set_state(ConnectionState.CONNECTED)
-        self._outgoing.attach(life, self._max_payload)
+        self._outgoing.attach(life, self.max_payload)
 
     async def _stay(self, life: Life) -> Life | None:
         """Until it is lost, or another one could take over from a server that is about to go: that one."""
@@ -586,9 +586,9 @@ class Connection:
         except BaseException:
             await new.close()
             raise
-        self._max_payload = new.client.max_payload
+        self.max_payload = new.client.max_payload
         self._life = new
-        self._outgoing.attach(new, self._max_payload)
+        self._outgoing.attach(new, self.max_payload)
         self._moves += 1
         self._log.info("moved away from a server that is about to go", to=redact_url(new.server))
         return new

@@ -128,7 +128,7 @@ class RoutingParser(Parser):
     so that a large payload is joined once; nats-py's buffer is empty whenever `parse` returns.
     """
 
-    def __init__(self, client: Any, routes: dict[int, _Route], failed: Callable[[BaseException], None]) -> None:
+    def __init__(self, client: Any, routes: dict[bytes, _Route], failed: Callable[[BaseException], None]) -> None:
         self._routes = routes
         self._failed = failed
         self._client = client
@@ -174,7 +174,7 @@ class RoutingParser(Parser):
                 continue
             words = data[at:end].split()
             try:
-                total, route = int(words[-1]), routes.get(int(words[2]))
+                total, route = int(words[-1]), routes.get(words[2])
             except (ValueError, IndexError):
                 # Malformed: nats-py says so in its own way.
                 await super().parse(data[at:])
@@ -229,7 +229,7 @@ class FastWire:
     def __init__(self, client: Client, failed: Callable[[BaseException], None]) -> None:
         self._client = cast(Any, client)
         self._failed = failed
-        self._routes: dict[int, _Route] = {}
+        self._routes: dict[bytes, _Route] = {}  # by subscription id, as the server writes it
         self._parser = self._client._ps = RoutingParser(client, self._routes, failed)
         self._written = 0  # bytes of ours, ever
         self._pinged = 0  # of them, those before the last PING
@@ -309,7 +309,7 @@ class FastWire:
         future: Any = FutureSink(sink, self._failed)
         handle: ClientSubscription = await self._client.subscribe(subject, queue=queue, future=future)
         # Messages that come before this line go the client's own way to the same sink.
-        self._routes[_sid(handle)] = _Route(sink)
+        self._routes[b"%d" % _sid(handle)] = _Route(sink)
         return handle
 
     async def unsubscribe(self, handle: ClientSubscription) -> None:
@@ -323,7 +323,7 @@ class FastWire:
             await self.flush()
         finally:
             client._remove_sub(sid)
-            self._routes.pop(sid, None)
+            self._routes.pop(b"%d" % sid, None)
 
     async def close(self) -> None:
         self._routes.clear()

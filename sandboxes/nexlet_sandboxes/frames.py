@@ -24,10 +24,12 @@ from typing import Final
 __all__ = [
     "HEADER",
     "INVOKE",
+    "INVOKE_FIGURES",
     "MARKER_SIZE",
     "MAX_BODY",
     "MAX_COMPILED",
     "RESULT",
+    "RESULT_FIGURES",
     "Ending",
     "FrameError",
     "Kind",
@@ -48,6 +50,12 @@ RESULT: Final = struct.Struct("<IBBHQIIII")
 """A whole RESULT header: HEADER (flag = an `Ending`, aux = the code a `Reject` chose), then microseconds it ran,
 microseconds of CPU, the worker's peak memory in KiB, and the length of the first of two sections. The sections are
 header lines and body of a reply, or a one-line error and its traceback."""
+
+RESULT_FIGURES: Final = struct.Struct("<IIII")
+"""What a RESULT has behind its HEADER."""
+
+INVOKE_FIGURES: Final = struct.Struct("<HHIIIQQ")
+"""What an INVOKE has behind its HEADER. (The layout of both has no gaps: `<` aligns nothing.)"""
 
 INVOKE_EXTRA: Final = INVOKE.size - HEADER.size
 RESULT_EXTRA: Final = RESULT.size - HEADER.size

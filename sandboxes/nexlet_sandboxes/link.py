@@ -19,12 +19,11 @@ from nexlet_models.problems import Problem
 from nexlet_sandboxes.answers import checked_headers, fill_unhappy, one_line, problems_of
 from nexlet_sandboxes.calls import NEVER_NS, Call, Result
 from nexlet_sandboxes.frames import (
-    HEADER,
     INVOKE,
     INVOKE_EXTRA,
     MAX_COMPILED,
-    RESULT,
     RESULT_EXTRA,
+    RESULT_FIGURES,
     Ending,
     FrameError,
     Kind,
@@ -68,6 +67,17 @@ TOO_LOUD: Final = 2
 OVER_MEMORY: Final = "over its memory limit"
 
 _STREAMS: Final = ("stdout", "stderr")
+
+# Looked up for each message; a member of an enumeration is ten times as far away as a name of the module.
+_OK: Final = Outcome.OK
+_RESULT: Final = int(Kind.RESULT)
+_INVOKE: Final = int(Kind.INVOKE)
+_PACK_INVOKE: Final = INVOKE.pack
+_MAX_U32: Final = 0xFFFFFFFF
+_LONGEST_NS: Final = _MAX_U32 * 1000
+"""Of a time that a frame can say, which says it in microseconds: more than an hour."""
+_ENDED_OK: Final = int(Ending.OK)
+_RETURNED: Final = int(Ending.RETURNED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,42 +269,48 @@ class Link:
         waiting = len(self.fifo)
         return not waiting or (waiting < self.window and self.ahead + size <= AHEAD_BYTES)
 
-    def send(self, call: Call, timeout_ns: int, expires_ns: int) -> bool:
-        """Queue a call for the next `flush`; whether this is the first since the last one."""
+    def send(self, call: Call, timeout_ns: int, queue_timeout_ns: int) -> bool:
+        """Queue a call for the next `flush`; whether this is the first since the last one.
+
+        Args:
+            timeout_ns: how long it may run, where the call itself does not say.
+            queue_timeout_ns: how long after it came it may begin.
+        """
         subject, reply, headers, payload = call.subject, call.reply, call.headers, call.payload
-        out = self._out
+        received_ns, deadline_ns, fifo, out = call.received_ns, call.deadline_ns, self.fifo, self._out
+        if call.timeout_ns:
+            timeout_ns = call.timeout_ns
+        expires_ns = received_ns + queue_timeout_ns
+        size = call.size
         first = not out
-        n_subject, n_reply, n_headers = len(subject), len(reply), len(headers)
-        out.append(
-            INVOKE.pack(
-                INVOKE_EXTRA + n_subject + n_reply + n_headers + len(payload),
-                Kind.INVOKE,
+        out += (
+            _PACK_INVOKE(
+                INVOKE_EXTRA + size,
+                _INVOKE,
                 0,
                 call.pattern,
                 call.id,
-                n_subject,
-                n_reply,
-                n_headers,
+                len(subject),
+                len(reply),
+                len(headers),
                 call.attempt,
-                min(timeout_ns // 1000, 0xFFFFFFFF),
-                expires_ns,
-                call.deadline_ns,
-            )
+                timeout_ns // 1000 if timeout_ns < _LONGEST_NS else _MAX_U32,
+                expires_ns if expires_ns < deadline_ns else deadline_ns,
+                deadline_ns,
+            ),
+            subject,
+            reply,
+            headers,
+            payload,
         )
-        out.append(subject)
-        if n_reply:
-            out.append(reply)
-        if n_headers:
-            out.append(headers)
-        out.append(payload)
-        if not self.fifo:
+        if not fifo:
             self.since_ns = now = time.monotonic_ns()
             if self._timer is None:
                 self._arm_timer(now + timeout_ns, now)
-        if call.deadline_ns != NEVER_NS:
-            self._arm_timer(call.deadline_ns, time.monotonic_ns())
-        self.fifo.append(call)
-        self.ahead += call.size
+        if deadline_ns != NEVER_NS:
+            self._arm_timer(deadline_ns, time.monotonic_ns())
+        fifo.append(call)
+        self.ahead += size
         return first and not self._writing
 
     def flush(self) -> None:
@@ -361,27 +377,25 @@ class Link:
     def _take(self, data: bytes, returned: list[Call]) -> tuple[int, bool]:
         """Settle what is in `data`: how many calls were answered, and whether one of them ran."""
         fifo, finished = self.fifo, self._pool.sink.finished
-        unpack, header = RESULT.unpack_from, HEADER.size
-        result_kind, ok = int(Kind.RESULT), int(Ending.OK)
+        unpack = RESULT_FIGURES.unpack_from
         now = time.monotonic_ns()
         answers, ran = 0, False
         for kind, flag, aux, number, buffer, start, end in self._splitter.feed(data):
-            if kind != result_kind:
+            if kind != _RESULT:
                 self._other(kind, flag, aux, number, buffer[start:end], now)
                 if self._drops > self._answers + answers + 2:
                     raise FrameError("more counts of dropped lines than it had invocations")
                 continue
-            if not fifo or fifo[0].id != number or end - start < RESULT_EXTRA:
-                if end - start < RESULT_EXTRA:
-                    raise FrameError("a result that is shorter than its header")
+            at = start + RESULT_EXTRA
+            if at > end:
+                raise FrameError("a result that is shorter than its header")
+            if not fifo or (call := fifo[0]).id != number:
                 raise FrameError(f"an answer to invocation {number:x}, which it was not asked")
-            _, _, _, _, _, run_us, cpu_us, peak_kib, first = unpack(buffer, start - header)
-            at = start - header + RESULT.size
+            run_us, cpu_us, peak_kib, first = unpack(buffer, start)
             split = at + first
             if split > end:
                 raise FrameError("a result that is shorter than it says")
-            call = fifo[0]
-            if flag == Ending.RETURNED:
+            if flag == _RETURNED:
                 if not ran and self._may_return <= answers:
                     raise FrameError("an invocation handed back, though nothing before it was slow")
                 returned.append(fifo.popleft())
@@ -389,11 +403,12 @@ class Link:
                 answers += 1
                 continue
             ran = True
-            self._peak = peak_kib * 1024
             self._run_us += (run_us - self._run_us) * 0.125
-            queue_ns = now - run_us * 1000 - call.received_ns
-            result = Result(Outcome.OK, 200, max(queue_ns, 0), run_us * 1000, cpu_us * 1000, self._peak)
-            if flag == ok:
+            self._peak = peak = peak_kib * 1024
+            run_ns = run_us * 1000
+            queue_ns = now - run_ns - call.received_ns
+            result = Result(_OK, 200, queue_ns if queue_ns > 0 else 0, run_ns, cpu_us * 1000, peak)
+            if flag == _ENDED_OK:
                 if first:
                     result.headers = checked_headers(buffer[at:split])
                 result.body = buffer[split:end]

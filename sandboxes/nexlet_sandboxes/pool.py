@@ -251,7 +251,8 @@ class Pool:
         if not self._pending:
             for link in self._links:
                 if link.has_room(size):
-                    self._send(link, call)
+                    if link.send(call, self._timeout_ns, self._queue_timeout_ns):
+                        self._dirty.append(link)
                     if self._single_use:
                         self._prepare()
                     return
@@ -328,27 +329,18 @@ class Pool:
             self._refused = False
             self.sink.flush()
 
-    def _send(self, link: Link, call: Call) -> None:
-        if link.send(call, call.timeout_ns or self._timeout_ns, self._expires_ns(call)):
-            self._dirty.append(link)
-
     def _refill(self, link: Link) -> None:
         """Give a worker what waits, as far as it has room, in one write."""
         pending = self._pending
         while pending and link.has_room(pending[0].size):
             call = pending.popleft()
             self._waits_no_more(call)
-            link.send(call, call.timeout_ns or self._timeout_ns, self._expires_ns(call))
+            link.send(call, self._timeout_ns, self._queue_timeout_ns)
         link.flush()
 
     def _waits_no_more(self, call: Call) -> None:
         self._pending_bytes -= call.size
         self._backlog.remove(call.size)
-
-    def _expires_ns(self, call: Call) -> int:
-        """When it has waited too long to be run."""
-        expires, deadline = call.received_ns + self._queue_timeout_ns, call.deadline_ns
-        return deadline if deadline < expires else expires
 
     def _expire(self, call: Call, now: int) -> None:
         waited = (now - call.received_ns) // 1_000_000

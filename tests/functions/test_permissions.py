@@ -266,7 +266,7 @@ class TestReplyRule:
 
     @pytest.mark.parametrize("reply", ["_INBOX.abc.1", "my.inbox", "orders.created.answer", "stats.x", "_R_.abc"])
     def test_a_requester_is_answered(self, reply: str) -> None:
-        assert self.RULE.may_answer(reply)
+        assert self.RULE.may_answer(reply.encode())
 
     @pytest.mark.parametrize(
         "reply",
@@ -285,7 +285,7 @@ class TestReplyRule:
         ],
     )
     def test_nothing_else_is(self, reply: str) -> None:
-        assert not self.RULE.may_answer(reply)
+        assert not self.RULE.may_answer(reply.encode())
 
 
 def test_an_operator_who_set_no_patterns_is_told() -> None:
