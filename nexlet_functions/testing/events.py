@@ -12,6 +12,9 @@
 The payload is one of `json`, `data` (text) and `base64`; none of them is an empty one. `subject` may be left out where
 the function has one trigger without wildcards. `expect` says what has to come back, and only what it names is compared:
 `outcome` (default `ok`), `code`, one of `json`, `text` and `base64`, `headers` (those named), `error` (a part of it).
+
+An event that `nexfn dev --record` made says so in `recorded`: of which function, when, and which places were `masked`.
+There `***` stands for anything.
 """
 
 from __future__ import annotations
@@ -28,13 +31,15 @@ import orjson
 
 from nexlet_functions.documents import Document, DocumentRefused, read_document
 from nexlet_functions.errors import NexletFunctionsError
+from nexlet_functions.testing.comparing import MASK, compact, json_differences, matches_masked
 from nexlet_models.problems import Problem, render
 from nexlet_sandboxes.outcomes import Outcome
 
-__all__ = ["EventRefused", "SampleEvent", "read_event", "sample_events"]
+__all__ = ["EventRefused", "SampleEvent", "parse_event", "read_event", "sample_events"]
 
-_KEYS = ("subject", "headers", "json", "data", "base64", "expect", "description")
+_KEYS = ("subject", "headers", "json", "data", "base64", "expect", "description", "recorded")
 _EXPECT_KEYS = ("outcome", "code", "json", "text", "base64", "headers", "error")
+_RECORDED_KEYS = ("function", "at", "masked")
 _PAYLOADS = ("json", "data", "base64")
 _BODIES = ("json", "text", "base64")
 
@@ -65,6 +70,8 @@ class SampleEvent:
         payload: the bytes.
         headers: of the message.
         expect: as in the file, checked; empty where nothing but `ok` is expected.
+        function: of which it was recorded; "" where somebody wrote it.
+        masked: places of the file that are not what was recorded: `headers.Authorization`, `expect.json.token`.
     """
 
     name: str
@@ -72,6 +79,8 @@ class SampleEvent:
     payload: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     expect: Mapping[str, Any] = field(default_factory=dict)
+    function: str = ""
+    masked: frozenset[str] = frozenset()
 
     def differences(
         self,
@@ -95,30 +104,41 @@ class SampleEvent:
             found.append(f"outcome: expected {wanted}, got {outcome}{f' ({error})' if error else ''}")
         if code is not None and expect.get("code", code) != code:
             found.append(f"code: expected {expect['code']}, got {code}")
-        if error is not None and expect.get("error", "") not in error:
+        if error is not None and not self._is_part("error", expect.get("error", ""), error):
             found.append(f"error: expected {expect['error']!r} in {error!r}")
         if data is not None:
             found += self._body_differences(data)
         if headers is not None:
             have = {name.lower(): value for name, value in headers.items()}
             for name, value in expect.get("headers", {}).items():
-                if have.get(name.lower()) != value:
+                if not self._is(f"headers.{name}", value, have.get(name.lower())):
                     found.append(f"header {name}: expected {value!r}, got {have.get(name.lower())!r}")
         return found
 
+    def _is(self, place: str, expected: str, got: str | None) -> bool:
+        """Whether a text is the one that is expected at that place of `expect`."""
+        if got is None or f"expect.{place}" not in self.masked:
+            return got == expected
+        return matches_masked(expected, got)
+
+    def _is_part(self, place: str, expected: str, got: str) -> bool:
+        if f"expect.{place}" in self.masked:
+            return matches_masked(f"{MASK}{expected}{MASK}", got)
+        return expected in got
+
     def _body_differences(self, data: bytes) -> list[str]:
         expect = self.expect
-        if "text" in expect and data != expect["text"].encode():
+        if "text" in expect and not self._is("text", expect["text"], data.decode("utf-8", "surrogateescape")):
             return [f"text: expected {expect['text']!r}, got {data.decode('utf-8', 'replace')!r}"]
-        if "base64" in expect and data != base64.b64decode(expect["base64"]):
+        if "base64" in expect and "expect.base64" not in self.masked and data != base64.b64decode(expect["base64"]):
             return [f"base64: expected {expect['base64']}, got {base64.b64encode(data).decode()}"]
         if "json" in expect:
             try:
                 got = json.loads(data)
             except ValueError:
                 return [f"json: expected JSON, got {data[:200]!r}"]
-            if got != expect["json"]:
-                return [f"json: expected {_compact(expect['json'])}, got {_compact(got)}"]
+            masked = {each.removeprefix("expect.") for each in self.masked}
+            return json_differences(expect["json"], got, at="json", masked=masked)
         return []
 
     def __str__(self) -> str:
@@ -144,35 +164,44 @@ def sample_events(folder: str | Path) -> list[SampleEvent]:
     return events
 
 
-def _compact(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
 def read_event(file: Path) -> SampleEvent:
     """One sample event.
 
     Raises:
         EventRefused: it is not what it should be; the text has the line.
     """
-    name = f"events/{file.name}"
+    name = f"{file.absolute().parent.name}/{file.name}"
     try:
         text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EventRefused(name, [Problem(f"cannot be read: {error}", name, code="event-unreadable")]) from None
+    return parse_event(text, name)
+
+
+def parse_event(text: str, name: str) -> SampleEvent:
+    """The sample event that a file of that name and content is.
+
+    Raises:
+        EventRefused: see `read_event`.
+    """
+    try:
         _refuse_other_than_json(text, name)
         document = read_document(text, name)
     except DocumentRefused as refused:
         raise EventRefused(name, list(refused.problems)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise EventRefused(name, [Problem(f"cannot be read: {error}", name, code="event-unreadable")]) from None
     problems = _problems(document)
     if problems:
         raise EventRefused(name, problems)
     value = document.value
+    recorded = value.get("recorded", {})
     return SampleEvent(
-        name=file.stem,
+        name=name.rpartition("/")[2].removesuffix(".json"),
         subject=value.get("subject", ""),
         payload=_payload(value),
         headers=value.get("headers", {}),
         expect=value.get("expect", {}),
+        function=recorded.get("function", ""),
+        masked=frozenset(recorded.get("masked", ())),
     )
 
 
@@ -211,7 +240,7 @@ _NOT_JSON = {
 
 def _payload(value: Mapping[str, Any]) -> bytes:
     if "json" in value:
-        return _compact(value["json"]).encode()
+        return compact(value["json"]).encode()
     if "data" in value:
         return str(value["data"]).encode()
     return base64.b64decode(value.get("base64", ""))
@@ -244,6 +273,17 @@ def _problems(document: Document) -> list[Problem]:
         )
     if not isinstance(expect.get("code", 0), int):
         problems.append(document.problem("expect.code", "'code' is not a whole number", code="event-type"))
+    return problems + _recorded_problems(document, value.get("recorded", {}))
+
+
+def _recorded_problems(document: Document, recorded: Any) -> list[Problem]:
+    if not isinstance(recorded, dict):
+        return [document.problem("recorded", "'recorded' is not an object", code="event-type")]
+    problems = _known(document, "recorded.", recorded, _RECORDED_KEYS)
+    problems += _texts(document, "recorded.", recorded, ("function", "at"))
+    masked = recorded.get("masked", [])
+    if not isinstance(masked, list) or not all(isinstance(each, str) for each in masked):
+        problems.append(document.problem("recorded.masked", "'masked' is not a list of places", code="event-type"))
     return problems
 
 

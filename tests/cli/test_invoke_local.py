@@ -60,7 +60,7 @@ async def test_for_people_the_body_comes_first_then_the_log_then_what_it_took(or
     lines = ended.out.splitlines()
     assert lines[0] == "{"
     assert any(line.startswith("info     priced  items=2") for line in lines)
-    assert any(line.startswith("differs  json: expected ") for line in lines)
+    assert any(line.startswith("differs  json.total: expected ") for line in lines)
     assert lines[-1].startswith("ok 200 in ")
     assert lines[-1].endswith(" MiB, profile strict")
 
