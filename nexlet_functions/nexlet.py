@@ -35,6 +35,8 @@ from nexlet_sandboxes.zygote import Zygote
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
+    from nexlet_functions.recording import Recorder
+
 __all__ = ["Nexlet"]
 
 _log = structlog.stdlib.get_logger("nexlet_functions")
@@ -65,6 +67,7 @@ class Nexlet:
         state_folder: Path | None,
         connection: Options,
         tracer: Tracer | None,
+        recorder: Recorder | None,
     ) -> None:
         """Use `start`."""
         current = settings.current
@@ -73,6 +76,7 @@ class Nexlet:
         self.sandboxing = sandboxing
         self.status: Status | None = None
         self._tracer = tracer
+        self._recorder = recorder
         self._made: FunctionAgent | None = None
         self.started_by_node = registration is not None
         self.runner = Runner(
@@ -98,6 +102,7 @@ class Nexlet:
         zygote: Awaitable[Zygote] | None = None,
         connection: Options | None = None,
         tracer: Tracer | None = None,
+        recorder: Recorder | None = None,
     ) -> Self:
         """Start everything. Connecting and registering go on in the background, for as long as it takes.
 
@@ -108,6 +113,7 @@ class Nexlet:
                 settings; it is ours from now on.
             connection: how connections to servers behave; None means the defaults.
             tracer: makes a span of each invocation (`observing.tracing.tracer_of`); None makes none.
+            recorder: keeps invocations as sample events, as `nexfn dev --record` does; None keeps none.
 
         Raises:
             ZygoteError: no process for workers can be started, or a module that the settings permit cannot be given.
@@ -140,6 +146,7 @@ class Nexlet:
                 state_folder=state_folder,
                 connection=connection or _options(settings.current),
                 tracer=tracer,
+                recorder=recorder,
             )
         except BaseException:
             if listening is not None:
@@ -231,6 +238,7 @@ class Nexlet:
             key=self._key(services.state_folder),
             sandboxing=self.sandboxing,
             tracer=self._tracer,
+            recorder=self._recorder,
         )
         agent.on_gone = self._figures.gone
         return agent

@@ -64,6 +64,8 @@ from nexlet_sandboxes.zygote import Zygote
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
+    from nexlet_functions.recording import Recorder
+
 __all__ = ["FunctionAgent"]
 
 _log = structlog.stdlib.get_logger("nexlet_functions.functions")
@@ -104,6 +106,7 @@ class FunctionAgent:
         key: CurveKey,
         sandboxing: Sandboxing | None = None,
         tracer: Tracer | None = None,
+        recorder: Recorder | None = None,
         version: str | None = None,
     ) -> None:
         """An agent without functions.
@@ -115,6 +118,7 @@ class FunctionAgent:
             key: what environments are sealed to.
             sandboxing: what was proved of the sandbox; None assumes that it holds.
             tracer: makes spans of invocations; None makes none.
+            recorder: keeps invocations as sample events; None keeps none.
             version: semantic; None takes the installed one.
         """
         self._services = services
@@ -137,6 +141,7 @@ class FunctionAgent:
             settings=lambda: settings.current,
             sandboxing=self._sandboxing,
             tracer=tracer,
+            recorder=recorder,
             backlog=Backlog(settings.current.max_pending, settings.current.max_pending_bytes),
             budget=self._budget,
         )

@@ -25,7 +25,7 @@ from nexlet_models.problems import Problem
 from nexlet_models.sizes import format_size
 from nexlet_models.start_request import SECRET_PREFIX, SealedEnvironment, StartRequest
 
-__all__ = ["MAX_ENVIRONMENT", "Secrets", "open_environment", "seal_environment"]
+__all__ = ["MAX_ENVIRONMENT", "Secrets", "open_environment", "seal_environment", "secret_values"]
 
 MAX_ENVIRONMENT = 1024 * 1024
 """Bytes of all names and values: as much as a start request may have by default, so that secrets add no other bound."""
@@ -107,6 +107,18 @@ async def _value(name: str, value: SecretStr, namespace: str, secrets: Secrets) 
                 code="secret-missing",
             )
         ) from None
+
+
+def secret_values(request: StartRequest, environment: Mapping[str, str]) -> set[str]:
+    """Those values of an environment that are not in the request for everyone to read.
+
+    Args:
+        environment: what `open_environment` made of the request.
+    """
+    plain = {
+        name for name, value in request.environment.items() if not value.get_secret_value().startswith(SECRET_PREFIX)
+    }
+    return {value for name, value in environment.items() if name not in plain}
 
 
 def _unseal(sealed: SealedEnvironment, key: CurveKey) -> dict[str, SecretStr]:

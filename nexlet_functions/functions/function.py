@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ import structlog
 
 from nexlet_functions.functions.artifacts import Artifact, Artifacts
 from nexlet_functions.functions.dispatch import DispatchCounts, Dispatcher
-from nexlet_functions.functions.environment import open_environment
+from nexlet_functions.functions.environment import open_environment, secret_values
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.permissions import ReplyRule
 from nexlet_functions.functions.pins import Pins
@@ -54,6 +54,8 @@ from nexlet_sandboxes.zygote import Zygote, ZygoteError
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
+    from nexlet_functions.recording import Recorder
+
 __all__ = ["Function", "Means"]
 
 _log = structlog.stdlib.get_logger("nexlet_functions.functions")
@@ -76,6 +78,7 @@ class Means:
         backlog: room for what waits, shared by all functions.
         budget: processor time of a namespace's workers; None where it has no bound.
         tracer: makes spans of invocations; None where nobody traces.
+        recorder: keeps invocations as sample events; None where nobody asked for it. Not beside a tracer.
     """
 
     zygote: Zygote
@@ -89,6 +92,7 @@ class Means:
     backlog: Backlog
     budget: Callable[[str], Budget | None]
     tracer: Tracer | None = None
+    recorder: Recorder | None = None
 
 
 class Function:
@@ -314,6 +318,7 @@ class Function:
         fingerprint = means.compiler.fingerprint(program)
         kept = await means.pins.find_form(self.workload_id, fingerprint) if existing and fingerprint else b""
         dispatcher = self._make_dispatcher(
+            environment,
             workload_id=self.workload_id,
             namespace=self.namespace,
             triggers=self.triggers,
@@ -366,7 +371,12 @@ class Function:
         await self._listen(dispatcher, self.streams.specs(connection, pool, dispatcher, max_hops=settings.max_hops))
         await self.streams.begin()
 
-    def _make_dispatcher(self, **arguments: Any) -> Dispatcher:
+    def _make_dispatcher(self, environment: Mapping[str, str], **arguments: Any) -> Dispatcher:
+        if self._means.recorder is not None:
+            from nexlet_functions.recording.dispatching import RecordingDispatcher  # nobody else needs it
+
+            secrets = secret_values(self.start_request, environment)
+            return RecordingDispatcher(recorder=self._means.recorder, name=self.name, secrets=secrets, **arguments)
         if self._means.tracer is None:
             return Dispatcher(name=self.name, **arguments)
         from nexlet_functions.observing.tracing import TracingDispatcher  # needs the extra
