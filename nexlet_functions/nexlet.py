@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 import structlog
 
 from nexlet_functions.functions.agent import FunctionAgent
+from nexlet_functions.functions.function import DispatcherFactory
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.permissions import notices
 from nexlet_functions.natsio.life import Options
@@ -34,8 +35,6 @@ from nexlet_sandboxes.zygote import Zygote
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
-
-    from nexlet_functions.recording import Recorder
 
 __all__ = ["Nexlet"]
 
@@ -67,7 +66,7 @@ class Nexlet:
         state_folder: Path | None,
         connection: Options,
         tracer: Tracer | None,
-        recorder: Recorder | None,
+        dispatchers: DispatcherFactory | None,
     ) -> None:
         """Use `start`."""
         current = settings.current
@@ -76,7 +75,7 @@ class Nexlet:
         self.sandboxing = sandboxing
         self.status: Status | None = None
         self._tracer = tracer
-        self._recorder = recorder
+        self._dispatchers = dispatchers
         self._made: FunctionAgent | None = None
         self.started_by_node = registration is not None
         self.runner = Runner(
@@ -102,7 +101,7 @@ class Nexlet:
         zygote: Awaitable[Zygote] | None = None,
         connection: Options | None = None,
         tracer: Tracer | None = None,
-        recorder: Recorder | None = None,
+        dispatchers: DispatcherFactory | None = None,
     ) -> Self:
         """Start everything. Connecting and registering go on in the background, for as long as it takes.
 
@@ -113,7 +112,7 @@ class Nexlet:
                 settings; it is ours from now on.
             connection: how connections to servers behave; None means the defaults.
             tracer: makes a span of each invocation (`observing.tracing.tracer_of`); None makes none.
-            recorder: keeps invocations as sample events, as `nexfn dev --record` does; None keeps none.
+            dispatchers: makes those of functions, such as ones that record; None makes plain ones.
 
         Raises:
             ZygoteError: no process for workers can be started, or a module that the settings permit cannot be given.
@@ -146,7 +145,7 @@ class Nexlet:
                 state_folder=state_folder,
                 connection=connection or _options(settings.current),
                 tracer=tracer,
-                recorder=recorder,
+                dispatchers=dispatchers,
             )
         except BaseException:
             if listening is not None:
@@ -238,7 +237,7 @@ class Nexlet:
             key=self._key(services.state_folder),
             sandboxing=self.sandboxing,
             tracer=self._tracer,
-            recorder=self._recorder,
+            dispatchers=self._dispatchers,
         )
         agent.on_gone = self._figures.gone
         return agent

@@ -22,7 +22,7 @@ from nexlet_functions.cli.own_log import set_up_logging
 if TYPE_CHECKING:
     from nexlet_functions.nexfile import FunctionFolder, FunctionRefused
 
-__all__ = ["deploy"]
+__all__ = ["deploy", "with_its_source"]
 
 
 @setting_flags(NATS=CREDENTIALS)
@@ -85,7 +85,7 @@ async def _deploy(
             try:
                 await _one(read_function(path), output, to, alongside=alongside)
             except FunctionRefused as refused:
-                failures.append(_with_its_source(refused))
+                failures.append(with_its_source(refused))
             except Exception as error:
                 failure = expected_failure(error)
                 if failure is None:
@@ -136,7 +136,7 @@ def _digest(metadata: Mapping[str, str] | None) -> str:
     return (metadata or {}).get("digest", "")[: len("sha256:") + 12]
 
 
-def _with_its_source(refused: FunctionRefused) -> CommandRefused:
+def with_its_source(refused: FunctionRefused) -> CommandRefused:
     """With what is wrong with the source as well, as `check` says it: nobody mends one file to hear of the next."""
     from nexlet_functions.functions.requests import inline_program, sound_part
     from nexlet_sandboxes.language import check

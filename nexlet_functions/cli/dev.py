@@ -1,49 +1,34 @@
-"""`dev`: server, node and nexlet in one command, with functions deployed, invoked and watched.
+"""`dev`: server, node and nexlet in one command, with functions deployed, invoked, watched and deployed again on save.
 
 Development equipment, all of it but the nexlet: the server takes anyone on this machine, and a stand-in plays the node.
-Everything lives as long as the command; Ctrl-C takes it down again and leaves nothing behind.
+Everything lives as long as the command; Ctrl-C takes it down again and leaves nothing behind. What it is made of is in
+`nexlet_functions.cli.devloop`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json as json_
-import shlex
-import socket
-import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nexlet_functions.cli.completion import function_folders
 from nexlet_functions.cli.exits import CommandFailed, Exit
 from nexlet_functions.cli.options import Json
-from nexlet_functions.cli.output import Output, problem_record, styled
+from nexlet_functions.cli.output import Output
 from nexlet_functions.cli.own_log import set_up_logging
 
 if TYPE_CHECKING:
-    from nexlet_functions.cli.watching import LogRecord, Watch
-    from nexlet_functions.control import ControlClient
+    from nexlet_functions.cli.devloop.deployments import Deployed, Deployments
+    from nexlet_functions.cli.devloop.telling import Telling
+    from nexlet_functions.cli.watching import Watch
     from nexlet_functions.natsio import Connection
-    from nexlet_functions.nexfile import FunctionFolder
-    from nexlet_functions.sandboxing import Sandboxing
-    from nexlet_functions.testing.events import SampleEvent
-    from nexlet_models.events import WorkloadTriggeredEvent
+    from nexlet_functions.recording import Masks, Recorder
 
 __all__ = ["dev", "secrets_beside"]
-
-DEFAULT_PORT = 4222
-"""Where `nexfn invoke`, `nats` and `nex` look by themselves."""
-
-EVENT_TIMEOUT = 10.0
-"""Seconds from an answer to the event about it, on a machine that is very busy; it is sent with the answer."""
-
-GRACE = 2.0
-"""Seconds that running invocations get when the command ends: someone is waiting for the prompt."""
 
 
 def dev(
@@ -88,6 +73,33 @@ def dev(
             show_default=False,
         ),
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            "--record",
+            envvar="NEXFN_RECORD",
+            file_okay=False,
+            metavar="DIR",
+            help="Keep live invocations there as sample events, secrets masked; for 'nexfn replay DIR'.",
+            show_default=False,
+        ),
+    ] = None,
+    record_most: Annotated[
+        int,
+        typer.Option(
+            "--record-most", envvar="NEXFN_RECORD_MOST", min=1, metavar="N", help="So many of each function are kept."
+        ),
+    ] = 200,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mask",
+            envvar="NEXFN_MASK",
+            metavar="FIELD",
+            help="With --record: a header, a JSON field, or the dotted path of one, to mask too. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     log_level: Annotated[
         str,
         typer.Option("--log-level", envvar="NEXFN_LOG_LEVEL", help="Of server, node and nexlet: debug, info, warning."),
@@ -97,7 +109,8 @@ def dev(
     """Run functions on this machine: NATS server, stand-in node and nexlet in one command.
 
     Deploys every function found, sends each its first sample event, shows what came back, and then stays to show
-    invocations and logs until Ctrl-C. Development equipment: nothing here is protected.
+    invocations and logs until Ctrl-C. What is saved meanwhile is deployed in the place of what runs, and where it is
+    refused, the version before it goes on. Development equipment: nothing here is protected.
     """
     from nexlet_functions.nexfile import find_functions
     from nexlet_models.subjects import valid_token
@@ -108,19 +121,35 @@ def dev(
     roots = folders or [Path()]
     session = _Session(
         output=Output(json=json),
-        functions=find_functions(roots),
+        roots=roots,
+        names=[path.resolve().name for path in find_functions(roots)],
         namespace=namespace,
         secrets=secrets_beside(roots) if secrets_dir is None else secrets_dir.absolute(),
         port=port,
         once=once,
+        recording=(record, masks_of(mask or ()), record_most) if record is not None else None,
     )
     from nexlet_functions.cli.running import run_until_signalled
 
-    fine = run_until_signalled(session.run, on_signal=session.say_goodbye)
+    fine = run_until_signalled(session.run, on_signal=session.telling.stopping)
     if fine is None and once:
         raise typer.Exit(Exit.INTERRUPTED)
     if fine is False:
         raise typer.Exit(Exit.FAILED)
+
+
+def masks_of(fields: Sequence[str]) -> Masks:
+    """What `--mask` means.
+
+    Raises:
+        CommandFailed: one of them is no field.
+    """
+    from nexlet_functions.recording import Masks
+
+    try:
+        return Masks(fields)
+    except ValueError as error:
+        raise CommandFailed(Exit.USAGE, "invalid-mask", f"--mask: {error}") from None
 
 
 def secrets_beside(roots: Sequence[Path]) -> Path | None:
@@ -132,52 +161,35 @@ def secrets_beside(roots: Sequence[Path]) -> Path | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Deployed:
-    function: FunctionFolder
-    workload_id: str
-
-    @property
-    def subjects(self) -> tuple[str, ...]:
-        start = self.function.start
-        return tuple(trigger.subject for trigger in start.subject_triggers) or (
-            (self.workload_id,) if not start.triggers else ()
-        )
-
-    def answers(self, subject: str) -> bool:
-        """Whether a message on that subject is answered."""
-        from nexlet_models.subjects import matches
-
-        start = self.function.start
-        found = [trigger.reply for trigger in start.subject_triggers if matches(trigger.subject, subject)]
-        return all(found) if found else not start.stream_triggers
-
-
 class _Session:
-    """One run of the command."""
+    """One run of the command.
+
+    Attributes:
+        telling: says what happens.
+    """
 
     def __init__(
         self,
         *,
         output: Output,
-        functions: Sequence[Path],
+        roots: Sequence[Path],
+        names: Sequence[str],
         namespace: str,
         secrets: Path | None,
         port: int | None,
         once: bool,
+        recording: tuple[Path, Masks, int] | None,
     ) -> None:
+        from nexlet_functions.cli.devloop.telling import Telling
+
         self._output = output
-        self._functions = functions
+        self._roots = roots
         self._namespace = namespace
         self._secrets = secrets
         self._port = port
         self._once = once
-        self._url = ""
-        self._width = max(len(path.resolve().name) for path in functions)
-
-    def say_goodbye(self) -> None:
-        if not self._output.json:
-            self._output.record("stopping", styled(("stopping ...", "dim")))
+        self._recording = recording
+        self.telling: Telling = Telling(output, namespace=namespace, width=max(map(len, names)))
 
     async def run(self, asked: asyncio.Event) -> bool:
         """Everything; whether all functions were deployed and all samples did what is expected of them.
@@ -185,330 +197,135 @@ class _Session:
         Args:
             asked: set when it is to end.
         """
+        from nexlet_functions.cli.devloop.deployments import Deployments
+        from nexlet_functions.cli.devloop.equipment import start_nexlet, start_server
         from nexlet_functions.cli.watching import Watch
         from nexlet_functions.control import ControlClient
         from nexlet_functions.natsio import Connection, Credentials
 
         async with AsyncExitStack() as stack:
-            await self._start_equipment(stack)
-            connection = await Connection.open(Credentials(servers=(self._url,), name="nexfn dev"))
+            url = await start_server(stack, self._port)
+            self.telling.banner(url, self._secrets, self._recording[0] if self._recording else None)
+            recorder = await self._recorder(stack)
+            sandboxing = await start_nexlet(stack, url, secrets=self._secrets, recorder=recorder)
+            self.telling.missing_layers(sorted(sandboxing.without))
+            connection = await Connection.open(Credentials(servers=(url,), name="nexfn dev"))
             stack.push_async_callback(connection.close)
-            watch = Watch(connection, self._output)
-            watch.width = self._width
-            await watch.start()
             control = ControlClient(connection.client, self._namespace, nodes=1)
-            deployed, refused = await self._deploy_all(control, watch)
-            failed = await self._play_samples(connection, watch, deployed)
-            fine = not refused and not failed
+            deployments = Deployments(self._roots, control, self._namespace, self._secrets)
+            watch = Watch(connection, self._output, leaving=deployments.leaving)
+            await watch.start()
+            upkeep = _Upkeep(self.telling, connection, watch, deployments)
+            await upkeep.bring_up()
+            deployed = tuple(deployments.running.values())
+            fine = not upkeep.refused and not upkeep.failed
             if self._once:
-                self._summary(len(deployed), refused, failed)
+                self.telling.summary(len(deployed), upkeep.refused, upkeep.failed)
                 return fine
-            self._ready(deployed)
+            self.telling.ready(url, len(deployed), _example(deployed))
             watch.live = True
+            if recorder is not None:
+                recorder.on = True
+            await self._keep_up(deployments, upkeep)
             await asked.wait()
         return fine
 
-    async def _start_equipment(self, stack: AsyncExitStack) -> None:
-        from nexlet_functions.devnode.node import DevNode
-        from nexlet_functions.devnode.server import EmbeddedServer, ServerNotFound
-        from nexlet_functions.nexlet import Nexlet
-        from nexlet_functions.settings import Settings, SettingsHolder
-        from nexlet_sandboxes.probe import ADVICE
-        from nexlet_sandboxes.profiles import PROFILES
+    async def _recorder(self, stack: AsyncExitStack) -> Recorder | None:
+        if self._recording is None:
+            return None
+        from nexlet_functions.recording import Recorder
 
-        server = EmbeddedServer(port=self._choose_port())
-        stack.push_async_callback(server.stop)  # first: a signal may come while it starts
-        try:
-            await server.start()
-        except ServerNotFound as error:
-            raise CommandFailed(Exit.FAILED, "no-nats-server", str(error)) from None
-        except RuntimeError as error:  # which has the server's last words
-            raise CommandFailed(Exit.FAILED, "nats-server-failed", str(error), "try another --port") from None
-        self._url = server.url
-        self._banner()
-        node = await stack.enter_async_context(await DevNode.start(server.url))
-        settings = Settings.model_validate(
-            {
-                "servers": (server.url,),
-                "no_state": True,
-                "secrets_dir": self._secrets,
-                "grace": GRACE,
-                "permit_missing_layers": tuple(ADVICE),  # on whatever machine someone writes their functions
-                # What an operator may allow by name somebody here may try; what takes a flag of its own takes it.
-                "defaults": {"profiles": tuple(name for name in PROFILES if name != "unsafe-dev")},
-            }
+        folder, masks, most = self._recording
+        recorder = Recorder(
+            folder,
+            masks,
+            most=most,
+            on_written=self.telling.recorded,
+            on_left_out=self.telling.not_recorded,
         )
-        nexlet = await stack.enter_async_context(await Nexlet.start(SettingsHolder(settings)))
-        self._tell_missing_layers(nexlet.sandboxing)
-        await nexlet.wait_registered()
-        # A node takes a nexlet for healthy from its first heartbeat on, and tells nobody when that has come.
-        try:
-            async with asyncio.timeout(EVENT_TIMEOUT):
-                while not node.registrations.healthy(settings.register_type):  # noqa: ASYNC110  # as just said
-                    await asyncio.sleep(0.002)
-        except TimeoutError:
-            raise CommandFailed(
-                Exit.FAILED,
-                "nexlet-silent",
-                f"the nexlet sent no heartbeat within {EVENT_TIMEOUT:g} s",
-                "see what it says with --log-level info",
-            ) from None
+        recorder.on = False  # what is sent at the start are samples already
+        return await stack.enter_async_context(recorder)
 
-    def _choose_port(self) -> int:
-        if self._port is not None:
-            return self._port or -1
-        with socket.socket() as probe:
-            # As the server itself will: a port whose last connections linger is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", DEFAULT_PORT))
-            except OSError:
-                return -1
-        return DEFAULT_PORT
+    async def _keep_up(self, deployments: Deployments, upkeep: _Upkeep) -> None:
+        """Deploys what is saved, until cancelled; returns where that cannot be noticed."""
+        from nexlet_functions.cli.devloop.saves import saves
 
-    # Deploying.
+        async with aclosing(saves(deployments.places)) as bursts:
+            while True:
+                try:
+                    await anext(bursts)
+                except ImportError:
+                    self.telling.not_watched("watchfiles is missing", "pip install 'nexlet-functions[dev]'")
+                    return
+                except OSError as error:
+                    self.telling.not_watched(
+                        str(error), "see fs.inotify.max_user_watches and max_user_instances, or name fewer folders"
+                    )
+                    return
+                await upkeep.bring_up()
 
-    async def _deploy_all(self, control: ControlClient, watch: Watch) -> tuple[list[_Deployed], int]:
-        """What runs, and how many were refused."""
-        from nexlet_functions.control import ControlRefused, NoAnswer, NoBid
-        from nexlet_functions.nexfile import FunctionRefused, read_function
 
-        deployed: list[_Deployed] = []
-        refused = 0
-        for path in self._functions:
-            began = time.perf_counter()
-            try:
-                function = read_function(path)
-                workload_id = await self._deploy(control, function)
-            except FunctionRefused as error:
-                self._refusal(error.name, str(error), problems=[problem_record(each) for each in error.problems])
-                refused += 1
-            except (ControlRefused, NoAnswer, NoBid) as error:
-                self._refusal(path.resolve().name, str(error))
-                refused += 1
-            else:
-                took = time.perf_counter() - began
-                watch.names[workload_id] = function.name
-                deployed.append(_Deployed(function, workload_id))
-                listens = f"  {function.name:<{self._width}}  {', '.join(deployed[-1].subjects)}"
-                self._output.record(
-                    "deployed",
-                    styled(("deployed", "green"), listens, (f"  {took * 1000:.0f} ms", "dim")),
-                    name=function.name,
-                    workload_id=workload_id,
-                    namespace=self._namespace,
-                    triggers=list(deployed[-1].subjects),
-                    duration_ms=round(took * 1000, 1),
-                )
-        return deployed, refused
+class _Upkeep:
+    """Brings what runs up to what the folders say, and tries out what is new.
 
-    async def _deploy(self, control: ControlClient, function: FunctionFolder) -> str:
-        from nexlet_functions.shipping import workload_of
+    Attributes:
+        refused: how often a function was refused.
+        failed: how often a sample event did not lead to what it expects.
+    """
 
-        started = await control.start(workload_of(function, self._namespace))
-        return started.id
+    def __init__(self, telling: Telling, connection: Connection, watch: Watch, deployments: Deployments) -> None:
+        self._telling = telling
+        self._connection = connection
+        self._watch = watch
+        self._deployments = deployments
+        self.refused = 0
+        self.failed = 0
 
-    def _refusal(self, name: str, text: str, **fields: Any) -> None:
-        first, *rest = text.splitlines()
-        self._output.record(
-            "refused", [styled(("refused", "bold red"), "   ", first), *rest], name=name, text=text, **fields
-        )
+    async def bring_up(self) -> None:
+        """Deploy what is new or was saved, stop what is gone; each that is new gets its first sample event."""
+        from nexlet_functions.cli.devloop.deployments import Refused, Started
 
-    # Samples.
+        new: list[Deployed] = []
+        async with aclosing(self._deployments.look()) as changes:
+            async for change in changes:
+                if isinstance(change, Started):
+                    self._watch.names[change.deployed.workload_id] = change.deployed.function.name
+                    if not change.replaced:
+                        new.append(change.deployed)
+                self.refused += isinstance(change, Refused)
+                self._telling.change(change)
+                self._watch.width = self._telling.width
+        for deployed in new:
+            await self._try_out(deployed)
 
-    async def _play_samples(self, connection: Connection, watch: Watch, deployed: Sequence[_Deployed]) -> int:
-        """Sends each function its first sample event; how many did not do what is expected."""
+    async def _try_out(self, deployed: Deployed) -> None:
+        from nexlet_functions.cli.devloop.samples import play
         from nexlet_functions.testing.events import EventRefused, sample_events
 
-        failed = 0
-        for each in deployed:
-            try:
-                events = sample_events(each.function.path)
-            except EventRefused as error:
-                self._refusal(error.name, str(error), problems=[problem_record(one) for one in error.problems])
-                failed += 1
-                continue
-            if events:
-                failed += not await self._play(connection, watch, each, events[0])
-        return failed
-
-    async def _play(self, connection: Connection, watch: Watch, deployed: _Deployed, event: SampleEvent) -> bool:
-        """Whether what came back is what the sample expects."""
-        from nexlet_functions.cli.invoke import answer_fields
-        from nexlet_functions.natsio.errors import NatsioError
-        from nexlet_functions.natsio.protocol import encode_headers
-
-        subject = event.subject or deployed.subjects[0]
-        limits = deployed.function.start.limits
-        patience = limits.timeout + (limits.queue_timeout or limits.timeout) + EVENT_TIMEOUT
-        ended = watch.invocation(deployed.workload_id, subject)
-        watch.take_lines(deployed.workload_id)
-        began = ended_at = time.perf_counter()
-        fields: dict[str, Any] = {}
-        body: bytes | None = None
-        triggered: WorkloadTriggeredEvent | None = None
         try:
-            if deployed.answers(subject):
-                answer = await connection.request(
-                    subject, event.payload, headers=dict(event.headers) or None, timeout=patience
-                )
-                fields, body = answer_fields(answer), answer.payload
-            else:
-                headers = encode_headers(event.headers) if event.headers else b""
-                connection.publish(subject, event.payload, headers=headers)
-            ended_at = time.perf_counter()
-            triggered = await asyncio.wait_for(ended, patience)
-            if body is None:  # without an answer, the event is when it is known to have ended
-                ended_at = time.perf_counter()
-        except TimeoutError:
-            differences = [f"nothing was heard of the invocation within {patience:g} s"]
-        except NatsioError as error:
-            ended_at = time.perf_counter()
-            differences = [str(error)]
-        else:
-            differences = event.differences(
-                outcome=triggered.outcome or "",
-                code=fields.get("code"),
-                data=body,
-                headers=fields.get("headers"),
-                error=triggered.error or "",
-            )
-        self._played(watch, deployed, event, subject, fields, triggered, ended_at - began, differences)
-        return not differences
-
-    def _played(
-        self,
-        watch: Watch,
-        deployed: _Deployed,
-        event: SampleEvent,
-        subject: str,
-        fields: dict[str, Any],
-        triggered: WorkloadTriggeredEvent | None,
-        took: float,
-        differences: Sequence[str],
-    ) -> None:
-        name = deployed.function.name
-        outcome = triggered.outcome if triggered is not None else None
-        if "json" in fields:
-            shown = json_.dumps(fields["json"], ensure_ascii=False)
-        else:
-            shown = fields.get("text", fields.get("base64", "(no answer, as it is meant to be)"))
-        lines = watch.take_lines(deployed.workload_id)
-        self._output.record(
-            "sample",
-            [
-                styled(("invoked", "bold"), f"   {name:<{self._width}}  {subject}  {_payload_text(event.payload)}"),
-                styled(
-                    (f"{'':10}NOT as expected", "bold red") if differences else (f"{'':10}as expected", "green"),
-                    f"  {outcome or 'no outcome'}  {shown}",
-                    (f"  {took * 1000:.1f} ms", "dim"),
-                ),
-                *(styled((f"{'':10}{line}", "red")) for line in differences),
-                *(styled((f"{'':10}{line}", "dim")) for record in lines for line in _log_lines(record)),
-            ],
-            name=name,
-            workload_id=deployed.workload_id,
-            event=event.name,
-            subject=subject,
-            payload=_payload_text(event.payload),
-            outcome=outcome,
-            as_expected=not differences,
-            differences=list(differences) or None,
-            duration_ms=round(took * 1000, 3),
-            run_ms=triggered.duration if triggered is not None else None,
-            logs=[record.text for record in lines] or None,
-            **fields,
-        )
-
-    # What else is said.
-
-    def _banner(self) -> None:
-        guard = (
-            "Not for production: the NATS server takes anyone on this machine without a password, the node is a "
-            "stand-in, and nothing outlives Ctrl-C."
-        )
-        self._output.record(
-            "development",
-            [
-                styled(("nexlet-functions dev: development equipment", "bold yellow")),
-                guard,
-                f"NATS      {self._url}",
-                f"namespace {self._namespace}",
-                *([f"secrets   {self._secrets}"] if self._secrets else []),
-                "",
-            ],
-            url=self._url,
-            namespace=self._namespace,
-            secrets=str(self._secrets) if self._secrets else None,
-            warning=guard,
-        )
-
-    def _tell_missing_layers(self, sandboxing: Sandboxing) -> None:
-        missing = sorted(sandboxing.without)
-        if missing:
-            self._output.record(
-                "unprotected",
-                [
-                    styled(("this machine's sandbox lacks ", "bold yellow"), (", ".join(missing), "bold yellow")),
-                    "Functions run without; 'nexfn doctor' says what that means. 'nexfn up' would not start.",
-                    "",
-                ],
-                missing_layers=missing,
-            )
-
-    def _ready(self, deployed: Sequence[_Deployed]) -> None:
-        subject, payload = self._example(deployed)
-        commands = [
-            f"nexfn invoke -s {self._url} {subject} {shlex.quote(payload)}",
-            f"nats req -s {self._url} {subject} {shlex.quote(payload)}",
-        ]
-        self._output.record(
-            "ready",
-            [
-                "",
-                styled((f"ready: {len(deployed)} function{'s' if len(deployed) != 1 else ''}", "bold green"), ", try:"),
-                *(f"  {command}" for command in commands),
-                styled(("Ctrl-C ends all of it. Invocations and logs, as they happen:", "dim")),
-                "",
-            ],
-            url=self._url,
-            functions=len(deployed),
-            commands=commands,
-        )
-
-    def _example(self, deployed: Sequence[_Deployed]) -> tuple[str, str]:
-        """A message worth sending: the first sample event that is answered and is text."""
-        from nexlet_functions.testing.events import EventRefused, sample_events
-
-        for each in deployed:
-            try:
-                events = sample_events(each.function.path)
-            except EventRefused:
-                continue  # said already
-            for event in events:
-                subject = event.subject or each.subjects[0]
-                if each.answers(subject) and not event.headers and event.payload.isascii():
-                    return subject, event.payload.decode()
-        return (deployed[0].subjects[0] if deployed else "SUBJECT"), ""
-
-    def _summary(self, deployed: int, refused: int, failed: int) -> None:
-        text = f"{deployed} deployed, {refused} refused, {failed} not as expected"
-        self._output.record(
-            "summary",
-            ["", styled((text, "bold red" if refused or failed else "bold green"))],
-            deployed=deployed,
-            refused=refused,
-            failed=failed,
-        )
+            events = sample_events(deployed.function.path)
+        except EventRefused as error:
+            self._telling.refused(error.name, str(error), error.problems)
+            self.failed += 1
+            return
+        # What a stream alone triggers has no subject of its own, and an event has to name one of the stream's.
+        if events and (events[0].subject or deployed.subjects):
+            played = await play(self._connection, self._watch, deployed, events[0])
+            self.failed += bool(played.differences)
+            self._telling.played(played)
 
 
-def _log_lines(record: LogRecord) -> list[str]:
-    from nexlet_functions.cli.watching import readable
+def _example(deployed: Sequence[Deployed]) -> tuple[str, str]:
+    """A message worth sending: the first sample event that is answered and is text."""
+    from nexlet_functions.testing.events import EventRefused, sample_events
 
-    word, _, (first, *rest) = readable(record)
-    return [f"{word}  {first}", *(f"{'':{len(word)}}  {line}" for line in rest)]
-
-
-def _payload_text(payload: bytes) -> str:
-    text = payload.decode("utf-8", "replace")
-    return text if len(text) <= 160 else f"{text[:160]}... ({len(payload)} bytes)"
+    for each in deployed:
+        try:
+            events = sample_events(each.function.path)
+        except EventRefused:
+            continue  # said already
+        for event in events:
+            subject = event.subject or next(iter(each.subjects), "")
+            if subject and each.answers(subject) and not event.headers and event.payload.isascii():
+                return subject, event.payload.decode()
+    return next((subject for each in deployed for subject in each.subjects), "SUBJECT"), ""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nexlet_functions.nexfile import FunctionFolder
     from nexlet_functions.testing import Invocation, SampleEvent
 
-__all__ = ["Message", "find_event", "invoke_local"]
+__all__ = ["Message", "find_event", "invoke_local", "secrets_of"]
 
 _NAMESPACE = "demo"
 """Whose secrets a function gets here; the namespace of `dev`."""
@@ -77,7 +77,7 @@ async def invoke_local(folder: Path, message: Message, secrets_dir: Path | None,
     from nexlet_functions.testing import load_function
 
     function = read_function(folder)
-    secrets = await _secrets_of(function, secrets_dir)
+    secrets = await secrets_of(function, secrets_dir)
     async with load_function(folder, secrets=secrets, launched=ahead.take()) as loaded:
         try:
             result = await loaded.invoke(
@@ -143,7 +143,7 @@ def _default_profile() -> str:
     return DEFAULT
 
 
-async def _secrets_of(function: FunctionFolder, folder: Path | None) -> dict[str, str]:
+async def secrets_of(function: FunctionFolder, folder: Path | None) -> dict[str, str]:
     """The secrets that the Nexfile names.
 
     Raises:

@@ -52,7 +52,13 @@ class Watch:
         live: whether what comes is shown.
     """
 
-    def __init__(self, connection: Connection, output: Output) -> None:
+    def __init__(self, connection: Connection, output: Output, *, leaving: set[str] | None = None) -> None:
+        """Nothing is listened to yet.
+
+        Args:
+            leaving: ids of workloads whose end is no news; one that has ended is taken out.
+        """
+        self._leaving = set() if leaving is None else leaving
         self._connection = connection
         self._output = output
         self._waiting: dict[tuple[str, str], deque[asyncio.Future[WorkloadTriggeredEvent]]] = {}
@@ -86,19 +92,25 @@ class Watch:
                 self._triggered(WorkloadTriggeredEvent.from_json(payload))
             except MalformedMessage:
                 pass  # another program's event; whoever sent it is told by nobody, and we have nothing to show
-        elif tokens[-1] == EventName.WORKLOAD_STOPPED and self.live:
+        elif tokens[-1] == EventName.WORKLOAD_STOPPED:
             try:
-                stopped = WorkloadStoppedEvent.from_json(payload)
+                self._stopped(WorkloadStoppedEvent.from_json(payload))
             except MalformedMessage:
-                return  # as above
-            reason = stopped.error.message if stopped.error is not None else None
+                pass  # as above
+
+    def _stopped(self, event: WorkloadStoppedEvent) -> None:
+        reason = event.error.message if event.error is not None else None
+        if self.live and (reason or event.id not in self._leaving):
             self._output.record(
                 "stopped",
-                self._line("stopped", "yellow", stopped.id, reason or ""),
-                workload_id=stopped.id,
-                name=self.names.get(stopped.id),
+                self._line("stopped", "yellow", event.id, reason or ""),
+                workload_id=event.id,
+                name=self.names.get(event.id),
                 error=reason,
             )
+        self._leaving.discard(event.id)
+        self.names.pop(event.id, None)  # nothing more comes of it, and somebody may save for days
+        self._lines.pop(event.id, None)
 
     def _triggered(self, event: WorkloadTriggeredEvent) -> None:
         waiting = self._waiting.get((event.id, event.subject or ""))

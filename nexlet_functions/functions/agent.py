@@ -21,7 +21,7 @@ import structlog
 
 from nexlet_functions.functions.artifacts import Artifacts
 from nexlet_functions.functions.environment import open_environment, seal_environment
-from nexlet_functions.functions.function import Function, Means
+from nexlet_functions.functions.function import DispatcherFactory, Function, Means
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.permissions import Policy, Usage
 from nexlet_functions.functions.pins import Pins
@@ -64,8 +64,6 @@ from nexlet_sandboxes.zygote import Zygote
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-    from nexlet_functions.recording import Recorder
-
 __all__ = ["FunctionAgent"]
 
 _log = structlog.stdlib.get_logger("nexlet_functions.functions")
@@ -106,7 +104,7 @@ class FunctionAgent:
         key: CurveKey,
         sandboxing: Sandboxing | None = None,
         tracer: Tracer | None = None,
-        recorder: Recorder | None = None,
+        dispatchers: DispatcherFactory | None = None,
         version: str | None = None,
     ) -> None:
         """An agent without functions.
@@ -118,7 +116,7 @@ class FunctionAgent:
             key: what environments are sealed to.
             sandboxing: what was proved of the sandbox; None assumes that it holds.
             tracer: makes spans of invocations; None makes none.
-            recorder: keeps invocations as sample events; None keeps none.
+            dispatchers: makes those of functions; None makes plain ones.
             version: semantic; None takes the installed one.
         """
         self._services = services
@@ -141,7 +139,7 @@ class FunctionAgent:
             settings=lambda: settings.current,
             sandboxing=self._sandboxing,
             tracer=tracer,
-            recorder=recorder,
+            dispatchers=dispatchers,
             backlog=Backlog(settings.current.max_pending, settings.current.max_pending_bytes),
             budget=self._budget,
         )

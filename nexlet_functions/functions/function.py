@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
@@ -54,13 +54,25 @@ from nexlet_sandboxes.zygote import Zygote, ZygoteError
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-    from nexlet_functions.recording import Recorder
-
-__all__ = ["Function", "Means"]
+__all__ = ["DispatcherFactory", "Function", "Means"]
 
 _log = structlog.stdlib.get_logger("nexlet_functions.functions")
 
 _TELL_DEATHS = 1.0  # seconds between two log lines about workers of one function that died
+
+
+class DispatcherFactory(Protocol):
+    """Makes the dispatchers of functions."""
+
+    def __call__(self, *, name: str, secrets: Collection[str], **arguments: Any) -> Dispatcher:
+        """A dispatcher.
+
+        Args:
+            name: of the function.
+            secrets: values of its environment that nobody may keep.
+            arguments: those of `Dispatcher`.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +90,8 @@ class Means:
         backlog: room for what waits, shared by all functions.
         budget: processor time of a namespace's workers; None where it has no bound.
         tracer: makes spans of invocations; None where nobody traces.
-        recorder: keeps invocations as sample events; None where nobody asked for it. Not beside a tracer.
+        dispatchers: makes them in place of the plain one, where somebody wants to see each invocation. Goes before a
+            tracer; None makes the plain one.
     """
 
     zygote: Zygote
@@ -92,7 +105,7 @@ class Means:
     backlog: Backlog
     budget: Callable[[str], Budget | None]
     tracer: Tracer | None = None
-    recorder: Recorder | None = None
+    dispatchers: DispatcherFactory | None = None
 
 
 class Function:
@@ -372,11 +385,9 @@ class Function:
         await self.streams.begin()
 
     def _make_dispatcher(self, environment: Mapping[str, str], **arguments: Any) -> Dispatcher:
-        if self._means.recorder is not None:
-            from nexlet_functions.recording.dispatching import RecordingDispatcher  # nobody else needs it
-
+        if self._means.dispatchers is not None:
             secrets = secret_values(self.start_request, environment)
-            return RecordingDispatcher(recorder=self._means.recorder, name=self.name, secrets=secrets, **arguments)
+            return self._means.dispatchers(name=self.name, secrets=secrets, **arguments)
         if self._means.tracer is None:
             return Dispatcher(name=self.name, **arguments)
         from nexlet_functions.observing.tracing import TracingDispatcher  # needs the extra

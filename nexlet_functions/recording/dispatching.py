@@ -6,21 +6,23 @@ where nobody does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Collection
 from typing import Any
 
 from nexlet_functions.functions.dispatch import Dispatcher
+from nexlet_functions.functions.function import DispatcherFactory
 from nexlet_functions.recording.recorder import Invoked, Recorder
 from nexlet_sandboxes.calls import Call, Result
 from nexlet_sandboxes.worker.event import parse_headers
 
-__all__ = ["RecordingDispatcher"]
+__all__ = ["RecordingDispatcher", "recording_to"]
 
 
 class RecordingDispatcher(Dispatcher):
     """A dispatcher whose invocations are recorded."""
 
-    def __init__(self, *, recorder: Recorder, name: str, secrets: Iterable[str], **arguments: Any) -> None:
+    def __init__(self, *, recorder: Recorder, name: str, secrets: Collection[str], **arguments: Any) -> None:
         """See `Dispatcher`.
 
         Args:
@@ -50,3 +52,8 @@ class RecordingDispatcher(Dispatcher):
                 error=result.error,
             ),
         )
+
+
+def recording_to(recorder: Recorder) -> DispatcherFactory:
+    """Makes dispatchers that record, for `nexlet_functions.nexlet.Nexlet`."""
+    return functools.partial(RecordingDispatcher, recorder=recorder)

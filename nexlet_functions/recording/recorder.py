@@ -221,9 +221,10 @@ def _event_of(masks: Masks, invoked: Invoked) -> dict[str, Any]:
         error=invoked.error,
     )
     masked = [*masked, *places, *more]
-    event["recorded"] = {"function": invoked.function, "at": invoked.at}
+    recorded: dict[str, Any] = {"function": invoked.function, "at": invoked.at}
     if masked:
-        event["recorded"]["masked"] = masked
+        recorded["masked"] = masked
+    event["recorded"] = recorded
     return event
 
 

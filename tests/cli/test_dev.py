@@ -94,7 +94,8 @@ async def test_text_is_for_people() -> None:
 
 async def test_what_is_refused_is_shown_and_does_not_hold_up_the_rest(live: StartLive, tmp_path: Path) -> None:
     for name in ("good", "raises", "unpacked"):
-        shutil.copytree(SAMPLES / "greet", tmp_path / "functions" / name)
+        nexfile = shutil.copytree(SAMPLES / "greet", tmp_path / "functions" / name) / "Nexfile"
+        nexfile.write_text(nexfile.read_text().replace("name: greet", f"name: {name}"))
     (tmp_path / "functions" / "raises" / "function.py").write_text(
         "limit = 1 / 0\n\ndef handler(event, context):\n    pass\n"
     )
@@ -115,7 +116,7 @@ async def test_a_sample_that_differs_fails(live: StartLive, tmp_path: Path) -> N
     dev = await live("dev", tmp_path / "greet", "--once", "-p", "0")
     assert await dev.ended() == 1
     (sample,) = dev.of("sample")
-    assert sample["differences"] == ['json: expected {"greeting":"Hi, Ada!"}, got {"greeting":"Hello, Ada!"}']
+    assert sample["differences"] == ['json.greeting: expected "Hi, Ada!", got "Hello, Ada!"']
 
 
 async def test_a_port_that_is_taken_is_said(nats_server: EmbeddedServer, temporary: Path) -> None:

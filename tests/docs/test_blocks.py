@@ -41,6 +41,9 @@ GENERATED = {
 """Pages that are made, and the test that compares each with what it is made from (and runs what it shows)."""
 
 SHOWN = {
+    ("docs/local-loop.md", "redeployed"): "tests/docs/test_local_loop.py saves, and sees it",
+    ("docs/local-loop.md", "recorded"): "tests/docs/test_local_loop.py records the same",
+    ("docs/local-loop.md", "differs"): "tests/docs/test_local_loop.py makes it differ",
     ("docs/observing.md", "readyz"): "tests/docs/test_observing.py compares its fields with those that are told",
     ("docs/observing.md", "feed"): "tests/docs/test_observing.py compares its fields with those that are told",
     ("docs/operations.md", "nex.json"): "tests/docs/test_operations.py reads it as the node's settings",

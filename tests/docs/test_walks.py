@@ -29,7 +29,8 @@ from nexlet_functions.functions.deadlines import DEADLINE_HEADER
 from nexlet_models.subjects import valid_subject
 from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
 from tests.support import session
-from tests.support.documents import ROOT, Command, Equivalent, Walk, blocks, pages
+from tests.support.documents import ROOT, Command, Equivalent, Walk, blocks, matches, pages
+from tests.support.polling import eventually
 
 NEX = os.environ.get("NEX_BIN") or shutil.which("nex")
 
@@ -160,6 +161,13 @@ async def nats_request(walk: Walk, command: Command) -> None:
     assert value.isdigit()
 
 
+async def when_recorded(walk: Walk, command: Command) -> None:
+    """The command as it stands, once what was sent before is on the disk: it is written in the background."""
+    await eventually(lambda: list((walk.folder / "kept").glob("*/*.json")), what="a recorded event")
+    _, said = await walk.outcome(command.line)
+    assert matches(command.expected, said), said
+
+
 async def piped_nats_pub(walk: Walk, command: Command) -> None:
     """What is sent is made; `tests/docs/test_samples.py` sends it."""
     making, _, publishing = command.line.rpartition(" | ")
@@ -199,6 +207,7 @@ async def test_its_commands_do_what_it_says(page: Path, folder: Path, nats_serve
         "make ": make,
         "nats sub": nats_sub,
         "nats request": nats_request,
+        "nexfn replay kept": when_recorded,
         "echo AQEAEWlVuQD+Pi4v | base64 -d | nats pub": piped_nats_pub,
     }
     walk = Walk(folder, url=nats_server.url, equivalents=table, programs=programs(folder))
@@ -236,6 +245,7 @@ def test_the_pages_that_show_commands_are_those_that_are_walked() -> None:
         "samples/README.md",
         "docs/authoring.md",
         "docs/contributing.md",
+        "docs/local-loop.md",
         "docs/operations.md",
         "docs/runner.md",
         "docs/security.md",

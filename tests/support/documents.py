@@ -24,7 +24,7 @@ from pathlib import Path
 
 from tests.support.cli import environment
 
-__all__ = ["ROOT", "Background", "Command", "Shown", "Walk", "blocks", "pages"]
+__all__ = ["ROOT", "Background", "Command", "Shown", "Walk", "blocks", "matches", "pages"]
 
 ROOT = Path(__file__).parents[2]
 

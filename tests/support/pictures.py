@@ -44,7 +44,11 @@ line, path { stroke: #59636e; stroke-width: 1.4; fill: none; }
 LAYERS: Final[Mapping[str, tuple[Mapping[str, str], ...]]] = {
     "nexlet_functions: the nexlet": (
         {"cli": "one module a command"},
-        {"devnode": "server and node for development", "testing": "functions in tests"},
+        {
+            "devnode": "server and node for development",
+            "recording": "invocations as sample events",
+            "testing": "functions in tests",
+        },
         {
             "functions": "agent, function, dispatch",
             "streams": "JetStream triggers",
