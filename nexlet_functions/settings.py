@@ -218,6 +218,13 @@ class Settings(BaseSettings):
     max_hops: int = Field(
         16, ge=0, description="functions that a message may go through; one beyond is not run, as it is in a loop"
     )
+    max_calls_at_once: int = Field(
+        256, ge=1, description="calls of all functions, to what they were granted, that are done at once"
+    )
+    max_calls_bytes: Size = Field(64 * 1024 * 1024, description="and the bytes that these may carry together")
+    max_call_size: Size = Field(
+        8 * 1024 * 1024, description="largest object that a call may store or get; messages are bounded by the server"
+    )
     max_starting: int = Field(32, ge=1, description="functions that start side by side; others wait their turn")
     metrics_interval: Interval = Field(
         10.0, description="time between two messages about a function on Nex's metrics feed; 0s for none"

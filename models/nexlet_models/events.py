@@ -172,6 +172,7 @@ class WorkloadTriggeredEvent(Event):
         cpu_ms: processor time of the run.
         peak_memory_bytes: the worker's so far.
         attempt: 1, or which delivery it was where the trigger is durable.
+        calls: what it asked for of what it was granted; absent where that is nothing.
     """
 
     event_name = EventName.WORKLOAD_TRIGGERED
@@ -187,6 +188,7 @@ class WorkloadTriggeredEvent(Event):
     cpu_ms: float | None = None
     peak_memory_bytes: int | None = None
     attempt: int | None = None
+    calls: int | None = None
 
 
 EVENTS: dict[EventName, type[Event]] = {

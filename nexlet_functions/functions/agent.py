@@ -36,6 +36,7 @@ from nexlet_functions.functions.requests import (
     sound_part,
     triggers_of,
 )
+from nexlet_functions.grants.room import Room
 from nexlet_functions.observing.feed import MetricsFeed
 from nexlet_functions.runner.agent import Refused, WorkloadNotFound
 from nexlet_functions.runner.services import Services
@@ -142,6 +143,7 @@ class FunctionAgent:
             dispatchers=dispatchers,
             backlog=Backlog(settings.current.max_pending, settings.current.max_pending_bytes),
             budget=self._budget,
+            room=Room(settings.current.max_calls_at_once, settings.current.max_calls_bytes),
         )
         self._budgets: dict[str, Budget] = {}
         self._room = asyncio.Semaphore(settings.current.max_starting)

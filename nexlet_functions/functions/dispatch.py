@@ -221,6 +221,14 @@ class Dispatcher:
         """Say which connection carries the replies. Messages may come from when it subscribes, so before that."""
         self._connection = connection
 
+    def identity(self, call: Call) -> str:
+        """Of an invocation: its id; where its message is one of a stream, the same each time that is delivered."""
+        identity = getattr(call.tag, "identity", None)
+        if isinstance(identity, str):
+            return f"{self.namespace}:{identity}"
+        assert self._pool is not None
+        return self._pool.invocation_id(call)
+
     # What the pool tells.
 
     def finished(self, call: Call, result: Result) -> None:
@@ -263,6 +271,8 @@ class Dispatcher:
             tail = b'%b,"outcome":"%b"%b}\r\n' % (_subject_json(call.subject), outcome.encode(), error)
         if delivery is not None:
             tail = delivery.event_fields + tail
+        if call.asks is not None:
+            tail = b',"calls":%d%b' % (call.asks.count, tail)
         events = self._events
         if not events:
             self._look_at_feed()

@@ -26,7 +26,10 @@ from nexlet_functions.functions.pins import Pins
 from nexlet_functions.functions.refusals import Refusal
 from nexlet_functions.functions.requests import fit_reply
 from nexlet_functions.functions.triggers import Trigger
+from nexlet_functions.grants.calls import Calls
+from nexlet_functions.grants.room import Room
 from nexlet_functions.natsio.connection import Connection
+from nexlet_functions.natsio.errors import NatsioError, SubscriptionRefused
 from nexlet_functions.runner.agent import AgentError
 from nexlet_functions.runner.services import Services, TriggerRefused, TriggerSpec
 from nexlet_functions.sandboxing import Sandboxing
@@ -89,6 +92,7 @@ class Means:
         sandboxing: what was proved of the sandbox.
         backlog: room for what waits, shared by all functions.
         budget: processor time of a namespace's workers; None where it has no bound.
+        room: for what functions do with what they were granted, shared by all of them.
         tracer: makes spans of invocations; None where nobody traces.
         dispatchers: makes them in place of the plain one, where somebody wants to see each invocation. Goes before a
             tracer; None makes the plain one.
@@ -104,6 +108,7 @@ class Means:
     sandboxing: Sandboxing
     backlog: Backlog
     budget: Callable[[str], Budget | None]
+    room: Room
     tracer: Tracer | None = None
     dispatchers: DispatcherFactory | None = None
 
@@ -347,6 +352,7 @@ class Function:
             on_change=self._look,
             on_death=self._died,
         )
+        calls = await self._open_calls(connection, dispatcher) if self.start_request.grants else None
         try:
             pool = Pool(
                 means.zygote,
@@ -356,6 +362,7 @@ class Function:
                 profile=self.profile,
                 backlog=means.backlog,
                 budget=means.budget(self.namespace),
+                answerer=calls,
             )
             pool.compiled = kept
             dispatcher.bind(pool)
@@ -383,6 +390,27 @@ class Function:
             await self._keep_form(fingerprint, pool.compiled)
         await self._listen(dispatcher, self.streams.specs(connection, pool, dispatcher, max_hops=settings.max_hops))
         await self.streams.begin()
+
+    async def _open_calls(self, connection: Connection, dispatcher: Dispatcher) -> Calls:
+        settings = self._means.settings()
+        calls = Calls(
+            self.start_request.grants,
+            connection,
+            identity=dispatcher.identity,
+            room=self._means.room,
+            max_size=settings.max_call_size,
+        )
+        self._hold.push_async_callback(calls.close)
+        try:
+            await calls.open()
+        except NatsioError as error:
+            refused = isinstance(error, SubscriptionRefused)
+            advice = "ask the operator to let its credentials subscribe to '_INBOX.>'" if refused else "try again"
+            text = f"what was granted cannot be used: {error}"
+            raise Refusal(
+                Problem(text, "grants", advice=advice, code="grants-unusable" if refused else "unreachable")
+            ) from None
+        return calls
 
     def _make_dispatcher(self, environment: Mapping[str, str], **arguments: Any) -> Dispatcher:
         if self._means.dispatchers is not None:

@@ -19,6 +19,7 @@ __all__ = ["STATUS", "Refusal", "refused", "status_of"]
 STATUS: Final[dict[str, int]] = {
     "subject-not-allowed": 403,
     "grant-not-allowed": 403,
+    "grants-unusable": 403,
     "over-ceiling": 403,
     "profile-not-allowed": 403,
     "trigger-refused": 403,

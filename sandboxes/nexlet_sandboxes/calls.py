@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from nexlet_sandboxes.asking import Asks
 from nexlet_sandboxes.outcomes import Outcome
 
 __all__ = ["NEVER_NS", "Call", "Result", "Sink"]
@@ -31,9 +32,11 @@ class Call:
         size: bytes of the message; filled in by the pool.
         id: given by the pool, unique within it, increasing.
         tag: whatever the sink wants to find again.
+        asks: what it has asked of the nexlet; None where that is nothing.
     """
 
     __slots__ = (
+        "asks",
         "attempt",
         "deadline_ns",
         "headers",
@@ -71,6 +74,7 @@ class Call:
         self.timeout_ns = timeout_ns
         self.deadline_ns = deadline_ns
         self.tag = tag
+        self.asks: Asks | None = None
         self.id = 0
         self.size = 0
 

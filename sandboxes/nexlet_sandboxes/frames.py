@@ -77,11 +77,14 @@ class Kind(enum.IntEnum):
 
     LOAD has, in the place of the id, the length of its JSON; the program's compiled form follows, if there is one.
     READY has that form as its body, where it was asked for. FAILED says why a worker could not be locked; DROPPED has,
-    in the place of the id, how many lines of output the worker itself kept back.
+    in the place of the id, how many lines of output the worker itself kept back. ASK is a call of the running function
+    (flag = a `Verb`), ANSWER what it came to (flag = a `Status`, the number of the call in the place of the id): see
+    `asking`.
     """
 
     LOAD = 1
     INVOKE = 2
+    ANSWER = 3
     READY = 16
     REFUSED = 17
     RESULT = 18
@@ -89,6 +92,7 @@ class Kind(enum.IntEnum):
     METRIC = 20
     FAILED = 21
     DROPPED = 22
+    ASK = 23
 
 
 class Ending(enum.IntEnum):

@@ -17,6 +17,7 @@ import orjson
 
 from nexlet_models.problems import Problem
 from nexlet_sandboxes.answers import checked_headers, fill_unhappy, one_line, problems_of
+from nexlet_sandboxes.asking import ASK, Ask, Asks, Status, unpack
 from nexlet_sandboxes.calls import NEVER_NS, Call, Result
 from nexlet_sandboxes.frames import (
     INVOKE,
@@ -60,6 +61,11 @@ gains no more."""
 
 MAX_REFUSAL: Final = 256 * 1024
 MAX_LINE_SLACK: Final = 64
+MAX_ASK_SLACK: Final = 1024
+
+FOR_ITSELF_NS: Final = 20_000_000
+"""A call is answered so long (nanoseconds) before the time of its invocation is over, or a tenth of that time before if
+it has little: what the function does about one that timed out takes time, too."""
 
 TOO_LOUD: Final = 2
 """A worker keeps its own output within `log_rate`. One that sends this many times as much is not what we started."""
@@ -115,6 +121,8 @@ class Link:
 
     __slots__ = (
         "_answers",
+        "_ask",
+        "_asked",
         "_closed",
         "_drops",
         "_gone",
@@ -153,7 +161,8 @@ class Link:
         self._peak = 0
         self._splitter = Splitter(MAX_REFUSAL)
         self._talk = LogRate(pool.limits.log_rate * TOO_LOUD, self.since_ns)
-        self._answers = self._drops = self._may_return = 0
+        self._answers = self._drops = self._may_return = self._asked = 0
+        self._ask: Ask | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0
         self._loading: asyncio.Future[bytes] | None = None
@@ -195,7 +204,9 @@ class Link:
         """
         await self._load(program, limits, prefix, compiled, timeout)
         # What a ready worker says is as large as a reply may be, and a line of output at most.
-        self._splitter = Splitter(limits.max_reply + 64 * 1024)
+        answerer = self._pool.answerer
+        asks = answerer.max_size + MAX_ASK_SLACK if answerer is not None else 0
+        self._splitter = Splitter(max(limits.max_reply + 64 * 1024, asks))
 
     async def _load(
         self,
@@ -223,6 +234,7 @@ class Link:
                 "translate": translate,
                 "load_timeout_ns": int(limits.load_timeout * 1e9),
                 "max_reply": limits.max_reply,
+                "max_ask": self._pool.answerer.max_size if self._pool.answerer is not None else 0,
                 # A single worker runs its calls in order: there is nobody to hand them back for.
                 "hand_back": limits.max_workers > 1,
                 "log_rate": limits.log_rate,
@@ -355,6 +367,8 @@ class Link:
             running = self.fifo[0].id if self.fifo else 0
             self._fail(Outcome.CRASH, f"the worker broke the frame protocol: {error}", running=running)
             return
+        if answers and self._ask is not None and (not self.fifo or self.fifo[0] is not self._ask.call):
+            self._drop_ask()  # its invocation has ended without the answer
         if answers and not self._closed:
             window = int(AHEAD_NS / 1000 / max(self._run_us, 1.0))
             self.window = MAX_WINDOW if window > MAX_WINDOW else window or 1
@@ -453,6 +467,8 @@ class Link:
                 raise FrameError("a metric that is not JSON") from None
             if pool.may_log(len(body)):
                 pool.sink.measured(number, body)
+        elif kind == Kind.ASK:
+            self._take_ask(flag, number, body, now)
         elif self._loading is not None and not self._loading.done():
             if kind == Kind.READY:
                 if body and not self._translating:
@@ -468,6 +484,54 @@ class Link:
                 raise FrameError(f"a frame of kind {kind} from a worker that is loading")
         else:
             raise FrameError(f"a frame of kind {kind}")
+
+    # What the function asks for.
+
+    def _take_ask(self, verb: int, number: int, body: bytes, now: int) -> None:
+        pool, fifo = self._pool, self.fifo
+        if pool.answerer is None:
+            raise FrameError("a call, though it was granted nothing")
+        if not fifo or fifo[0].id != number:
+            raise FrameError(f"a call of invocation {number:x}, which it does not run")
+        call = fifo[0]
+        if self._ask is not None:
+            if self._ask.call is call:
+                raise FrameError("a call while another one is under way")
+            self._drop_ask()
+        if len(body) < ASK.size:
+            raise FrameError("a call that is shorter than its header")
+        numbered, wait_ms = ASK.unpack_from(body)
+        self._asked = (self._asked + 1) & 0xFFFFFFFF
+        if numbered != self._asked:
+            raise FrameError(f"a call with the number {numbered}, where {self._asked} comes next")
+        asks = call.asks
+        if asks is None:
+            asks = call.asks = Asks()
+        asks.count += 1
+        most = pool.limits.max_calls
+        if asks.count > most * TOO_LOUD + 1:
+            raise FrameError(f"{TOO_LOUD} times as many calls as its limit lets it make")
+        deadline = self._head_due() - min(FOR_ITSELF_NS, self._timeout_ns(call) // 10)
+        if wait_ms:
+            deadline = min(deadline, now + wait_ms * 1_000_000)
+        ask = self._ask = Ask(self._answer_ask, call, asks, verb, numbered, unpack(body, ASK.size), deadline)
+        if asks.count > most:
+            text = f"more than the {most} calls that one invocation may make: limits.max_calls in the Nexfile"
+            ask.answer(Status.DENIED, text.encode())
+        else:
+            pool.answerer.asked(ask)
+
+    def _answer_ask(self, ask: Ask, status: int, body: bytes) -> None:
+        if self._ask is not ask or self._closed:
+            return  # nobody waits for it any more
+        self._ask = None
+        self._out.append(frame(Kind.ANSWER, body, flag=status, call=ask.number))
+        self.flush()
+
+    def _drop_ask(self) -> None:
+        ask, self._ask = self._ask, None
+        if ask is not None and ask.on_drop is not None:
+            ask.on_drop()
 
     # Time and end.
 
@@ -582,6 +646,7 @@ class Link:
             self._loop.remove_writer(self.process.sock)
         if self._timer is not None:
             self._timer.cancel()
+        self._drop_ask()
         calls = tuple(self.fifo)
         self.fifo.clear()
         self._out.clear()

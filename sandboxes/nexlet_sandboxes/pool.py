@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nexlet_models.problems import Problem
+from nexlet_sandboxes.asking import Answerer
 from nexlet_sandboxes.backlog import Backlog
 from nexlet_sandboxes.budget import Budget
 from nexlet_sandboxes.calls import NEVER_NS, Call, Result, Sink
@@ -89,12 +90,14 @@ class Pool:
         profile: str = DEFAULT,
         backlog: Backlog | None = None,
         budget: Budget | None = None,
+        answerer: Answerer | None = None,
     ) -> None:
         """Nothing runs yet.
 
         Args:
             backlog: room for waiting calls, shared with other pools; None: as much as the limits say.
             budget: processor time, likewise; None: no bound.
+            answerer: answers what the function asks for; None: it was granted nothing.
 
         Raises:
             SandboxError: there is no such profile.
@@ -114,6 +117,7 @@ class Pool:
         self._pending: deque[Call] = deque()
         self._pending_bytes = 0
         self._backlog = backlog or Backlog(2 * limits.max_pending, 2 * limits.max_pending_bytes)
+        self.answerer = answerer
         self.budget = budget
         if budget is not None:
             budget.join(self)

@@ -12,7 +12,13 @@ from typing import Final, Protocol
 __all__ = ["HOST_MODULES", "Host"]
 
 HOST_MODULES: Final[Mapping[str, frozenset[str]]] = {
-    "nexlet_functions.authoring": frozenset({"Context", "Event", "Reject", "Reply"}),
+    "nexlet_functions.authoring": frozenset(
+        {
+            *("Context", "Event", "Reject", "Reply"),
+            *("CallFailed", "Conflict", "Denied", "NotFound", "TimedOut", "TooLarge", "Unavailable"),
+            *("Entry", "KeyValue", "Message", "ObjectInfo", "Objects", "PubAck", "StoredObject"),
+        }
+    ),
 }
 """What a check assumes of `Host.modules`, since it has no host: the types that authors import for their editors."""
 

@@ -7,11 +7,14 @@ gives it, so that it holds no way into the loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, NoReturn
+from typing import Final
 
 import orjson
 
 from nexlet_sandboxes.texts import text_of
+from nexlet_sandboxes.worker import grants
+from nexlet_sandboxes.worker.grants import Calls, KeyValue, Message, Objects, PubAck
+from nexlet_sandboxes.worker.uncopyable import Uncopyable
 
 __all__ = ["Context", "Log", "Metrics"]
 
@@ -19,18 +22,6 @@ MAX_METRIC: Final = 8 * 1024
 """Characters of a metric's name and labels, as many as a log line may have bytes."""
 
 Emit = Callable[[str, str, dict[str, object]], None]
-
-
-class Uncopyable:
-    """A base for objects that a function uses and does not own: what stands behind them is not to be copied."""
-
-    __slots__ = ()
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(f"{type(self).__name__} cannot be copied")
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
 
 
 class Environment(Uncopyable, Mapping[str, str]):
@@ -144,7 +135,7 @@ class Context(Uncopyable):
         metrics: figures on the metrics feed.
     """
 
-    __slots__ = ("_remaining", "env", "log", "metrics", "name", "namespace", "workload_id")
+    __slots__ = ("_calls", "_remaining", "env", "log", "metrics", "name", "namespace", "workload_id")
 
     def __init__(
         self,
@@ -156,6 +147,7 @@ class Context(Uncopyable):
         log: Log,
         metrics: Metrics,
         remaining: Callable[[], float],
+        calls: Calls,
     ) -> None:
         self.workload_id = workload_id
         self.name = name
@@ -164,10 +156,56 @@ class Context(Uncopyable):
         self.log = log
         self.metrics = metrics
         self._remaining = remaining
+        self._calls = calls
 
     def remaining_ms(self) -> int:
         """Milliseconds until this invocation is ended from outside."""
         return max(0, int(self._remaining() * 1000))
+
+    def publish(self, subject: str, data: object = None, *, headers: Mapping[str, str] | None = None) -> PubAck | None:
+        """Publish a message, where the function was granted to (`grants.publish`).
+
+        It returns when the server has taken the message; of a subject that a stream keeps, when the stream has it.
+        A stream drops what this message's invocation has published before, at another attempt.
+
+        Args:
+            data: None, bytes, text, or anything that JSON can say.
+
+        Returns:
+            The stream's acknowledgement; None where no stream keeps the subject.
+
+        Raises:
+            Denied, TimedOut, TooLarge, Unavailable: it was not published, or nobody knows.
+        """
+        return grants.publish(self._calls, subject, data, headers)
+
+    def request(
+        self,
+        subject: str,
+        data: object = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Message:
+        """Send a request and wait for the answer, where the function was granted to (`grants.request`).
+
+        Args:
+            data: None, bytes, text, or anything that JSON can say.
+            timeout: seconds; None waits as long as the invocation has.
+
+        Raises:
+            Unavailable: nobody listens there.
+            Denied, TimedOut, TooLarge: see there.
+        """
+        return grants.request(self._calls, subject, data, headers, timeout)
+
+    def kv(self, bucket: str) -> KeyValue:
+        """A bucket of keys and values that the function was granted (`grants.kv`). Nothing is asked of it yet."""
+        return KeyValue(self._calls, bucket)
+
+    def objects(self, bucket: str) -> Objects:
+        """An object store that the function was granted (`grants.objects`). Nothing is asked of it yet."""
+        return Objects(self._calls, bucket)
 
     def __repr__(self) -> str:
         return f"<Context {self.namespace}/{self.name}>"

@@ -40,8 +40,12 @@ from nexlet_sandboxes.language.explain import Explainer
 from nexlet_sandboxes.outcomes import LoadRefused
 from nexlet_sandboxes.program import Program
 from nexlet_sandboxes.texts import plain_int, text_of
+from nexlet_sandboxes.worker import contract
+from nexlet_sandboxes.worker.asking import Asker
 from nexlet_sandboxes.worker.context import Context, Log, Metrics
+from nexlet_sandboxes.worker.contract import BUILTINS
 from nexlet_sandboxes.worker.event import Event, HeaderRefused, Reject, Reply, encode_headers
+from nexlet_sandboxes.worker.grants import Calls
 from nexlet_sandboxes.worker.output import Output
 
 __all__ = ["Worker"]
@@ -95,9 +99,11 @@ class Worker:
         self._max_reply = 0
         self._slow_ns = 0
         self._output: Output | None = None
+        self._splitter = Splitter(MAX_BODY)
+        self._asker: Asker | None = None
         self.memory_exceeded = False
-        authoring: Mapping[str, object] = {"Reply": Reply, "Reject": Reject, "Event": Event, "Context": Context}
-        self.builtins: Mapping[str, object] = {"Reply": Reply, "Reject": Reject}
+        authoring: Mapping[str, object] = {name: getattr(contract, name) for name in contract.__all__}
+        self.builtins: Mapping[str, object] = {name: authoring[name] for name in BUILTINS}
         self.modules: Mapping[str, Mapping[str, object]] = {"nexlet_functions.authoring": authoring}
 
     # What the language layer asks of its host.
@@ -127,7 +133,7 @@ class Worker:
 
         SIGALRM has to come to `on_timer`.
         """
-        splitter = Splitter(MAX_BODY)
+        splitter = self._splitter
         frames = self._frames(splitter)
         sys.unraisablehook = self._on_unraisable
         try:
@@ -166,6 +172,8 @@ class Worker:
         said["patterns"] = tuple(said["patterns"])
         said["modules"] = {name: tuple(names) for name, names in said["modules"].items()}
         program = Program(**said)
+        if limits["max_ask"]:
+            self._asker = Asker(self.sock, self._splitter, self._at_once, max_size=limits["max_ask"])
         context = Context(
             workload_id=program.workload_id,
             name=program.name,
@@ -174,6 +182,7 @@ class Worker:
             log=Log(self.log),
             metrics=Metrics(self._metric),
             remaining=self.remaining,
+            calls=Calls(self._asker, self._invocation, self._encoded),
         )
         try:
             if limits["translate"]:
@@ -208,7 +217,8 @@ class Worker:
         # Everything the loop touches for each message is a local here: this is the hot path.
         handler, out, marker, output = loaded.handler, self._out, self.marker, self._output
         assert output is not None
-        receive, feed, unpack, pack = self.sock.recv, splitter.feed, INVOKE.unpack_from, RESULT.pack
+        receive = self.sock.recv if self._asker is None else self._asker.receive
+        feed, unpack, pack = splitter.feed, INVOKE.unpack_from, RESULT.pack
         now_ns, cpu_ns = time.monotonic_ns, time.process_time_ns
         header_size, invoke_size = HEADER.size, INVOKE.size
         prefix, patterns, max_reply = program.run_prefix, program.patterns, self._max_reply
@@ -227,6 +237,8 @@ class Worker:
             marker[2] = cpu_before + brief
             for kind, _, pattern, call, buffer, start, end in feed(data):
                 if kind != Kind.INVOKE:
+                    if kind == Kind.ANSWER:
+                        continue  # to a call whose invocation has ended
                     return
                 _, _, _, _, _, subjects, replies, headers, attempt, allowed_us, expires, until = unpack(
                     buffer, start - header_size
@@ -340,6 +352,21 @@ class Worker:
         if not self._armed:
             self._armed = True
             signal.setitimer(signal.ITIMER_REAL, STRANDED_S)
+
+    def _at_once(self, data: bytes) -> None:
+        """Send now, with everything that waits."""
+        self._out.append(data)
+        self._flush()
+
+    def _invocation(self) -> int:
+        return int(self.marker[0])
+
+    def _encoded(self, value: object) -> bytes:
+        try:
+            return _encode(value, self.marker)
+        except Unserialisable as refused:
+            said = str(refused).replace("the return value", "the data").replace("; return ", "; give ")
+            raise TypeError(said) from None
 
     def _metric(self, data: bytes) -> None:
         assert self._output is not None

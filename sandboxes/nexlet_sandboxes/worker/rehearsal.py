@@ -82,6 +82,7 @@ def _script() -> bytes:
             "translate": False,
             "load_timeout_ns": 10**9,
             "max_reply": 65536,
+            "max_ask": 0,
             "hand_back": False,
             "log_rate": 65536,
             "max_log_line": 8192,

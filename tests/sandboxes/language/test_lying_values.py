@@ -13,6 +13,7 @@ from nexlet_sandboxes.language import modules
 from nexlet_sandboxes.texts import plain_int, text_of
 from nexlet_sandboxes.worker.context import Context, Environment, Log, Metrics
 from nexlet_sandboxes.worker.event import Event, HeaderRefused, Reject, Reply, encode_headers
+from nexlet_sandboxes.worker.grants import Calls
 from nexlet_sandboxes.worker.output import Output
 from tests.support.authored import RecordingHost
 from tests.support.language import Host, call, problems_of
@@ -107,9 +108,15 @@ def context(environment: dict[str, str]) -> Context:
     def never(*args: object) -> None:
         raise AssertionError("not asked for")
 
-    log, metrics = Log(never), Metrics(never)
     return Context(
-        workload_id="W", name="n", namespace="ns", environment=environment, log=log, metrics=metrics, remaining=float
+        workload_id="W",
+        name="n",
+        namespace="ns",
+        environment=environment,
+        log=Log(never),
+        metrics=Metrics(never),
+        remaining=float,
+        calls=Calls(None, int, lambda value: b""),
     )
 
 
