@@ -17,7 +17,7 @@ import typer
 
 from nexlet_functions.cli.completion import function_folders
 from nexlet_functions.cli.exits import CommandFailed, Exit
-from nexlet_functions.cli.options import Json
+from nexlet_functions.cli.options import Json, duration
 from nexlet_functions.cli.output import Output
 from nexlet_functions.cli.own_log import set_up_logging
 
@@ -100,6 +100,15 @@ def dev(
             show_default=False,
         ),
     ] = None,
+    interval: Annotated[
+        str,
+        typer.Option(
+            "--interval",
+            envvar="NEXFN_INTERVAL",
+            metavar="DURATION",
+            help="In a pipe: how often it is said how functions fare.",
+        ),
+    ] = "10s",
     log_level: Annotated[
         str,
         typer.Option("--log-level", envvar="NEXFN_LOG_LEVEL", help="Of server, node and nexlet: debug, info, warning."),
@@ -108,9 +117,9 @@ def dev(
 ) -> None:
     """Run functions on this machine: NATS server, stand-in node and nexlet in one command.
 
-    Deploys every function found, sends each its first sample event, shows what came back, and then stays to show
-    invocations and logs until Ctrl-C. What is saved meanwhile is deployed in the place of what runs, and where it is
-    refused, the version before it goes on. Development equipment: nothing here is protected.
+    Deploys every function found, sends each its first sample event, shows what came back, and then stays to show how
+    functions fare, invocations and logs until Ctrl-C. What is saved meanwhile is deployed in the place of what runs,
+    and where it is refused, the version before it goes on. Development equipment: nothing here is protected.
     """
     from nexlet_functions.nexfile import find_functions
     from nexlet_models.subjects import valid_token
@@ -128,6 +137,7 @@ def dev(
         port=port,
         once=once,
         recording=(record, masks_of(mask or ()), record_most) if record is not None else None,
+        interval=duration(interval, "--interval"),
     )
     from nexlet_functions.cli.running import run_until_signalled
 
@@ -179,6 +189,7 @@ class _Session:
         port: int | None,
         once: bool,
         recording: tuple[Path, Masks, int] | None,
+        interval: float,
     ) -> None:
         from nexlet_functions.cli.devloop.telling import Telling
 
@@ -189,6 +200,7 @@ class _Session:
         self._port = port
         self._once = once
         self._recording = recording
+        self._interval = interval
         self.telling: Telling = Telling(output, namespace=namespace, width=max(map(len, names)))
 
     async def run(self, asked: asyncio.Event) -> bool:
@@ -197,6 +209,7 @@ class _Session:
         Args:
             asked: set when it is to end.
         """
+        from nexlet_functions.cli.devloop.board import Board
         from nexlet_functions.cli.devloop.deployments import Deployments
         from nexlet_functions.cli.devloop.equipment import start_nexlet, start_server
         from nexlet_functions.cli.watching import Watch
@@ -226,8 +239,12 @@ class _Session:
             watch.live = True
             if recorder is not None:
                 recorder.on = True
-            await self._keep_up(deployments, upkeep)
-            await asked.wait()
+            board = Board(self._output, control, watch, interval=self._interval)
+            async with asyncio.TaskGroup() as tasks:
+                both = [tasks.create_task(each) for each in (board.keep(), self._keep_up(deployments, upkeep))]
+                await asked.wait()
+                for each in both:
+                    each.cancel()
         return fine
 
     async def _recorder(self, stack: AsyncExitStack) -> Recorder | None:
@@ -247,7 +264,7 @@ class _Session:
         return await stack.enter_async_context(recorder)
 
     async def _keep_up(self, deployments: Deployments, upkeep: _Upkeep) -> None:
-        """Deploys what is saved, until cancelled; returns where that cannot be noticed."""
+        """Deploy what is saved, until cancelled; return where that cannot be noticed."""
         from nexlet_functions.cli.devloop.saves import saves
 
         async with aclosing(saves(deployments.places)) as bursts:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nexlet_functions.cli.exits import CommandFailed, CommandRefused
@@ -43,11 +43,13 @@ class Output:
 
     Attributes:
         json: whether results are JSON lines.
+        lines: takes the lines of text in place of standard output, where something else has the terminal.
     """
 
     def __init__(self, *, json: bool | None = None) -> None:
         """Results as JSON or not; None: JSON unless standard output is a terminal."""
         self.json = not sys.stdout.isatty() if json is None else json
+        self.lines: Callable[[Text], None] | None = None
         self._console: Console | None = None
 
     @property
@@ -72,7 +74,10 @@ class Output:
             print(json.dumps(entry, ensure_ascii=False, default=str), flush=True)  # noqa: T201  # this is the output
             return
         for line in [text] if not isinstance(text, Sequence) or isinstance(text, str) else text:
-            self.console.print(plain(line) if isinstance(line, str) else line)
+            if self.lines is not None:
+                self.lines(styled(line) if isinstance(line, str) else line)
+            else:
+                self.console.print(plain(line) if isinstance(line, str) else line)
 
     def error(self, failure: CommandFailed) -> None:
         """What went wrong, on standard error."""

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json as json_
+import time
 from collections import deque
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from nexlet_functions.cli.activity import Activity
 from nexlet_functions.cli.output import Output, styled
 from nexlet_models import subjects
 from nexlet_models.errors import MalformedMessage
@@ -50,6 +52,9 @@ class Watch:
         names: workload id to the name that is shown for it.
         width: of the column of names.
         live: whether what comes is shown.
+        activity: how functions fare.
+        invocations: how many were heard of.
+        new: set when something is heard of whose name is not known.
     """
 
     def __init__(self, connection: Connection, output: Output, *, leaving: set[str] | None = None) -> None:
@@ -66,6 +71,11 @@ class Watch:
         self.names: dict[str, str] = {}
         self.width = 0
         self.live = False
+        self.activity = Activity()
+        self.invocations = 0
+        self.new = asyncio.Event()
+        self._clock = time.monotonic
+        self._crowd = _Crowd()
 
     async def start(self) -> None:
         """Subscribe. When this returns, nothing that happens is missed."""
@@ -92,6 +102,8 @@ class Watch:
                 self._triggered(WorkloadTriggeredEvent.from_json(payload))
             except MalformedMessage:
                 pass  # another program's event; whoever sent it is told by nobody, and we have nothing to show
+        elif tokens[-1] == EventName.WORKLOAD_STARTED:
+            self.new.set()  # deployed by somebody else, or by us: then we are told its name as well
         elif tokens[-1] == EventName.WORKLOAD_STOPPED:
             try:
                 self._stopped(WorkloadStoppedEvent.from_json(payload))
@@ -119,7 +131,9 @@ class Watch:
             if not ended.done():
                 ended.set_result(event)
                 break
-        if not self.live:
+        self.invocations += 1
+        self.activity.observe(event, self._clock())
+        if not self.live or self._too_many("invocation"):
             return
         ok = event.outcome == "ok"
         said = [event.subject or "", f"{event.duration:.1f} ms"]
@@ -137,6 +151,8 @@ class Watch:
         if not self.live:
             self._lines.setdefault(record.workload_id, deque(maxlen=_KEPT_LINES)).append(record)
             return
+        if self._too_many("log"):
+            return
         word, style, (first, *rest) = readable(record)
         indent = " " * len(self._line("", "", record.workload_id).plain)
         self._output.record(
@@ -148,10 +164,39 @@ class Watch:
             text=record.text,
         )
 
+    def _too_many(self, kind: str) -> bool:
+        """Whether a person could not read another line of that kind now. Programs get all of them."""
+        if self._output.json:
+            return False
+        shown, left_out = self._crowd.admit(kind, self._clock())
+        if left_out:
+            what = "invocations" if kind == "invocation" else "log lines"
+            self._output.record("left-out", styled((f"{'':10}{left_out} more {what}, too many to be read", "dim")))
+        return not shown
+
     def _line(self, word: str, style: str, workload_id: str, rest: str = "") -> Text:
-        time = datetime.now().astimezone().strftime("%H:%M:%S")
+        now = datetime.now().astimezone().strftime("%H:%M:%S")
         name = self.names.get(workload_id, workload_id)
-        return styled((f"{time}  ", "dim"), (f"{word:<9}", style), f"{name:<{self.width}}  ", rest)
+        return styled((f"{now}  ", "dim"), (f"{word:<9}", style), f"{name:<{self.width}}  ", rest)
+
+
+class _Crowd:
+    """Lets through as many lines of a kind in a second as somebody may read."""
+
+    MOST: Final = 50
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[float, int, int]] = {}  # since when, how many then, how many of them left out
+
+    def admit(self, kind: str, now: float) -> tuple[bool, int]:
+        """Whether one more is shown, and how many before it were not, said once."""
+        since, count, left_out = self._of.get(kind, (now, 0, 0))
+        if now - since >= 1.0:
+            self._of[kind] = (now, 1, 0)
+            return True, left_out
+        shown = count < self.MOST
+        self._of[kind] = (since, count + 1, left_out + (not shown))
+        return shown, 0
 
 
 def readable(record: LogRecord) -> tuple[str, str, list[str]]:

@@ -128,7 +128,9 @@ STEPS: Sequence[Step] = (
     Watch("rejected_by_function"),
     Say("## A new version, without a gap\n\nAnother greeting, in the Nexfile:"),
     Edit("Nexfile", [("GREETING: Hello", "GREETING: Moin")]),
-    Say("The new version answers before the old one is told to stop."),
+    Say("That is saved, and runs already: the second terminal says so."),
+    Watch("redeployed"),
+    Say("On a node `deploy` does the same. The new version answers before the old one is told to stop."),
     Run(("nexfn deploy . --namespace demo", "nexfn list --namespace demo")),
     Run(("""nexfn invoke demo.greet '{"name": "Ada"}'""",)),
     Say("Seen from the second terminal:"),
@@ -208,6 +210,7 @@ async def record(folder: Path) -> str:
         PATH=path,
         NEXFN_JSON="0",
         NEXFN_PORT="0",
+        NEXFN_INTERVAL="1h",
         PYTHONDONTWRITEBYTECODE="1",
         PYTEST_ADDOPTS="-p no:cacheprovider -p no:asyncio",
     )

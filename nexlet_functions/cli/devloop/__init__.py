@@ -4,6 +4,7 @@
 - `folders`: the function folders below what was named, and whether something in them was saved.
 - `saves`: tells when there may be something new in them.
 - `deployments`: what runs of each folder; brings that up to what the folders say.
+- `board`: how the functions fare, as a table or as lines.
 - `samples`: sends sample events and says what came back.
 - `telling`: how all of it reads.
 """
