@@ -17,7 +17,7 @@ help: ## what can be made
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,fast,metrics,otel,test,lint]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,fast,http,metrics,otel,test,lint]'
 	@touch $@
 
 run: $(READY) ## everything on this machine: server, node, nexlet, the samples (ARGS=--once stops after them)

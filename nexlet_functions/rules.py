@@ -1,7 +1,7 @@
 """What an operator allows a namespace: as data, with the types that settings are written in.
 
 `NamespaceRules` are the rules of one namespace, `Ceilings` how far a function may turn its own limits up,
-`GrantCeilings` what it may ask to be granted,
+`GrantCeilings` what it may ask to be granted, `HttpRules` where and how much HTTP it may do,
 `NamespaceCredentials` what is used in its name in place of what the node hands out. `Duration` and `Size` are numbers
 that people write as texts.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -27,6 +28,7 @@ __all__ = [
     "Ceilings",
     "Duration",
     "GrantCeilings",
+    "HttpRules",
     "Interval",
     "NamespaceCredentials",
     "NamespaceRules",
@@ -37,6 +39,9 @@ __all__ = [
 ]
 
 MIB = 1024 * 1024
+
+MAX_ANSWER = 32 * MIB
+"""Bytes of the largest answer that HTTP may be permitted: it goes through this process as a whole."""
 
 
 def _duration(value: object) -> object:
@@ -98,11 +103,23 @@ def _pattern(subject: str) -> str:
     return subject
 
 
+def _network(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return ip_network(value)
+    except ValueError as error:
+        raise ValueError(f"'{value}' is no range of addresses, such as 10.1.0.0/16: {error}") from None
+
+
 ReadableFile = Annotated[Path, AfterValidator(_file)]
 """A file that is there and that we may read."""
 
 ProfileName = Annotated[str, AfterValidator(_profile)]
 """A sandbox profile that this version has."""
+
+AddressRange = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+"""Addresses in the notation of CIDR."""
 
 Pattern = Annotated[str, AfterValidator(_pattern)]
 """A subject with wildcards; `{namespace}` stands for the namespace's name."""
@@ -148,7 +165,6 @@ class Ceilings(BaseModel):
     idle: Duration = Field(86400.0, description="longest time for which an idle worker is kept")
     workers: int = Field(32, ge=1, description="most workers of one function")
     source: Size = Field(MIB, description="largest source, helper modules included")
-    interval: Interval = Field(1.0, description="shortest time between two runs of a schedule; 0s for any")
 
 
 class GrantCeilings(BaseModel):
@@ -171,6 +187,25 @@ class GrantCeilings(BaseModel):
     http_hosts: tuple[HostPattern, ...] | None = Field(
         None, description="hosts, such as *.example.com, * for any; without it any; [] for none"
     )
+
+
+class HttpRules(BaseModel):
+    """How functions of a namespace do HTTP with the hosts that they were granted."""
+
+    model_config = _CONFIG
+
+    addresses: tuple[AddressRange, ...] = Field(
+        (),
+        description="ranges that granted hosts may lie in although they are private or of this machine, "
+        "such as 10.1.0.0/16",
+    )
+    tls_ca: ReadableFile | None = Field(
+        None, description="certificates of authorities that are believed beside those of the system"
+    )
+    connect_timeout: Duration = Field(5.0, description="longest time for name, connection and TLS")
+    timeout: Duration = Field(30.0, description="longest time of a call, redirects included")
+    max_request: Size = Field(MIB, description="largest body of a request")
+    max_response: Size = Field(4 * MIB, le=MAX_ANSWER, description="largest body of an answer, unpacked")
 
 
 class NamespaceCredentials(BaseModel):
@@ -243,6 +278,7 @@ class NamespaceRules(BaseModel):
     grants: GrantCeilings = Field(
         GrantCeilings.model_construct(), description="what functions may be granted beside their messages"
     )
+    http: HttpRules = Field(HttpRules.model_construct(), description="how functions do HTTP")
     max_functions: int | None = Field(None, ge=0, description="functions of the namespace on this nexlet")
     max_workers: int | None = Field(None, ge=1, description="workers of all of them, by what they ask for at most")
     max_cpu: float | None = Field(

@@ -32,6 +32,7 @@ from nexlet_functions.rules import (
     Ceilings,
     Duration,
     GrantCeilings,
+    HttpRules,
     Interval,
     NamespaceCredentials,
     NamespaceRules,
@@ -63,7 +64,7 @@ __all__ = [
 
 PREFIX = "NEXFN_"
 
-LOGGERS = ("functions", "natsio", "observing", "runner", "schedules")
+LOGGERS = ("functions", "natsio", "observing", "runner")
 """The loggers of our own parts, below `nexlet_functions`."""
 
 
@@ -99,12 +100,6 @@ def _curve_key(text: str) -> str:
     if reason is not None:
         raise ValueError(f"'{text}' is no public curve key: {reason}")
     return text
-
-
-def _bucket(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise ValueError(f"'{name}' is no name of a bucket: only letters, digits, '_' and '-'")
-    return name
 
 
 def _layer(name: str) -> str:
@@ -209,9 +204,6 @@ class Settings(BaseSettings):
         (), description="public curve keys of other nexlets for which a sealed environment may be sealed anew"
     )
     secrets_dir: Folder | None = Field(None, description="folder with secrets, NAMESPACE/KEY")
-    schedules_bucket: Annotated[str, AfterValidator(_bucket)] = Field(
-        "nexlet-schedules", description="KV bucket that says what of each schedule ran last; it has to be there"
-    )
 
     # How we behave.
     grace: Duration = Field(10.0, description="time for what runs to finish when a function or the nexlet stops")
@@ -506,7 +498,7 @@ def _merged(defaults: object, rules: object) -> object:
     if not isinstance(defaults, dict) or not isinstance(rules, dict):
         return rules
     merged = {**defaults, **rules}
-    for table in ("ceilings", "grants"):
+    for table in ("ceilings", "grants", "http"):
         if table in defaults and table in rules:
             merged[table] = _merged(defaults[table], rules[table])
     return merged
@@ -573,6 +565,8 @@ def _problem(detail: Any, document: Document | None, origins: Mapping[str, Calla
             model = NamespaceCredentials
         elif "grants" in steps[:-1]:
             model = GrantCeilings
+        elif "http" in steps[:-1]:
+            model = HttpRules
         message, advice = f"no setting is called '{steps[-1]}'", _nearest(str(steps[-1]), model)
     path = ""
     for step in steps:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
-from nexlet_functions.rules import Ceilings, GrantCeilings, NamespaceCredentials, NamespaceRules
+from nexlet_functions.rules import Ceilings, GrantCeilings, HttpRules, NamespaceCredentials, NamespaceRules
 from nexlet_functions.settings import RELOADABLE, Settings, variable
 from nexlet_models.durations import format_duration
 from nexlet_models.sizes import format_size
@@ -46,6 +46,7 @@ def markdown() -> str:
         ("`defaults`, and each of `namespaces`", NamespaceRules),
         ("`ceilings`", Ceilings),
         ("`grants`", GrantCeilings),
+        ("`http`", HttpRules),
         ("`credentials` of a namespace", NamespaceCredentials),
     ):
         lines += [f"## {title}", "", "| key | default | |", "|---|---|---|"]

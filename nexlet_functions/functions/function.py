@@ -25,16 +25,15 @@ from nexlet_functions.functions.permissions import ReplyRule
 from nexlet_functions.functions.pins import Pins
 from nexlet_functions.functions.refusals import Refusal
 from nexlet_functions.functions.requests import fit_reply
-from nexlet_functions.functions.schedules import FunctionSchedules
 from nexlet_functions.functions.triggers import Trigger
 from nexlet_functions.grants.calls import Calls
+from nexlet_functions.grants.http import Hosts, HttpMissing, Outside
 from nexlet_functions.grants.room import Room
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.errors import NatsioError, SubscriptionRefused
 from nexlet_functions.runner.agent import AgentError
 from nexlet_functions.runner.services import Services, TriggerRefused, TriggerSpec
 from nexlet_functions.sandboxing import Sandboxing
-from nexlet_functions.schedules.scheduler import Scheduler
 from nexlet_functions.settings import Settings
 from nexlet_functions.streams.letters import Sender
 from nexlet_functions.streams.streams import Streams
@@ -92,10 +91,10 @@ class Means:
         key: what environments are sealed to.
         settings: those in force; asked anew each time.
         sandboxing: what was proved of the sandbox.
-        scheduler: waits for what is due.
         backlog: room for what waits, shared by all functions.
         budget: processor time of a namespace's workers; None where it has no bound.
         room: for what functions do with what they were granted, shared by all of them.
+        outside: where their HTTP leads to.
         tracer: makes spans of invocations; None where nobody traces.
         dispatchers: makes them in place of the plain one, where somebody wants to see each invocation. Goes before a
             tracer; None makes the plain one.
@@ -109,10 +108,10 @@ class Means:
     key: CurveKey
     settings: Callable[[], Settings]
     sandboxing: Sandboxing
-    scheduler: Scheduler
     backlog: Backlog
     budget: Callable[[str], Budget | None]
     room: Room
+    outside: Outside
     tracer: Tracer | None = None
     dispatchers: DispatcherFactory | None = None
 
@@ -128,7 +127,6 @@ class Function:
         limits, profile, triggers: what it was granted.
         artifact: its source; None before that is fetched.
         streams: its triggers that are streams.
-        schedules: its triggers that are times.
     """
 
     def __init__(
@@ -163,7 +161,6 @@ class Function:
         self.triggers = triggers
         self.artifact: Artifact | None = None
         self.streams = Streams(start_request, Sender(self.namespace, name, workload_id))
-        self.schedules = FunctionSchedules(means.scheduler, start_request)
         self._creds = creds
         self._means = means
         self._on_change = on_change
@@ -245,7 +242,6 @@ class Function:
             "timeout": format_duration(self.limits.timeout),
             "memory": format_size(self.limits.memory),
             **self.streams.facts(),
-            **self.schedules.facts(),
         }
         run = 0
         if self._pool is not None and self._dispatcher is not None:
@@ -307,9 +303,7 @@ class Function:
             metadata=self.metadata(),
         )
         self._means.services.emit_event(self.namespace, event.event_name, event)
-        self._log.info(
-            "function started", profile=self.profile, existing=existing, triggers=len(self.start_request.triggers)
-        )
+        self._log.info("function started", profile=self.profile, existing=existing, triggers=len(self.triggers))
 
     async def _start(self, *, existing: bool) -> None:
         means = self._means
@@ -367,7 +361,7 @@ class Function:
                 means.zygote,
                 program,
                 self.limits,
-                self.schedules.sink(dispatcher),
+                dispatcher,
                 profile=self.profile,
                 backlog=means.backlog,
                 budget=means.budget(self.namespace),
@@ -399,15 +393,6 @@ class Function:
             await self._keep_form(fingerprint, pool.compiled)
         await self._listen(dispatcher, self.streams.specs(connection, pool, dispatcher, max_hops=settings.max_hops))
         await self.streams.begin()
-        await self.schedules.begin(
-            pool,
-            connection,
-            bucket=settings.schedules_bucket,
-            workload_id=self.workload_id,
-            namespace=self.namespace,
-            name=self.name,
-            limits=self.limits,
-        )
 
     async def _open_calls(self, connection: Connection, dispatcher: Dispatcher) -> Calls:
         settings = self._means.settings()
@@ -417,6 +402,7 @@ class Function:
             identity=dispatcher.identity,
             room=self._means.room,
             max_size=settings.max_call_size,
+            more=await self._hosts(),
         )
         self._hold.push_async_callback(calls.close)
         try:
@@ -430,6 +416,23 @@ class Function:
             ) from None
         return calls
 
+    async def _hosts(self) -> list[Hosts]:
+        """Where it may do HTTP."""
+        grant = self.start_request.grants.http
+        if grant is None:
+            return []
+        try:
+            hosts = await self._means.outside.hosts(
+                grant,
+                lambda: self._means.settings().rules(self.namespace).http,
+                who=f"{self.namespace}/{self.name}",
+            )
+        except HttpMissing as missing:
+            advice = "ask the operator of the nexlet to install 'nexlet-functions[http]'"
+            raise Refusal(Problem(str(missing), "grants.http", advice=advice, code="grants-unusable")) from None
+        self._hold.push_async_callback(hosts.close)
+        return [hosts]
+
     def _make_dispatcher(self, environment: Mapping[str, str], **arguments: Any) -> Dispatcher:
         if self._means.dispatchers is not None:
             secrets = secret_values(self.start_request, environment)
@@ -439,11 +442,7 @@ class Function:
         from nexlet_functions.observing.tracing import TracingDispatcher  # needs the extra
 
         return TracingDispatcher(
-            tracer=self._means.tracer,
-            name=self.name,
-            consumers=self.streams.consumers,
-            timed=self.schedules.texts,
-            **arguments,
+            tracer=self._means.tracer, name=self.name, consumers=self.streams.consumers, **arguments
         )
 
     async def _collect(
@@ -566,7 +565,6 @@ class Function:
         if self._listens:
             self._listens = False
             await self._means.services.unregister_trigger(self.workload_id)
-        await self.schedules.end()
 
     async def leave(self, grace: float, *, failure: WorkloadFailure | None = None) -> None:
         """Finish what is here within `grace` seconds, end the workers, and say that it has stopped.

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from nexlet_functions.grants.outwards import HostPattern, UrlRefused
 from nexlet_models.durations import format_duration
 from nexlet_models.problems import Problem
 from nexlet_models.sizes import format_size
-from nexlet_models.start_request import IntervalTrigger, StartRequest, StreamTrigger, TimedTrigger, Trigger
+from nexlet_models.start_request import StartRequest, StreamTrigger, Trigger
 from nexlet_models.subjects import matches
 from nexlet_sandboxes.program import Limits
 
@@ -147,6 +148,8 @@ class Policy:
                     for pattern, most in given.items()
                 )
             ]
+        if asked.http is not None:
+            problems += _no_hosts(asked.http.hosts)
         if asked.http is not None and ceilings.http_hosts is not None:
             problems += [
                 _not_grantable(
@@ -177,7 +180,6 @@ class Policy:
             *_over("workers.min", limits.min_workers, ceilings.workers, str),
             *_over("workers.max", limits.max_workers, ceilings.workers, str),
             *_over("source", source, ceilings.source, format_size, code="too-large"),
-            *_too_often(request, ceilings.interval),
         ]
         profile, profiles = self.profile(request), self._current().profiles(namespace)
         if profile not in profiles:
@@ -248,6 +250,24 @@ def _not_grantable(place: str, namespace: str, what: str, kind: str, allowed: Se
     )
 
 
+def _no_hosts(hosts: Sequence[str]) -> list[Problem]:
+    """Entries that have the form of a host, and are none where calls are held to them: `0x7f.1`, `2130706433`."""
+    problems = []
+    for number, host in enumerate(hosts):
+        try:
+            HostPattern.parse(host)
+        except UrlRefused as refused:
+            problems.append(
+                Problem(
+                    f"'{host}' {refused}",
+                    f"grants.http.hosts[{number}]",
+                    advice="write a name, api.example.com, or an address in its usual form, 192.0.2.1 or [2001:db8::1]",
+                    code="bad-host",
+                )
+            )
+    return problems
+
+
 def _within_hosts(host: str, allowed: str) -> bool:
     """Whether each host of a grant is one of those allowed. Without a port, a pattern is about the usual one."""
     if allowed in ("*", host):
@@ -281,20 +301,6 @@ def _over(
             advice=f"ask for at most {shown(ceiling)}, or ask the operator for more",
             code=code,
         )
-    ]
-
-
-def _too_often(request: StartRequest, least: float) -> list[Problem]:
-    return [
-        Problem(
-            f"{format_duration(trigger.interval)} is less than the {format_duration(least)} that the operator allows "
-            "between two runs",
-            f"triggers[{number}].{'every' if isinstance(trigger, IntervalTrigger) else 'schedule'}",
-            advice="have it run less often, or ask the operator for more",
-            code="over-ceiling",
-        )
-        for number, trigger in enumerate(request.triggers)
-        if isinstance(trigger, TimedTrigger) and trigger.interval < least
     ]
 
 

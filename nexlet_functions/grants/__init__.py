@@ -4,6 +4,12 @@
     subjects    publishing, and requests
     kv          buckets of keys and values
     objects     object stores
+    http        requests by HTTP; the call itself:
+      http_client   one function's: guarded on the way out and on the way back
+      outwards      urls, hosts and addresses: what may be reached
+      network       connections to the addresses that were looked at, and nowhere else
+      resolving     names to addresses
+      unpacking     gzip and deflate, within bounds
     checks      what a worker says, held to its form
     failures    how a call ends that came to nothing
     room        how much of this there may be at a time, over all functions

@@ -11,6 +11,7 @@ A kind of call is a module with a class that has `verbs`: for each verb what che
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -71,6 +72,15 @@ class Kind(Protocol):
         ...
 
 
+class Further(Kind, Protocol):
+    """A kind of call that has bounds of its own: it takes no room of the others."""
+
+    @property
+    def max_size(self) -> int:
+        """Bytes of a call's parts together."""
+        ...
+
+
 class Calls:
     """Implements `nexlet_sandboxes.asking.Answerer`. `open` comes first, `close` last."""
 
@@ -82,7 +92,7 @@ class Calls:
         identity: Callable[[Call], str],
         room: Room,
         max_size: int,
-        more: Sequence[Kind] = (),
+        more: Sequence[Further] = (),
     ) -> None:
         """Nothing is asked yet.
 
@@ -119,6 +129,8 @@ class Calls:
         ]
         for kind in kinds:
             self._handlers |= kind.verbs
+        self._more = more
+        self._elsewhere = {verb for kind in more for verb in kind.verbs}
         self.counts: dict[str, int] = {status.name.lower(): 0 for status in Status}
 
     async def open(self) -> None:
@@ -140,7 +152,11 @@ class Calls:
     @property
     def max_size(self) -> int:
         """See `Answerer.max_size`."""
-        return max(self._connection.max_payload, self._max_object if self._grants.objects else 0)
+        return max(
+            self._connection.max_payload,
+            self._max_object if self._grants.objects else 0,
+            *(kind.max_size for kind in self._more),
+        )
 
     @property
     def under_way(self) -> int:
@@ -164,9 +180,10 @@ class Calls:
 
     async def _run(self, ask: Ask, work: Work) -> None:
         size = self._max_object if ask.verb in _WHOLE_OBJECTS else sum(map(len, ask.parts))
+        room = contextlib.nullcontext() if ask.verb in self._elsewhere else self._room.enter(size)
         left = (ask.deadline_ns - time.monotonic_ns()) / 1e9
         try:
-            async with asyncio.timeout(left), self._room.enter(size):
+            async with asyncio.timeout(left), room:
                 parts = await work()
         except CallFailed as failed:
             self._fail(ask, failed)

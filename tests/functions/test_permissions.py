@@ -143,6 +143,13 @@ class TestGrants:
         assert self.places({"grants": {"http_hosts": ["*.example.com"]}}, {"http": {"hosts": ["example.com"]}})
         assert self.places({"grants": {"http_hosts": ["*.example.com"]}}, {"http": {"hosts": ["anexample.com"]}})
 
+    def test_a_host_that_no_call_could_be_held_to_is_none(self) -> None:
+        hosts = ["api.example.com", "0x7f.1", "2130706433", "127.1", "[fe80::1:2:3:4:5:6:7:8]", "192.0.2.1"]
+        problems = check({}, grants={"http": {"hosts": hosts}})
+        assert [problem.place for problem in problems] == [f"grants.http.hosts[{number}]" for number in (1, 2, 3, 4)]
+        assert {problem.code for problem in problems} == {"bad-host"}
+        assert status_of(problems) == 400
+
     def test_a_refusal_says_what_is_allowed(self) -> None:
         (problem,) = check({"grants": {"kv": {"{namespace}-*": "read"}}}, grants={"kv": {"counters": "write"}})
         assert problem.message == "functions of namespace 'acme' may not write the bucket 'counters'"

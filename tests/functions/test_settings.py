@@ -181,6 +181,34 @@ def test_a_namespace_takes_what_it_does_not_say_from_the_defaults(tmp_path: Path
         assert (orders.ceilings.timeout, orders.ceilings.memory) == (600.0, 256 * MIB)
 
 
+def test_ranges_for_http_are_written_as_everywhere_and_joined_with_the_defaults() -> None:
+    settings = Settings.read(
+        {
+            "defaults": {"http": {"addresses": ["10.1.0.0/16", "fd00::/64"], "timeout": "10s"}},
+            "namespaces": {"orders": {"http": {"max_response": "16MiB"}}},
+        }
+    )
+    http = settings.rules("orders").http
+    assert [str(network) for network in http.addresses] == ["10.1.0.0/16", "fd00::/64"]
+    assert (http.timeout, http.max_response) == (10.0, 16 * MIB)
+    assert settings.rules("anybody").http.max_response == 4 * MIB
+
+
+@pytest.mark.parametrize(
+    ("http", "said"),
+    [
+        ({"adresses": []}, "did you mean 'addresses'?"),
+        ({"addresses": ["10.1.0.1/16"]}, "has host bits set"),
+        ({"addresses": ["anywhere"]}, "'anywhere' is no range of addresses, such as 10.1.0.0/16"),
+        ({"max_response": "1GiB"}, "less than or equal to"),
+        ({"timeout": "0s"}, "greater than 0"),
+        ({"tls_ca": "/nowhere.pem"}, "there is no file /nowhere.pem"),
+    ],
+)
+def test_a_slip_in_the_rules_for_http_is_said(http: dict[str, object], said: str) -> None:
+    assert said in refused({"defaults": {"http": http}})
+
+
 def test_everything_wrong_in_a_file_is_said_at_once_with_its_place(tmp_path: Path) -> None:
     file = tmp_path / "nexlet.yaml"
     file.write_text(

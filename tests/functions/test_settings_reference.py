@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nexlet_functions.rules import Ceilings, GrantCeilings, NamespaceCredentials, NamespaceRules
+from nexlet_functions.rules import Ceilings, GrantCeilings, HttpRules, NamespaceCredentials, NamespaceRules
 from nexlet_functions.settings import Settings
 from nexlet_functions.settings_reference import markdown
 
@@ -16,7 +16,7 @@ def test_the_page_is_what_the_settings_say() -> None:
 
 def test_every_setting_is_on_it_and_says_what_it_is() -> None:
     page = markdown().splitlines()
-    for model in (Settings, NamespaceRules, Ceilings, GrantCeilings, NamespaceCredentials):
+    for model in (Settings, NamespaceRules, Ceilings, GrantCeilings, HttpRules, NamespaceCredentials):
         for name in model.model_fields:
             lines = [line for line in page if line.startswith(f"| `{name}` |")]
             assert lines, name

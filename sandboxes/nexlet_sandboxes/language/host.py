@@ -17,6 +17,7 @@ HOST_MODULES: Final[Mapping[str, frozenset[str]]] = {
             *("Context", "Event", "Reject", "Reply"),
             *("CallFailed", "Conflict", "Denied", "NotFound", "TimedOut", "TooLarge", "Unavailable"),
             *("Entry", "KeyValue", "Message", "ObjectInfo", "Objects", "PubAck", "StoredObject"),
+            *("Http", "HttpResponse"),
         }
     ),
 }

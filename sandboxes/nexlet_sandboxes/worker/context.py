@@ -14,6 +14,7 @@ import orjson
 from nexlet_sandboxes.texts import text_of
 from nexlet_sandboxes.worker import grants
 from nexlet_sandboxes.worker.grants import Calls, KeyValue, Message, Objects, PubAck
+from nexlet_sandboxes.worker.http import Http
 from nexlet_sandboxes.worker.uncopyable import Uncopyable
 
 __all__ = ["Context", "Log", "Metrics"]
@@ -206,6 +207,11 @@ class Context(Uncopyable):
     def objects(self, bucket: str) -> Objects:
         """An object store that the function was granted (`grants.objects`). Nothing is asked of it yet."""
         return Objects(self._calls, bucket)
+
+    @property
+    def http(self) -> Http:
+        """HTTP to the hosts that the function was granted (`grants.http`)."""
+        return Http(self._calls)
 
     def __repr__(self) -> str:
         return f"<Context {self.namespace}/{self.name}>"

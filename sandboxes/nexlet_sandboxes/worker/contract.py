@@ -26,6 +26,7 @@ from nexlet_sandboxes.worker.grants import (
     TooLarge,
     Unavailable,
 )
+from nexlet_sandboxes.worker.http import Http, HttpResponse
 
 __all__ = [
     "CallFailed",
@@ -34,6 +35,8 @@ __all__ = [
     "Denied",
     "Entry",
     "Event",
+    "Http",
+    "HttpResponse",
     "KeyValue",
     "Message",
     "NotFound",

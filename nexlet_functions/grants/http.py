@@ -1,0 +1,126 @@
+"""HTTP to the hosts that were granted: what a worker says of a call, and what it is told of the answer.
+
+The call itself is `http_client`'s. `Outside` makes the clients, and has what those of all functions share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from nexlet_functions.grants.checks import parts_of
+from nexlet_functions.grants.resolving import Lookup, ThreadResolver, system_lookup
+from nexlet_sandboxes.asking import Ask, Verb
+from nexlet_sandboxes.frames import FrameError
+
+if TYPE_CHECKING:
+    from nexlet_functions.grants.http_client import HttpClient, HttpMemory, HttpRequest
+    from nexlet_functions.grants.network import Trust
+    from nexlet_functions.rules import HttpRules
+    from nexlet_models.start_request import HttpGrant
+
+__all__ = ["Hosts", "HttpMissing", "Outside"]
+
+_KEYS: Final = frozenset({"method", "url", "headers", "follow"})
+
+_HEAD: Final = 128 * 1024
+"""Bytes of what a worker says of a call, beside its body: more than a url and headers may have, written as JSON."""
+
+Work = Callable[[], Awaitable[Sequence[bytes]]]
+
+
+class HttpMissing(Exception):
+    """What HTTP takes is not installed here (the extra `http`)."""
+
+
+class Outside:
+    """Where functions' HTTP leads to."""
+
+    def __init__(self, lookup: Lookup = system_lookup) -> None:
+        """Nothing is read or connected before the first call.
+
+        Args:
+            lookup: addresses of a name.
+        """
+        self._lookup = lookup
+        self._shared: tuple[Trust, HttpMemory] | None = None
+
+    async def hosts(self, grant: HttpGrant, rules: Callable[[], HttpRules], *, who: str) -> Hosts:
+        """What one function was granted. To be closed with it.
+
+        Args:
+            rules: the operator's for its namespace; asked anew for each call.
+            who: the function, for the log.
+
+        Raises:
+            HttpMissing: nobody may do HTTP here.
+        """
+        # Importing it takes a tenth of a second, in which others have their turn.
+        client_class, memory_class, trust_class = await asyncio.to_thread(_library)
+        if self._shared is None:
+            self._shared = trust_class(), memory_class()
+        trust, memory = self._shared
+        client = client_class(grant, rules, resolver=ThreadResolver(self._lookup), trust=trust, memory=memory, who=who)
+        return Hosts(client, rules().max_request + _HEAD)
+
+
+def _library() -> tuple[type[HttpClient], type[HttpMemory], type[Trust]]:
+    try:
+        from nexlet_functions.grants.http_client import HttpClient, HttpMemory
+        from nexlet_functions.grants.network import Trust
+    except ImportError as error:
+        raise HttpMissing(f"HTTP takes {error.name}, which is not installed") from None
+    return HttpClient, HttpMemory, Trust
+
+
+class Hosts:
+    """The hosts that one function was granted.
+
+    Attributes:
+        max_size: see `calls.Further`.
+    """
+
+    def __init__(self, client: HttpClient, max_size: int) -> None:
+        """Nothing is asked yet."""
+        self._client = client
+        self.max_size = max_size
+        self.verbs: Mapping[int, Callable[[Ask], Work]] = {Verb.HTTP: self.call}
+
+    def call(self, ask: Ask) -> Work:
+        """JSON that says what is asked for, and a body; the same comes back."""
+        head, body = parts_of(ask.parts, 2)
+        request = _request(head, body)
+        self._client.check(request)
+        return partial(self._call, request, ask.deadline_ns / 1e9)
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.close()
+
+    async def _call(self, request: HttpRequest, deadline: float) -> Sequence[bytes]:
+        answer = await self._client.call(request, deadline)
+        head = {"status": answer.status, "url": answer.url, "headers": answer.headers}
+        return orjson.dumps(head), answer.body
+
+
+def _request(head: bytes, body: bytes) -> HttpRequest:
+    from nexlet_functions.grants.http_client import HttpRequest  # with the extra: there is none without a client
+
+    try:
+        said = orjson.loads(head)
+    except orjson.JSONDecodeError:
+        raise FrameError("an HTTP call that is not JSON") from None
+    match said:
+        case {"method": str(method), "url": str(url), "headers": list(headers), "follow": bool(follow)} if (
+            said.keys() == _KEYS and all(map(_is_header, headers))
+        ):
+            return HttpRequest(method, url, tuple((name, value) for name, value in headers), body, follow)
+    raise FrameError("an HTTP call of another form")
+
+
+def _is_header(entry: object) -> bool:
+    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(text, str) for text in entry)
