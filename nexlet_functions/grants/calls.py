@@ -188,7 +188,7 @@ class Calls:
         except CallFailed as failed:
             self._fail(ask, failed)
         except (TimeoutError, RequestTimeout):
-            self._fail(ask, CallFailed(Failure.TIMED_OUT, f"{_named(ask)} had no answer within {max(left, 0):.3g} s"))
+            self._fail(ask, CallFailed(Failure.TIMED_OUT, f"{_named(ask)} had no answer in time"))
         except NoResponders as error:
             self._fail(ask, CallFailed(Failure.UNAVAILABLE, f"nobody listens on '{error.subject}'"))
         except PublishRefused as refused:

@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import cast
 
+from nexlet_sandboxes.asking import Answerer, unpack
 from nexlet_sandboxes.frames import HEADER, INVOKE, MAX_BODY, RESULT, RESULT_EXTRA, Ending, Kind, Splitter, frame
 from nexlet_sandboxes.pool import Pool
 from nexlet_sandboxes.program import Limits, Program
@@ -45,6 +46,7 @@ class Peer:
         self._sock = sock
         self._frames = Splitter(MAX_BODY)
         self._invocations: list[tuple[int, bytes]] = []
+        self._answers: list[tuple[int, int, list[bytes]]] = []
         self.marker = 0
         self.began_ns = 0
         self.compiled = b""
@@ -72,6 +74,16 @@ class Peer:
             await self._receive()
         return self._invocations.pop(0)
 
+    async def answer(self) -> tuple[int, int, list[bytes]]:
+        """The next answer to a call: its status, the call's number, and its parts.
+
+        Raises:
+            ConnectionError: the nexlet has let go of the socket.
+        """
+        while not self._answers:
+            await self._receive()
+        return self._answers.pop(0)
+
     async def say(self, data: bytes) -> None:
         """Write bytes, whatever they are.
 
@@ -84,9 +96,11 @@ class Peer:
         data = await asyncio.get_running_loop().sock_recv(self._sock, 1 << 20)
         if not data:
             raise ConnectionResetError("the nexlet has closed the socket")
-        for kind, _, _, call, buffer, start, end in self._frames.feed(data):
+        for kind, flag, _, call, buffer, start, end in self._frames.feed(data):
             if kind == Kind.LOAD:
                 self._given, self.compiled = True, buffer[start + call : end]
+            elif kind == Kind.ANSWER:
+                self._answers.append((flag, call, unpack(buffer[start:end])))
             elif kind == Kind.INVOKE:
                 self.began_ns = time.monotonic_ns()
                 sizes = INVOKE.unpack_from(buffer, start - HEADER.size)[5:8]
@@ -208,11 +222,11 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def open_stage(
-    script: Script, limits: Limits, *, compiler: Script = translate
+    script: Script, limits: Limits, *, compiler: Script = translate, answerer: Answerer | None = None
 ) -> AsyncIterator[tuple[Pool, KeepingSink, Stage]]:
     """A started pool whose first worker follows `script`, and the process that compiles for it `compiler`."""
     stage, sink = Stage(script, compiler), KeepingSink()
-    pool = Pool(cast("Zygote", stage), Program("played"), limits, sink)
+    pool = Pool(cast("Zygote", stage), Program("played"), limits, sink, answerer=answerer)
     try:
         await pool.start()
         yield pool, sink, stage

@@ -1,0 +1,185 @@
+"""What stays true of calls when servers, credentials, streams and loops of functions get in their way."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from nexlet_functions.devnode.server import EmbeddedServer
+from tests.support.agent import agent_bench
+from tests.support.polling import eventually
+
+ONE_CALL = """
+def handler(event, context):
+    try:
+        return context.{call}
+    except CallFailed as error:
+        return type(error).__name__ + ": " + str(error)
+"""
+
+
+async def test_a_server_that_goes_while_a_function_waits() -> None:
+    async with EmbeddedServer() as server, agent_bench(server) as bench:
+        source = """
+def handler(event, context):
+    try:
+        context.request("slow")
+    except CallFailed as error:
+        print(type(error).__name__, str(error))
+"""
+        await bench.start(source=source, triggers=["go"], grants={"request": ["slow"]})
+        asked = asyncio.Event()
+
+        async def silent(message: Any) -> None:
+            asked.set()
+
+        await bench.client.subscribe("slow", cb=silent)
+        await bench.client.publish("go", b"")
+        await asyncio.wait_for(asked.wait(), 10)
+        (connection,) = bench.services.connections.all()
+        life = connection._life
+        assert life is not None
+        life.give_up("pulled by a test")
+        await eventually(lambda: any("Unavailable" in line for line in bench.logs()), what="it was told")
+        assert "whether it was done is not known" in "".join(bench.logs())
+
+
+async def test_a_call_ends_within_the_time_of_its_invocation(nats_server: EmbeddedServer) -> None:
+    async with agent_bench(nats_server) as bench:
+        source = ONE_CALL.format(call='request("slow")')
+        await bench.start(source=source, triggers=["go"], grants={"request": ["slow"]}, limits={"timeout": "1s"})
+
+        async def silent(message: Any) -> None:
+            pass
+
+        await bench.client.subscribe("slow", cb=silent)
+        await bench.client.flush()
+        answer = await bench.ask("go")
+        assert answer.data == b"TimedOut: request had no answer in time"
+        assert (await bench.event("WORKLOADTRIGGERED"))["outcome"] == "ok", "it had time left for what it made of it"
+        source = ONE_CALL.format(call='request("slow", timeout=0.05)')
+        await bench.start("W2", name="two", source=source, triggers=["two"], grants={"request": ["slow"]})
+        assert (await bench.ask("two")).data == b"TimedOut: request had no answer in time"
+
+
+PERMITTED = """
+authorization {{
+  users: [
+    {{ user: admin, password: admin }}
+    {{ user: work, password: work, permissions: {{
+        publish: {{ allow: ["out.>", "$NEX.>", "_INBOX.>", "$JS.API.STREAM.LIST"] }}
+        subscribe: {{ allow: ["go", "_INBOX.>", "{more}"] }}
+    }} }}
+  ]
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "grants", "said"),
+    [
+        ('publish("in.a", "x")', {"publish": ["in.a"]}, "publish on 'in.a'"),
+        ('request("in.a", "x")', {"request": ["in.a"]}, "publish on 'in.a'"),
+        ('kv("b").get("k")', {"kv": {"b": "read"}}, "publish on '$JS.API.DIRECT.GET.KV_b.$KV.b.k'"),
+        ('kv("b").keys()', {"kv": {"b": "read"}}, "publish on '$js.api.stream.info.kv_b'"),
+        ('objects("o").list()', {"objects": {"o": "read"}}, "publish on '$js.api.stream.info.obj_o'"),
+        ('objects("o").put("n", "x")', {"objects": {"o": "write"}}, "publish on '$JS.API.DIRECT.GET.OBJ_o"),
+    ],
+)
+async def test_what_the_server_forbids_the_workload_is_denied_at_once(
+    call: str, grants: dict[str, Any], said: str
+) -> None:
+    async with EmbeddedServer(config=PERMITTED.format(more="none")) as server:
+        admin = server.url.replace("nats://", "nats://admin:admin@")
+        async with agent_bench(server, url=admin) as bench:
+            creds = {"nats_user_name": "work", "nats_user_password": "work"}
+            source = ONE_CALL.format(call=call)
+            await bench.start(source=source, triggers=["go"], grants=grants, creds=creds)
+            answer = await bench.ask("go")
+            assert answer.data.startswith(b"Denied: the server does not let this workload ")
+            assert said in answer.data.decode()
+
+
+async def test_functions_that_run_each_other_come_to_an_end(nats_server: EmbeddedServer) -> None:
+    async with agent_bench(nats_server, max_hops=5) as bench:
+        for name, other in (("ping", "pong"), ("pong", "ping")):
+            source = f"def handler(event, context):\n    context.publish('loop.{other}', event.text + '.')\n"
+            grants = {"publish": [f"loop.{other}"]}
+            await bench.start(name, name=name, source=source, triggers=[f"loop.{name}"], grants=grants)
+        await bench.client.publish("loop.ping", b"")
+        await eventually(
+            lambda: any(
+                event["outcome"] == "rejected"
+                for name in ("ping", "pong")
+                for event in bench.events("WORKLOADTRIGGERED", name)
+            ),
+            what="the loop is ended",
+        )
+        events = [event for name in ("ping", "pong") for event in bench.events("WORKLOADTRIGGERED", name)]
+        assert sorted(event["outcome"] for event in events) == ["ok"] * 6 + ["rejected"]
+        (refused,) = [event for event in events if event["outcome"] == "rejected"]
+        assert "max_hops" in refused["error"]
+
+
+async def test_a_message_that_is_delivered_again_publishes_nothing_twice(nats_server: EmbeddedServer) -> None:
+    async with agent_bench(nats_server) as bench:
+        stream = bench.client.jetstream()
+        await stream.add_stream(name="IN", subjects=["in.*"])
+        await stream.add_stream(name="OUT", subjects=["out.*"])
+        source = """
+def handler(event, context):
+    first = context.publish("out.a", event.text + " first")
+    second = context.publish("out.b", event.text + " second")
+    print(event.attempt, first.duplicate, second.duplicate)
+    if event.attempt == 1:
+        raise ValueError("after it was published")
+"""
+        await bench.start(
+            source=source,
+            triggers=[{"stream": "IN", "filter": "in.*", "backoff": ["50ms"]}],
+            grants={"publish": ["out.*"]},
+        )
+        await stream.publish("in.a", b"one")
+        await eventually(lambda: "2 True True" in "".join(bench.logs()), what="it ran again")
+        assert "1 False False" in "".join(bench.logs())
+        info = await stream.stream_info("OUT")
+        assert info.state.messages == 2
+
+
+async def test_calls_of_many_functions_at_once_keep_within_their_room(nats_server: EmbeddedServer) -> None:
+    async with agent_bench(nats_server, max_calls_at_once=2) as bench:
+        source = ONE_CALL.format(call='request("slow").text')
+        for number in range(6):
+            await bench.start(
+                f"W{number}", name=f"f{number}", source=source, triggers=[f"go.{number}"], grants={"request": ["slow"]}
+            )
+        waiting: list[Any] = []
+        most = 0
+
+        async def keep(message: Any) -> None:
+            nonlocal most
+            waiting.append(message)
+            most = max(most, len(waiting))
+
+        await bench.client.subscribe("slow", cb=keep)
+        await bench.client.flush()
+        asked = [asyncio.ensure_future(bench.ask(f"go.{number}")) for number in range(6)]
+        for _ in range(6):
+            await eventually(lambda: waiting, what="one that asks")
+            await waiting.pop(0).respond(b"done")
+        assert [answer.data for answer in await asyncio.gather(*asked)] == [b"done"] * 6
+        assert most <= 2
+
+
+async def test_an_event_counts_the_calls(nats_server: EmbeddedServer) -> None:
+    async with agent_bench(nats_server) as bench:
+        source = "def handler(event, context):\n    for i in range(1000):\n        context.publish('out', str(i))\n"
+        await bench.start(source=source, triggers=["go"], grants={"publish": ["out"]}, limits={"timeout": "30s"})
+        heard = await bench.client.subscribe("out")
+        await bench.client.flush()
+        await bench.ask("go", timeout=40)
+        event = await bench.event("WORKLOADTRIGGERED")
+        assert (event["outcome"], event["calls"]) == ("ok", 1000)
+        assert [int((await heard.next_msg()).data) for _ in range(1000)] == list(range(1000))
