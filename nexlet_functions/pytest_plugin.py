@@ -8,6 +8,7 @@ upwards, that has a Nexfile:
 
 `sample_event` stands for each of the folder's `events/*.json` in turn. `@pytest.mark.nexfn(...)`, on a test, a class
 or a module, takes what `nexlet_functions.testing.load_function` takes, and `folder` for another one than the nearest.
+`pytest --nexfn-nats` runs the same tests with each function deployed beside a real NATS server.
 
 Every pytest run on the machine loads this module, so it loads nothing before a test asks for it.
 """
@@ -26,18 +27,34 @@ if TYPE_CHECKING:
     from nexlet_functions.testing import Function, load_function
     from nexlet_sandboxes.launching import Launched
 
-__all__ = ["async_function", "function", "function_folder", "pytest_configure", "pytest_generate_tests"]
+__all__ = [
+    "async_function",
+    "function",
+    "function_folder",
+    "pytest_addoption",
+    "pytest_configure",
+    "pytest_generate_tests",
+]
 
 _MARKER = "nexfn"
 _NEXFILE = "Nexfile"
 _Loaded = dict[str, "Function"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--nexfn-nats`, for a run in which each function is deployed."""
+    parser.getgroup("nexfn", "functions under test (nexlet-functions)").addoption(
+        "--nexfn-nats",
+        action="store_true",
+        help="deploy the functions under test to a nexlet beside a real NATS server, instead of to a worker alone",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
     config.addinivalue_line(
         "markers",
-        f"{_MARKER}(folder=..., environment=..., secrets=..., profile=..., limits=..., settings_file=...): "
+        f"{_MARKER}(folder=..., environment=..., secrets=..., profile=..., limits=..., settings_file=..., nats=...): "
         "how the fixture `function` loads its function; see nexlet_functions.testing.load_function",
     )
 
@@ -143,7 +160,10 @@ def _folder_of(node: pytest.Item | Any) -> Path:
 
 
 def _options_of(node: pytest.Item | Any) -> dict[str, Any]:
-    return {name: value for name, value in _marked(node).items() if name != "folder"}
+    options = {name: value for name, value in _marked(node).items() if name != "folder"}
+    if node.config.getoption("nexfn_nats"):
+        options.setdefault("nats", True)
+    return options
 
 
 def _marked(node: pytest.Item | Any) -> dict[str, Any]:

@@ -165,7 +165,7 @@ class _Checks:
         with loading():
             from nexlet_functions.functions import permissions  # noqa: F401  # with all that the rest needs
             from nexlet_functions.nexfile import find_functions
-            from nexlet_functions.testing import function  # noqa: F401  # as above
+            from nexlet_functions.testing import worker  # noqa: F401  # as above
 
         refused = 0
         for folder in find_functions(self._folders):
@@ -299,7 +299,7 @@ def _warnings(function: FunctionFolder) -> list[Problem]:
 
 def _static(function: FunctionFolder, modules: Modules) -> list[Problem]:
     """What the policy says of the sources, which are not run for it."""
-    from nexlet_functions.testing.function import program_of
+    from nexlet_functions.testing.worker import program_of
     from nexlet_sandboxes.language import check as check_program  # takes as long to load as half of the rest
 
     return list(check_program(program_of(function, environment={}, modules=modules)))
@@ -319,7 +319,7 @@ def _static_of_refused(error: FunctionRefused, modules: Modules) -> list[Problem
 
 async def _trial_load(zygote: Zygote, function: FunctionFolder, modules: Modules) -> Sequence[Problem]:
     """What the policy says of the sources, or else what goes wrong when the module runs once, under its own limits."""
-    from nexlet_functions.testing.function import RecordingSink, limits_of, program_of
+    from nexlet_functions.testing.worker import RecordingSink, limits_of, program_of
     from nexlet_sandboxes.outcomes import LoadRefused
     from nexlet_sandboxes.pool import Pool
     from nexlet_sandboxes.profiles import DEFAULT

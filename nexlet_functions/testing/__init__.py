@@ -13,7 +13,8 @@ folder's `events/*.json`, which `nexlet-functions dev` plays as well.
 from __future__ import annotations
 
 from nexlet_functions.testing.events import EventRefused, SampleEvent, sample_events
-from nexlet_functions.testing.function import AsyncFunction, Function, Invocation, LogLine, load_function
+from nexlet_functions.testing.function import AsyncFunction, Function, load_function
+from nexlet_functions.testing.invocation import Invocation, LogLine
 
 __all__ = [
     "AsyncFunction",

@@ -15,6 +15,8 @@ import pytest
 
 from nexlet_functions.errors import NexletFunctionsError
 from nexlet_functions.testing import AsyncFunction, Invocation, load_function
+from nexlet_functions.testing.worker import WorkerHome
+from nexlet_sandboxes.pool import Pool
 from tests.support.documents import ROOT
 from tests.support.polling import eventually
 
@@ -104,10 +106,15 @@ async def crowded(function: AsyncFunction) -> Invocation:
     return next(each for each in ended if each.code == 429)
 
 
+def pool_of(function: AsyncFunction) -> Pool:
+    home = function._home
+    assert isinstance(home, WorkerHome)
+    return home._pool
+
+
 async def orphaned(function: AsyncFunction) -> Invocation:
     """One whose worker is killed."""
-    pool = function._pool
-    assert pool is not None
+    pool = pool_of(function)
     running = asyncio.create_task(function.invoke())
     await eventually(lambda: pool.stats().busy == 1, what="it runs")
     os.kill(pool._links[0].process.pid, signal.SIGKILL)
@@ -120,8 +127,7 @@ async def hurried(function: AsyncFunction) -> Invocation:
 
 async def late(function: AsyncFunction) -> Invocation:
     """One that comes while the function is stopped."""
-    assert function._pool is not None
-    await function._pool.close()
+    await pool_of(function).close()
     return await function.invoke()
 
 

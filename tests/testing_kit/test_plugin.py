@@ -35,11 +35,11 @@ def function_in(folder: Path, *, nexfile: str = NEXFILE, source: str = COUNTING,
     return folder
 
 
-async def run_pytest(folder: Path) -> tuple[dict[str, str], str]:
+async def run_pytest(folder: Path, *arguments: str) -> tuple[dict[str, str], str]:
     """How each test ended, by its name, and all that was printed."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "pytest", "-vv", "--tb=short", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto",
-        "--strict-markers", "-W", "error::pytest.PytestUnknownMarkWarning", cwd=folder, env=environment(),
+        "--strict-markers", "-W", "error::pytest.PytestUnknownMarkWarning", *arguments, cwd=folder, env=environment(),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     out, _ = await asyncio.wait_for(process.communicate(), 90)
@@ -151,3 +151,30 @@ async def test_an_event_that_is_none_and_a_missing_nexfile_stop_the_collection(t
     assert ended == {}
     assert "events/one.json" in text
     assert "name the function's folder, @pytest.mark.nexfn(folder=...)" in text
+
+
+NATS = """\
+import pytest
+
+
+def test_there(function):
+    assert function.invoke().json() == {"greeting": "Hello", "count": 1}
+    assert type(function._function._home).__name__ == "NatsHome"
+
+
+@pytest.mark.nexfn(nats=False)
+def test_not_for_this_one(function):
+    assert type(function._function._home).__name__ == "WorkerHome"
+
+
+async def test_coroutine(async_function):
+    async with async_function as function:
+        assert type(function._home).__name__ == "NatsHome"
+"""
+
+
+async def test_the_same_tests_run_beside_a_real_server(tmp_path: Path) -> None:
+    folder = function_in(tmp_path / "over", tests=NATS)
+    ended, text = await run_pytest(folder, "--nexfn-nats")
+    assert set(ended.values()) == {"PASSED"}, text
+    assert len(ended) == 3

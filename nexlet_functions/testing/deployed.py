@@ -1,0 +1,335 @@
+"""A function under test where it is in production: deployed by way of a node, triggered over NATS.
+
+Server, node and nexlet are started for it, on this machine and for it alone: a nats-server on a port of its own choice,
+the stand-in node of `nexfn dev`, and the nexlet itself, in this process. A message is published or requested on the
+function's subjects by a client of the kind that anyone has; what the function printed, measured and took is read off
+Nex's feeds, where everybody reads it. Nothing in the nexlet knows that it is a test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json as json_
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from nexlet_functions.control import ControlClient, ControlRefused
+from nexlet_functions.devnode.node import DevNode
+from nexlet_functions.devnode.server import EmbeddedServer
+from nexlet_functions.natsio import Connection, Credentials
+from nexlet_functions.natsio.protocol import decode_headers, encode_headers
+from nexlet_functions.nexfile import FunctionFolder, FunctionRefused
+from nexlet_functions.nexlet import Nexlet
+from nexlet_functions.settings import Settings, SettingsHolder
+from nexlet_functions.shipping import workload_of
+from nexlet_functions.testing.invocation import Invocation, LogLine, Message
+from nexlet_models import subjects
+from nexlet_models.durations import format_duration
+from nexlet_models.events import INVOCATION_HEADER, EventName, WorkloadTriggeredEvent
+from nexlet_models.problems import Problem
+from nexlet_models.start_request import LimitsRequest
+from nexlet_models.subjects import matches
+from nexlet_sandboxes.language import check
+from nexlet_sandboxes.launching import Launched
+from nexlet_sandboxes.outcomes import Outcome
+from nexlet_sandboxes.probe import ADVICE
+from nexlet_sandboxes.profiles import PROFILES
+from nexlet_sandboxes.program import Limits, Program
+from nexlet_sandboxes.zygote import Zygote
+
+__all__ = ["NAMESPACE", "NatsHome"]
+
+NAMESPACE: Final = "test"
+"""As in a worker without NATS."""
+
+_PATIENCE: Final = 20.0
+"""Seconds for what takes milliseconds, on a machine that is very busy, beside what the function's limits allow."""
+
+
+_OURS: Final = frozenset(
+    {"workload_id", "namespace", "error", "nats-service-error", "nats-service-error-code", INVOCATION_HEADER.lower()}
+)
+"""Headers of an answer that are not the function's, in small letters."""
+
+_DURATIONS: Final = ("timeout", "load_timeout", "queue_timeout", "idle")
+_WORKERS: Final = {"min_workers": "min", "max_workers": "max"}
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What the feeds have told of one invocation so far."""
+
+    logs: list[LogLine] = field(default_factory=list)
+    metrics: list[Mapping[str, Any]] = field(default_factory=list)
+    event: WorkloadTriggeredEvent | None = None
+
+
+class NatsHome:
+    """One deployed function, and everything around it. Made by `open`. A `MessageSink` of the feeds."""
+
+    def __init__(self, folder: FunctionFolder, patience: float) -> None:
+        self._silent = tuple(trigger.pattern for trigger in folder.start.triggers if not _answers(trigger))
+        self._patience = patience
+        self._stack = AsyncExitStack()
+        self._connection: Connection | None = None
+        self._heard: dict[str, _Heard] = {}
+        self._more = asyncio.Condition()
+        self._told: set[asyncio.Task[None]] = set()
+        self._asking = 0
+        """Requests under way; -1 while a message is, for which nobody gets an answer."""
+
+    @classmethod
+    async def open(
+        cls,
+        folder: FunctionFolder,
+        program: Program,
+        limits: Limits,
+        changed: Mapping[str, Any],
+        profile: str | None,
+        launched: Launched | None,
+    ) -> NatsHome:
+        """Start everything, and deploy the function.
+
+        Args:
+            program, limits: as in a worker without NATS: environment, secrets and modules are in the program.
+            changed: those of the limits that are not the Nexfile's.
+            profile: None is the nexlet's default.
+            launched: a zygote that is on its way already.
+
+        Raises:
+            FunctionRefused: the node or the nexlet does not take it.
+            ServerNotFound: there is no nats-server.
+            ValueError: a limit that cannot be said in a start request.
+        """
+        try:
+            request = _request(folder, program, changed, profile)
+        except ValueError:
+            if launched is not None:
+                launched.end()
+            raise
+        home = cls(folder, limits.timeout + limits.queue_timeout + _PATIENCE)
+        try:
+            await home._start(program, launched)
+            await home._deploy(folder, program, request)
+        except BaseException:
+            await home.close()
+            raise
+        return home
+
+    async def _start(self, program: Program, launched: Launched | None) -> None:
+        stack = self._stack
+        if not structlog.is_configured():
+            # Nobody has said where logs go, and by default they all go between a test's own output.
+            structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+            stack.callback(structlog.reset_defaults)
+        # First of all, before anything here is connected to anything.
+        zygote = asyncio.ensure_future(Zygote.start(modules=program.modules, short_lived=True, launched=launched))
+        await asyncio.sleep(0)
+        server = EmbeddedServer()
+        stack.push_async_callback(server.stop)
+        try:
+            await server.start()
+            node = await stack.enter_async_context(await DevNode.start(server.url))
+        except BaseException:
+            await (await zygote).close()
+            raise
+        settings = Settings.model_validate(
+            {
+                "servers": (server.url,),
+                "no_state": True,
+                "grace": 0.5,
+                "modules": program.modules,
+                "permit_missing_layers": tuple(ADVICE),  # on whatever machine someone runs their tests
+                "defaults": {"profiles": tuple(name for name in PROFILES if name != "unsafe-dev")},
+            }
+        )
+        nexlet = await stack.enter_async_context(await Nexlet.start(SettingsHolder(settings), zygote=zygote))
+        connection = await Connection.open(Credentials(servers=(server.url,), name="test"))
+        self._connection = connection
+        stack.push_async_callback(connection.close)
+        for feeds in (subjects.all_events(), subjects.all_logs(), subjects.all_metrics()):
+            await connection.subscribe(feeds, sink=self)
+        await nexlet.wait_registered()
+        # A node takes a nexlet for healthy from its first heartbeat on, and tells nobody when that has come.
+        async with asyncio.timeout(_PATIENCE):
+            while not node.registrations.healthy(settings.register_type):  # noqa: ASYNC110  # as just said
+                await asyncio.sleep(0.002)
+
+    async def _deploy(self, folder: FunctionFolder, program: Program, request: Mapping[str, Any]) -> None:
+        assert self._connection is not None
+        workload = workload_of(folder, NAMESPACE).model_copy(
+            update={"run_request": json_.dumps(request, ensure_ascii=False), "workload_type": "python", "tags": {}}
+        )
+        try:
+            await ControlClient(self._connection.client, NAMESPACE, nodes=1).start(workload)
+        except ControlRefused as refused:
+            raise _refused(folder, program, refused) from None
+
+    @property
+    def load_logs(self) -> tuple[LogLine, ...]:
+        """What the module printed while it was loaded."""
+        return tuple(self._heard.get("", _Heard()).logs)
+
+    async def run(self, message: Message) -> Invocation:
+        """One message, to its end.
+
+        Raises:
+            ValueError: it is not the first delivery: over a plain subscription there is no other.
+        """
+        if message.attempt != 1:
+            raise ValueError("over NATS the attempt is counted where messages are kept: leave it out")
+        if message.reply and not any(matches(pattern, message.subject) for pattern in self._silent):
+            return await self._ask(message)
+        return await self._tell(message)
+
+    async def _ask(self, message: Message) -> Invocation:
+        assert self._connection is not None
+        async with self._more:  # not beside a message that is known by being the only one
+            await self._more.wait_for(lambda: self._asking >= 0)
+            self._asking += 1
+        try:
+            answer = await self._connection.request(
+                message.subject,
+                message.payload,
+                headers={INVOCATION_HEADER: "?", **message.headers},
+                timeout=self._patience,
+            )
+            headers = {name.lower(): value for name, value in answer.headers.items()}
+            heard = await self._until(lambda: headers[INVOCATION_HEADER.lower()])
+        finally:
+            await self._now(-1)
+        return _invocation(
+            heard,
+            code=int(headers.get("nats-service-error-code", "200")),
+            data=answer.payload,
+            headers={name: value for name, value in answer.headers.items() if name.lower() not in _OURS},
+        )
+
+    async def _tell(self, message: Message) -> Invocation:
+        """Publish, and wait for the one invocation that then is heard of: nothing else is under way meanwhile."""
+        assert self._connection is not None
+        async with self._more:
+            await self._more.wait_for(lambda: self._asking == 0)
+            self._asking = -1
+        try:
+            before = set(self._heard)
+            block = encode_headers(message.headers) if message.headers else b""
+            self._connection.publish(message.subject, message.payload, headers=block)
+            heard = await self._until(
+                lambda: next(
+                    (one for one, heard in self._heard.items() if one not in before and heard.event is not None), None
+                )
+            )
+        finally:
+            await self._now(+1)
+        return _invocation(heard, code=0, data=b"", headers={}, answered=False)
+
+    async def _now(self, change: int) -> None:
+        async with self._more:
+            self._asking += change
+            self._more.notify_all()
+
+    async def _until(self, which: Callable[[], str | None]) -> _Heard:
+        """What was heard of an invocation, once its event has come: lines and metrics come before that."""
+        async with asyncio.timeout(self._patience), self._more:
+            await self._more.wait_for(
+                lambda: (found := self._heard.get(which() or "")) is not None and found.event is not None
+            )
+            return self._heard.pop(which() or "")
+
+    async def close(self) -> None:
+        """End everything."""
+        await self._stack.aclose()
+
+    # --- the feeds -------------------------------------------------------------------------------------------------
+
+    def message(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
+        """See `nexlet_functions.natsio.MessageSink`."""
+        tokens = subject.split(".")
+        invocation = decode_headers(headers).get(INVOCATION_HEADER, "") if headers else ""
+        if tokens[3] == "logs":
+            self._of(invocation).logs.append(LogLine(tokens[-1], payload.decode("utf-8", "replace")))
+        elif tokens[3] == "metrics" and invocation:
+            self._of(invocation).metrics.append(json_.loads(payload))
+        elif tokens[-1] == EventName.WORKLOAD_TRIGGERED:
+            event = WorkloadTriggeredEvent.from_json(payload)
+            self._of(event.invocation_id or "").event = event
+            task = asyncio.get_running_loop().create_task(self._now(0))
+            self._told.add(task)
+            task.add_done_callback(self._told.discard)
+
+    def _of(self, invocation: str) -> _Heard:
+        return self._heard.setdefault(invocation, _Heard())
+
+
+def _answers(trigger: Any) -> bool:
+    return bool(getattr(trigger, "reply", True))
+
+
+def _request(
+    folder: FunctionFolder, program: Program, changed: Mapping[str, Any], profile: str | None
+) -> dict[str, Any]:
+    """The start request, with what the test wants otherwise. The environment is complete: no secret is left to find."""
+    request = {**folder.request, "environment": dict(program.environment)}
+    if profile is not None:
+        request["sandbox"] = profile
+    limits, workers = dict(request.get("limits") or {}), dict(request.get("workers") or {})
+    for name, value in changed.items():
+        if name in _WORKERS:
+            workers[_WORKERS[name]] = value
+        elif name in LimitsRequest.model_fields:
+            limits[name] = format_duration(value) if name in _DURATIONS else value
+        else:
+            raise ValueError(f"the limit {name} is none that a node can be told")
+    return request | ({"limits": limits} if limits else {}) | ({"workers": workers} if workers else {})
+
+
+def _refused(folder: FunctionFolder, program: Program, refused: ControlRefused) -> FunctionRefused:
+    """What `check` says, where it says something: the node's word is one text, without places for programs."""
+    problems = check(program)
+    return FunctionRefused(folder.name, problems or [Problem(refused.text or refused.headline, code="node-refused")])
+
+
+def _invocation(
+    heard: _Heard, *, code: int, data: bytes, headers: Mapping[str, str], answered: bool = True
+) -> Invocation:
+    event = heard.event
+    assert event is not None
+    outcome = Outcome(event.outcome or "")
+    error = event.error or ""
+    logs, traceback = _without_our_words(heard.logs, event, outcome)
+    return Invocation(
+        outcome=outcome,
+        code=code,
+        data=data,
+        headers=headers,
+        error=error,
+        traceback=traceback,
+        logs=tuple(logs),
+        metrics=tuple(heard.metrics),
+        invocation_id=event.invocation_id or "",
+        duration_ms=event.duration,
+        cpu_ms=event.cpu_ms or 0.0,
+        queue_ms=event.queue_ms or 0.0,
+        peak_memory_bytes=event.peak_memory_bytes or 0,
+        answered=answered,
+    )
+
+
+def _without_our_words(
+    logs: Sequence[LogLine], event: WorkloadTriggeredEvent, outcome: Outcome
+) -> tuple[Sequence[LogLine], str]:
+    """The function's own lines, and the traceback: the nexlet ends what it has heard of a failure with its own word."""
+    if outcome is Outcome.OK or not logs or logs[-1].stream != "stderr":
+        return logs, ""
+    last = logs[-1].text
+    if last == f"invocation {event.invocation_id}: {outcome.value}: {event.error}":
+        return logs[:-1], ""
+    if outcome is Outcome.ERROR and last.startswith("Traceback"):
+        return logs[:-1], last
+    return logs, ""

@@ -1,0 +1,155 @@
+"""Where a function under test may be: one suite over a worker alone and over a deployment beside a real NATS server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nexlet_functions.nexfile import FunctionRefused
+from nexlet_functions.testing import Invocation, SampleEvent, load_function
+from nexlet_sandboxes.outcomes import Outcome
+from tests.support.processes import descendants, none_left
+
+NEXFILE = """\
+name: demo
+type: python
+lifecycle: function
+start_request:
+  source_file: function.py
+  triggers: [demo.run, "demo.*.>", {subject: demo.mute, reply: false}]
+  environment: {GREETING: Hello, KEY: secret://API_KEY}
+"""
+
+SOURCE = """\
+import time
+
+print("loading")
+
+def handler(event, context):
+    what = event.text
+    print("hello", what)
+    if what == "tell":
+        context.log.warning("careful", n=1)
+        context.metrics.count("calls", 2, kind="test")
+        told = {"subject": event.subject, "tokens": event.tokens, "header": event.headers.get("X")}
+        return Reply(told | {"env": dict(context.env), "name": context.name}, headers={"Y": "z"})
+    if what == "raise":
+        return {}["x"]
+    if what == "reject":
+        raise Reject(422, "not that")
+    if what == "hang":
+        while True:
+            pass
+    if what == "wait":
+        time.sleep(0.05)
+    return what
+"""
+
+
+@pytest.fixture(params=[False, True], ids=["worker", "nats"])
+def nats(request: pytest.FixtureRequest) -> bool:
+    found: bool = request.param
+    return found
+
+
+def demo_in(path: Path, source: str = SOURCE) -> Path:
+    path.mkdir(exist_ok=True)
+    (path / "Nexfile").write_text(NEXFILE)
+    (path / "function.py").write_text(source)
+    return path
+
+
+def loading(path: Path, *, nats: bool, source: str = SOURCE, **options: Any) -> load_function:
+    return load_function(demo_in(path, source), secrets={"API_KEY": "k"}, nats=nats, **options)
+
+
+def lines(result: Invocation) -> list[str]:
+    return [line.text for line in result.logs]
+
+
+async def test_everything_that_comes_back(tmp_path: Path, nats: bool) -> None:
+    async with loading(tmp_path, nats=nats, environment={"GREETING": "Moin"}, limits={"timeout": 0.3}) as function:
+        told = await function.invoke(data="tell", subject="demo.a.b.c", headers={"X": "1"})
+        assert (told.outcome, told.code, told.ok, told.error, told.traceback) == (Outcome.OK, 200, True, "", "")
+        assert told.json() == {
+            "subject": "demo.a.b.c", "tokens": ["a", "b.c"], "header": "1",
+            "env": {"GREETING": "Moin", "KEY": "k"}, "name": "demo",
+        }  # fmt: skip
+        assert told.headers == {"Y": "z"}
+        assert lines(told)[0] == "hello tell"
+        assert [line.stream for line in told.logs] == ["stdout", "stderr"]
+        assert (told.logs[1].json()["message"], told.logs[1].json()["invocation_id"]) == ("careful", told.invocation_id)
+        assert told.metrics == ({"name": "calls", "kind": "counter", "value": 2, "labels": {"kind": "test"}},)
+        assert min(told.duration_ms, told.cpu_ms, told.queue_ms, told.peak_memory_bytes) > 0
+
+        raised = await function.invoke(data="raise", subject="demo.run")
+        assert (raised.outcome, raised.code, raised.error) == (Outcome.ERROR, 500, "KeyError: 'x'")
+        assert 'return {}["x"]' in raised.traceback
+        assert lines(raised) == ["hello raise"]
+
+        rejected = await function.invoke(data="reject", subject="demo.run")
+        assert (rejected.outcome, rejected.code, rejected.error) == (Outcome.REJECTED_BY_FUNCTION, 422, "not that")
+        assert (rejected.data, rejected.traceback, lines(rejected)) == (b"not that", "", ["hello reject"])
+
+        hung = await function.invoke(data="hang", subject="demo.run")
+        assert (hung.outcome, hung.code, lines(hung)) == (Outcome.TIMEOUT, 504, ["hello hang"])
+
+        assert "loading" in [line.text for line in function.load_logs]
+
+
+async def test_many_at_once_are_not_taken_for_one_another(tmp_path: Path, nats: bool) -> None:
+    async with loading(tmp_path, nats=nats) as function:
+        asked = [str(number) for number in range(20)]
+        ended = await asyncio.gather(*(function.invoke(data=each, subject="demo.run") for each in asked))
+        assert [result.text for result in ended] == asked
+        assert [lines(result) for result in ended] == [[f"hello {each}"] for each in asked]
+        assert len({result.invocation_id for result in ended}) == len(asked)
+
+
+async def test_what_nobody_is_answered_is_known_all_the_same(tmp_path: Path, nats: bool) -> None:
+    async with loading(tmp_path, nats=nats) as function:
+        ways: list[dict[str, Any]] = [{"subject": "demo.mute"}, {"subject": "demo.run", "reply": ""}]
+        event = SampleEvent("one", payload=b"raise", expect={"outcome": "error", "error": "KeyError"})
+        wrong = SampleEvent("two", payload=b"raise")
+        for way in ways:
+            # Beside others: which of them it was is not told by an answer.
+            ended = await asyncio.gather(
+                function.invoke(data="wait", subject="demo.run"), function.invoke(event, **way),
+                function.invoke(data="b", subject="demo.run"),
+            )  # fmt: skip
+            assert [each.outcome for each in ended] == [Outcome.OK, Outcome.ERROR, Outcome.OK]
+            assert lines(ended[1]) == ["hello raise"]
+            assert ended[1].differences(event) == []
+            assert ended[1].differences(wrong) == ["outcome: expected ok, got error (KeyError: 'x')"]
+
+
+async def test_what_is_refused_reads_the_same(tmp_path: Path, nats: bool) -> None:
+    with pytest.raises(FunctionRefused) as refused:
+        async with loading(tmp_path, nats=nats, source="import os\n\ndef handler(event, context):\n    pass\n"):
+            raise AssertionError("it was loaded")
+    assert [(each.place, each.line) for each in refused.value.problems] == [("function.py", 1)]
+    with pytest.raises(FunctionRefused, match=r"(?s)function\.py:1.*ZeroDivisionError"):
+        async with loading(tmp_path, nats=nats, source="RATE = 1 / 0\n\ndef handler(event, context):\n    pass\n"):
+            raise AssertionError("it was loaded")
+
+
+def test_without_a_loop_and_nothing_is_left_behind(tmp_path: Path, nats: bool) -> None:
+    before = descendants(os.getpid())
+    with loading(tmp_path, nats=nats, profile="oneshot") as function:
+        started = descendants(os.getpid()) - before
+        assert function.invoke(data="a", subject="demo.run").text == "a"
+        assert function.invoke(data="b", subject="demo.run").text == "b"
+    asyncio.run(none_left(started))
+
+
+async def test_what_a_node_cannot_be_told_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the limit max_log_line is none that a node can be told"):
+        async with loading(tmp_path, nats=True, limits={"max_log_line": 10}):
+            raise AssertionError("it was deployed")
+    async with loading(tmp_path, nats=True) as function:
+        with pytest.raises(ValueError, match="the attempt is counted where messages are kept"):
+            await function.invoke(subject="demo.run", attempt=2)
