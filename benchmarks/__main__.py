@@ -7,11 +7,11 @@ import asyncio
 import json
 import sys
 
-from benchmarks import attributes, deadlines, deploys, fairness, overload, throughput, workers
+from benchmarks import attributes, deadlines, deploys, fairness, overload, streams, throughput, workers
 from benchmarks.bench import environment, open_bench
 from nexlet_functions.cli.running import loop_factory
 
-KINDS = ("throughput", "deploys", "deadlines", "workers", "attributes")
+KINDS = ("throughput", "streams", "deploys", "deadlines", "workers", "attributes")
 LONG = ("fairness", "overload")
 """Kinds that take a minute each, and are measured where they are named."""
 
@@ -61,6 +61,12 @@ async def _measure(given: argparse.Namespace, kinds: list[str]) -> None:
                 figures["deadlines"] = late.as_json()
                 if not given.json:
                     _print_deadlines(late)
+    if "streams" in kinds:
+        async with open_bench(floors=(), jetstream=True) as bench:
+            pulled = await streams.measure(bench, rounds=given.rounds, payload=given.payload)
+            figures["streams"] = pulled.as_json()
+            if not given.json:
+                _print_streams(pulled)
     if set(LONG) & set(kinds):
         async with open_bench(floors=()) as bench:
             if "fairness" in kinds:
@@ -107,6 +113,14 @@ def _print_throughput(cells: list[throughput.Cell], payload: int) -> None:
     for cell in cells:
         spent = ", ".join(f"{name} {us:.1f}" for name, us in cell.cpu_us.items())
         print(f"  CPU a message at {cell.in_flight} in flight, microseconds: {spent}")
+
+
+def _print_streams(pulled: streams.Pulled) -> None:
+    print(f"\nmessages of a stream, {pulled.messages} at a time; ratio to a bare nats-py pull consumer on uvloop")
+    print(
+        f"  batches of {pulled.batch}, each acknowledged: ours {pulled.ours:.0f}/s, bare {pulled.floor:.0f}/s, "
+        f"ratio {pulled.ratio:.2f} +- {pulled.ratio_mad:.2f}  (at least {streams.PROMISE:g})"
+    )
 
 
 def _print_fairness(kinds: list[fairness.Fairness]) -> None:

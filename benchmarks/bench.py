@@ -23,7 +23,7 @@ from nexlet_models import subjects
 from nexlet_models.connection import NatsConnectionData
 from nexlet_models.workloads import AgentStartWorkloadRequest, StartWorkloadRequest, StartWorkloadResponse
 
-__all__ = ["FLOORS", "ROOT", "Bench", "descendants", "environment", "open_bench", "responder"]
+__all__ = ["FLOORS", "ROOT", "Bench", "bare_consumer", "descendants", "environment", "open_bench", "responder"]
 
 FLOORS = ("uvloop", "asyncio")
 ROOT = Path(__file__).parent.parent
@@ -114,9 +114,11 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def open_bench(*, floors: tuple[str, ...] = FLOORS, nexlet: bool = True) -> AsyncIterator[Bench]:
+async def open_bench(
+    *, floors: tuple[str, ...] = FLOORS, nexlet: bool = True, jetstream: bool = False
+) -> AsyncIterator[Bench]:
     """Everything started and ready; everything gone afterwards."""
-    async with EmbeddedServer(jetstream=False) as server:
+    async with EmbeddedServer(jetstream=jetstream) as server:
         running: dict[str, subprocess.Popen[str]] = {}
         client = await nats.connect(server.url)
         try:
@@ -141,6 +143,18 @@ async def open_bench(*, floors: tuple[str, ...] = FLOORS, nexlet: bool = True) -
                 one.terminate()
             for one in running.values():
                 one.communicate(timeout=30)
+
+
+@contextlib.contextmanager
+def bare_consumer(url: str, stream: str, consumer: str, batch: int) -> Iterator[int]:
+    """A bare pull consumer on uvloop while the block lasts (see `consumer`); its process id."""
+    process = _spawn("-m", "benchmarks.consumer", url, stream, consumer, str(batch))
+    try:
+        _first_line(process)
+        yield process.pid
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
 
 
 @contextlib.contextmanager
