@@ -25,7 +25,7 @@ from nexlet_functions.cli.running import loading
 __all__ = ["COMMANDS", "app", "expected_failure", "load_command", "run"]
 
 COMMANDS = (
-    "init", "dev", "replay", "up", "invoke", "check", "pack", "deploy", "list", "stop", "logs", "top", "modules",
+    "init", "dev", "replay", "up", "invoke", "check", "pack", "deploy", "list", "stop", "logs", "top", "dlq", "modules",
     "doctor", "version",
 )  # fmt: skip
 """In the order of `--help`; the module `nexlet_functions.cli.NAME` has the function `NAME`."""
@@ -158,6 +158,8 @@ _EXITS = {
     "unknown-workload": Exit.FAILED,
     "ambiguous-workload": Exit.FAILED,
     "publish-refused": Exit.FAILED,
+    "jetstream-refused": Exit.FAILED,
+    "no-dead-letters": Exit.FAILED,
     "subscription-refused": Exit.FAILED,
     "layers-missing": Exit.FAILED,
     "take-over-failed": Exit.FAILED,

@@ -29,7 +29,7 @@ __all__ = [
     "consumer_info",
     "delete_message",
     "get_message",
-    "stream_config",
+    "stream_info",
     "streams_with",
 ]
 
@@ -103,10 +103,9 @@ async def consumer_info(connection: Connection, stream: str, consumer: str) -> d
     return await ask(connection, f"CONSUMER.INFO.{stream}.{consumer}")
 
 
-async def stream_config(connection: Connection, stream: str) -> dict[str, Any]:
-    """How a stream is set up. Raises as `ask` does."""
-    config: dict[str, Any] = (await ask(connection, f"STREAM.INFO.{stream}")).get("config") or {}
-    return config
+async def stream_info(connection: Connection, stream: str) -> dict[str, Any]:
+    """How a stream is set up (`config`), and what it holds (`state`). Raises as `ask` does."""
+    return await ask(connection, f"STREAM.INFO.{stream}")
 
 
 async def streams_with(connection: Connection, subject: str) -> list[str]:

@@ -22,7 +22,7 @@ from nexlet_functions.streams.api import (
     JetStreamRefused,
     ask,
     consumer_info,
-    stream_config,
+    stream_info,
     streams_with,
 )
 from nexlet_models.durations import format_duration
@@ -149,7 +149,7 @@ async def _empty(connection: Connection, one: Wanted) -> Sequence[Problem]:
     if pattern is None:
         return ()
     try:
-        config = await stream_config(connection, one.stream)
+        config = (await stream_info(connection, one.stream)).get("config") or {}
     except (JetStreamRefused, NatsioError):
         return ()  # what is missing is said of the consumer; a look at the stream is not needed for anything else
     subjects = config.get("subjects") or ()

@@ -131,7 +131,7 @@ def read_letter(headers: bytes) -> Letter:
     for name, value in decode_headers(headers).items():
         if name.lower().startswith(PREFIX.lower()):
             said[name[len(PREFIX) :].lower()] = value
-        elif not name.lower().startswith("nats-"):
+        elif not name.lower().startswith("nats-") and name.lower() != HOPS_HEADER.lower():
             own[name] = value
     return Letter(said, own)
 
