@@ -8,8 +8,9 @@ Everything lives as long as the command; Ctrl-C takes it down again and leaves n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, aclosing
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -209,7 +210,7 @@ class _Session:
         Args:
             asked: set when it is to end.
         """
-        from nexlet_functions.cli.devloop.board import Board
+        from nexlet_functions.cli.devloop.board import Board, has_screen
         from nexlet_functions.cli.devloop.deployments import Deployments
         from nexlet_functions.cli.devloop.equipment import start_nexlet, start_server
         from nexlet_functions.cli.watching import Watch
@@ -217,6 +218,8 @@ class _Session:
         from nexlet_functions.natsio import Connection, Credentials
 
         async with AsyncExitStack() as stack:
+            if not has_screen(self._output):
+                stack.enter_context(self._spooled(asked))
             url = await start_server(stack, self._port)
             self.telling.banner(url, self._secrets, self._recording[0] if self._recording else None)
             recorder = await self._recorder(stack)
@@ -246,6 +249,27 @@ class _Session:
                 for each in both:
                     each.cancel()
         return fine
+
+    @contextmanager
+    def _spooled(self, asked: asyncio.Event) -> Iterator[None]:
+        """What is said goes through a thread: who does not read holds up no function, and where nobody can, it ends."""
+        from nexlet_functions.cli.devloop.spool import Spool
+
+        loop, output = asyncio.get_running_loop(), self._output
+
+        def nobody_reads() -> None:
+            try:
+                loop.call_soon_threadsafe(asked.set)
+            except RuntimeError:
+                pass  # it has ended already
+
+        sys.stdout.flush()
+        with Spool(sys.stdout.fileno(), left_out=self.telling.left_out, on_closed=nobody_reads) as spool:
+            output.spool = spool.put
+            try:
+                yield
+            finally:
+                output.spool = None
 
     async def _recorder(self, stack: AsyncExitStack) -> Recorder | None:
         if self._recording is None:

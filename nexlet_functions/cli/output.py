@@ -44,12 +44,14 @@ class Output:
     Attributes:
         json: whether results are JSON lines.
         lines: takes the lines of text in place of standard output, where something else has the terminal.
+        spool: takes what would be written to standard output, where nobody may wait for whoever reads it.
     """
 
     def __init__(self, *, json: bool | None = None) -> None:
         """Results as JSON or not; None: JSON unless standard output is a terminal."""
         self.json = not sys.stdout.isatty() if json is None else json
         self.lines: Callable[[Text], None] | None = None
+        self.spool: Callable[[str], None] | None = None
         self._console: Console | None = None
 
     @property
@@ -71,13 +73,22 @@ class Output:
         """
         if self.json:
             entry = {"type": kind} | {name: value for name, value in fields.items() if value is not None}
-            print(json.dumps(entry, ensure_ascii=False, default=str), flush=True)  # noqa: T201  # this is the output
+            written = json.dumps(entry, ensure_ascii=False, default=str)
+            if self.spool is not None:
+                self.spool(f"{written}\n")
+            else:
+                print(written, flush=True)  # noqa: T201  # this is the output
             return
         for line in [text] if not isinstance(text, Sequence) or isinstance(text, str) else text:
+            shown = styled(line) if isinstance(line, str) else line
             if self.lines is not None:
-                self.lines(styled(line) if isinstance(line, str) else line)
+                self.lines(shown)
+            elif self.spool is not None:
+                with self.console.capture() as captured:
+                    self.console.print(shown)
+                self.spool(captured.get())
             else:
-                self.console.print(plain(line) if isinstance(line, str) else line)
+                self.console.print(shown)
 
     def error(self, failure: CommandFailed) -> None:
         """What went wrong, on standard error."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import threading
 from pathlib import Path
 
+from nexlet_functions.cli.devloop.spool import Spool
 from nexlet_functions.cli.watching import _Crowd
 from tests.cli.test_dev_saves import save, write
 from tests.support.cli import nexfn, start_nexfn
@@ -121,3 +126,40 @@ def test_a_crowd_is_let_through_by_the_second() -> None:
     assert crowd.admit("invocation", 0.5) == (True, 0), "each kind by itself"
     assert crowd.admit("log", 1.6) == (True, 10)
     assert crowd.admit("log", 9.0) == (True, 0)
+
+
+async def test_who_does_not_read_holds_up_no_function(live: StartLive, tmp_path: Path) -> None:
+    dev = await live("dev", write(tmp_path / "greet", "1"), "-p", "0")
+    url = (await dev.until("ready"))["url"]
+    async with Load(url, "greet.hello", at_once=16) as load:
+        await load.more(3_000)  # some 700 KB of lines, ten times what a pipe and its reader hold
+    assert await dev.end() == 0
+    assert len(dev.of("invocation")) == load.answered, "and they are there for whoever reads later"
+
+
+async def test_without_anybody_who_reads_it_ends(tmp_path: Path) -> None:
+    process = await start_nexfn("dev", write(tmp_path / "greet", "1"), "-p", "0", "--interval", "1h")
+    assert process.stdout is not None
+    while b'"ready"' not in (line := await process.stdout.readline()):
+        assert line
+    url = json.loads(line)["url"]
+    process.stdout._transport.close()  # type: ignore[attr-defined]  # as `| head` does it
+    await nexfn("invoke", "-s", url, "greet.hello")
+    async with asyncio.timeout(30):
+        assert await process.wait() == 0
+
+
+def test_what_nobody_reads_has_a_bound() -> None:
+    reading, writing = os.pipe()
+    closed = threading.Event()
+    with Spool(writing, left_out=lambda count: f"{count} left out\n", on_closed=closed.set, most=100) as spool:
+        for _ in range(20_000):
+            spool.put("0123456789\n")
+        got = b""
+        while b" left out\n" not in got:
+            spool.put("more\n")  # with the first that finds room comes how many did not
+            got = got[-40:] + os.read(reading, 1 << 16)
+        os.close(reading)
+        while not closed.wait(0.01):
+            spool.put("nobody reads this\n")
+    os.close(writing)

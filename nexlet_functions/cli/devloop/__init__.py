@@ -6,5 +6,6 @@
 - `deployments`: what runs of each folder; brings that up to what the folders say.
 - `board`: how the functions fare, as a table or as lines.
 - `samples`: sends sample events and says what came back.
+- `spool`: standard output that holds up no function when nobody reads it.
 - `telling`: how all of it reads.
 """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nexlet_functions.cli.watching import Watch
     from nexlet_functions.control import ControlClient
 
-__all__ = ["Board"]
+__all__ = ["Board", "has_screen"]
 
 REFRESH: Final = 0.25
 """Seconds between two pictures on a terminal."""
@@ -36,6 +36,11 @@ WAITING_LINES: Final = 500
 """Lines of the log that wait for the next picture; of more than that, the oldest are left out and counted."""
 
 _LEFT: Final = frozenset({WorkloadState.STOPPING.value, WorkloadState.STOPPED.value})
+
+
+def has_screen(output: Output) -> bool:
+    """Whether text is written to a terminal that can be steered."""
+    return not output.json and output.console.is_terminal and not output.console.is_dumb_terminal
 
 
 class Board:
@@ -62,12 +67,12 @@ class Board:
     async def keep(self) -> None:
         """Show it until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            if self._output.json or not self._output.console.is_terminal or self._output.console.is_dumb_terminal:
-                tasks.create_task(self._learn_when_new())
-                tasks.create_task(self._account())
-            else:
+            if has_screen(self._output):
                 tasks.create_task(self._learn_always())
                 tasks.create_task(self._show())
+            else:
+                tasks.create_task(self._learn_when_new())
+                tasks.create_task(self._account())
 
     # --- what nexlets count ----------------------------------------------------------------------------------------
 
@@ -122,22 +127,26 @@ class Board:
     # --- on a terminal ---------------------------------------------------------------------------------------------
 
     async def _show(self) -> None:
+        from rich.console import Group
         from rich.live import Live
 
         console = self._output.console
+
+        def draw(live: Live, scrolled: Sequence[Text], picture: RenderableType) -> None:
+            if scrolled:
+                console.print(Group(*scrolled))
+            live.update(picture, refresh=True)
+
         with Live(self._picture(), console=console, auto_refresh=False, redirect_stdout=False) as live:
             self._output.lines = self._take
             try:
                 while True:
                     await asyncio.sleep(REFRESH)
-                    for line in self._scrolled():
-                        console.print(line)
-                    live.update(self._picture(), refresh=True)
+                    # In a thread: a terminal may be stopped (Ctrl-S) or far away, and functions run here.
+                    await asyncio.to_thread(draw, live, list(self._scrolled()), self._picture())
             finally:
                 self._output.lines = None
-                for line in self._scrolled():
-                    console.print(line)
-                live.update(self._picture(), refresh=True)
+                draw(live, list(self._scrolled()), self._picture())
 
     def _take(self, line: Text) -> None:
         self._left_out += len(self._lines) == WAITING_LINES

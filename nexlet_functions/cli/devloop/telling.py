@@ -120,6 +120,12 @@ class Telling:
         if not self._output.json:
             self._output.record("stopping", styled(("stopping ...", "dim")))
 
+    def left_out(self, count: int) -> str:
+        """The text that says that so many records were not written."""
+        if self._output.json:
+            return json.dumps({"type": "left-out", "count": count}) + "\n"
+        return f"{'':10}{count} lines left out: nobody read them\n"
+
     # --- functions -------------------------------------------------------------------------------------------------
 
     def change(self, change: Change) -> None:
