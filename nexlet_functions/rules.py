@@ -165,6 +165,7 @@ class Ceilings(BaseModel):
     idle: Duration = Field(86400.0, description="longest time for which an idle worker is kept")
     workers: int = Field(32, ge=1, description="most workers of one function")
     source: Size = Field(MIB, description="largest source, helper modules included")
+    interval: Interval = Field(1.0, description="shortest time between two runs of a schedule; 0s for any")
 
 
 class GrantCeilings(BaseModel):

@@ -64,7 +64,7 @@ __all__ = [
 
 PREFIX = "NEXFN_"
 
-LOGGERS = ("functions", "natsio", "observing", "runner")
+LOGGERS = ("functions", "natsio", "observing", "runner", "schedules")
 """The loggers of our own parts, below `nexlet_functions`."""
 
 
@@ -100,6 +100,12 @@ def _curve_key(text: str) -> str:
     if reason is not None:
         raise ValueError(f"'{text}' is no public curve key: {reason}")
     return text
+
+
+def _bucket(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ValueError(f"'{name}' is no name of a bucket: only letters, digits, '_' and '-'")
+    return name
 
 
 def _layer(name: str) -> str:
@@ -204,6 +210,9 @@ class Settings(BaseSettings):
         (), description="public curve keys of other nexlets for which a sealed environment may be sealed anew"
     )
     secrets_dir: Folder | None = Field(None, description="folder with secrets, NAMESPACE/KEY")
+    schedules_bucket: Annotated[str, AfterValidator(_bucket)] = Field(
+        "nexlet-schedules", description="KV bucket that says what of each schedule ran last; it has to be there"
+    )
 
     # How we behave.
     grace: Duration = Field(10.0, description="time for what runs to finish when a function or the nexlet stops")

@@ -14,8 +14,9 @@ from typing import Annotated, LiteralString, TypeVar
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_core import PydanticCustomError
 
+from nexlet_models.cron import parse_cron, time_zone
 from nexlet_models.durations import parse_duration
-from nexlet_models.errors import InvalidDuration, InvalidSize
+from nexlet_models.errors import InvalidDuration, InvalidSchedule, InvalidSize, InvalidTimeZone
 from nexlet_models.sizes import parse_size
 from nexlet_models.subjects import valid_subject, valid_trigger
 
@@ -35,8 +36,20 @@ MAX_GRANTS = 256
 DELIVER = ("all", "new", "last", "last_per_subject")
 """Where a consumer may begin; words of JetStream's."""
 
-MAX_TRIGGERS = 256
 _MAX_PAUSES = 32
+MISSED = ("skip", "once")
+"""What may become of runs of a schedule that nobody could begin in time."""
+
+OVERLAP = ("skip", "allow")
+"""What may become of a run of a schedule whose predecessor has not ended."""
+
+SHORTEST_INTERVAL = 1.0
+"""Seconds. What is to run more often is no schedule but a stream of messages."""
+
+MAX_TRIGGERS = 256
+_MAX_SCHEDULE = 256
+_MAX_ZONE = 64
+_MAX_SCHEDULE_NAME = 64
 _MAX_QUEUE_GROUP = 255
 _MAIN_FILE = "function.py"
 SHOWN = 80
@@ -253,6 +266,31 @@ def _plain_trigger(value: object) -> object:
     return value
 
 
+def _schedule(text: str) -> str:
+    if len(text) > _MAX_SCHEDULE:
+        raise _wrong("bad-schedule", f"is longer than {_MAX_SCHEDULE} characters")
+    try:
+        return parse_cron(text)
+    except InvalidSchedule as error:
+        raise _wrong("bad-schedule", error.reason, error.advice) from None
+
+
+def _time_zone(text: str) -> str:
+    if len(text) > _MAX_ZONE:
+        raise _wrong("bad-timezone", f"is longer than {_MAX_ZONE} characters")
+    try:
+        time_zone(text)
+    except InvalidTimeZone as error:
+        raise _wrong("bad-timezone", error.reason, error.advice) from None
+    return text
+
+
+def _interval(seconds: float) -> float:
+    if seconds < SHORTEST_INTERVAL:
+        raise _wrong("bad-interval", f"is shorter than {SHORTEST_INTERVAL:g} s", "write it as 1s, 30s or 5m")
+    return seconds
+
+
 def _few_triggers(value: object) -> object:
     if isinstance(value, list) and len(value) > MAX_TRIGGERS:
         raise _wrong("too-many-triggers", f"has {len(value)} triggers, more than {MAX_TRIGGERS}", "use wildcards")
@@ -331,6 +369,20 @@ Durable = Annotated[
     _formed("[A-Za-z0-9_-]+", "bad-name", "is not the name of a consumer", "use letters, digits, '-' and '_'"),
 ]
 Deliver = Annotated[Text, AfterValidator(_deliver)]
+CronExpression = Annotated[Text, AfterValidator(_schedule)]
+Interval = Annotated[Duration, AfterValidator(_interval)]
+TimeZone = Annotated[Text, AfterValidator(_time_zone)]
+ScheduleName = Annotated[
+    Text,
+    _formed(
+        f"[A-Za-z0-9_-]{{1,{_MAX_SCHEDULE_NAME}}}",
+        "bad-schedule-name",
+        "is no name of a schedule",
+        "use letters, digits, '-' and '_', as in nightly",
+    ),
+]
+Missed = Annotated[Text, _one_of(MISSED, "bad-policy", "word for missed runs")]
+Overlap = Annotated[Text, _one_of(OVERLAP, "bad-policy", "word for runs that overlap")]
 Handler = Annotated[Text, AfterValidator(_handler)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 FromZero = Annotated[int, BeforeValidator(_whole(0))]

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["InvalidDuration", "InvalidSize", "InvalidToken", "MalformedMessage", "ModelError"]
+__all__ = [
+    "InvalidDuration",
+    "InvalidSchedule",
+    "InvalidSize",
+    "InvalidTimeZone",
+    "InvalidToken",
+    "MalformedMessage",
+    "ModelError",
+]
 
 
 class ModelError(ValueError):
@@ -67,3 +75,15 @@ class InvalidSize(_InvalidText):
     """A text that is no size with a unit."""
 
     code = "bad-size"
+
+
+class InvalidSchedule(_InvalidText):
+    """A text that is no time table as cron writes them, or one that is never due."""
+
+    code = "bad-schedule"
+
+
+class InvalidTimeZone(_InvalidText):
+    """A text that names no time zone that this machine knows."""
+
+    code = "bad-timezone"

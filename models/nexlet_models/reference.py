@@ -31,6 +31,7 @@ start_request:
   triggers:
     - greet
     - {subject: "audit.greet.>", queue_group: "", reply: false}
+    - {schedule: "30 2 * * MON-FRI", timezone: Europe/Berlin, name: nightly, missed: once}
   environment: {GREETING: hello}
   limits: {timeout: 300ms, memory: 64MiB}
 ```

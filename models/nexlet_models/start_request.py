@@ -33,6 +33,7 @@ from nexlet_models._forms import (
     Backoff,
     Base64,
     Bucket,
+    CronExpression,
     CurveKey,
     Deliver,
     Durable,
@@ -45,16 +46,21 @@ from nexlet_models._forms import (
     FromZero,
     Handler,
     Host,
+    Interval,
     Literal,
     Method,
+    Missed,
+    Overlap,
     Profile,
     QueueGroup,
+    ScheduleName,
     Sha256,
     Size,
     Source,
     StreamName,
     Subject,
     Text,
+    TimeZone,
     Uri,
     Value,
     VariableName,
@@ -66,8 +72,11 @@ from nexlet_models._forms import (
     scalar,
     shown,
 )
+from nexlet_models.cron import Cadence, Cron, Every, time_zone
+from nexlet_models.durations import format_duration
 from nexlet_models.errors import ModelError
 from nexlet_models.problems import Problem, headline
+from nexlet_models.scheduled import SCHEDULE_SUBJECT
 from nexlet_models.subjects import matches, overlaps, valid_trigger
 from nexlet_models.workloads import EncEnv
 
@@ -77,11 +86,14 @@ __all__ = [
     "SECRET_PREFIX",
     "GrantsRequest",
     "HttpGrant",
+    "IntervalTrigger",
     "LimitsRequest",
+    "ScheduleTrigger",
     "SealedEnvironment",
     "StartRequest",
     "StartRequestRefused",
     "StreamTrigger",
+    "TimedTrigger",
     "Trigger",
     "WorkersRequest",
     "open_schema",
@@ -175,15 +187,109 @@ class StreamTrigger(_Part):
         return f"stream {self.stream} {self.filter}" if self.filter else f"stream {self.stream}"
 
 
+class _Timed(_Part):
+    """Times at which the function runs, once however many clones there are; of two kinds.
+
+    Attributes:
+        name: the end of the subject that its events have.
+        missed: "skip" or "once", for what nobody could begin in time.
+        overlap: "skip" or "allow", for what is due while the last one has not ended.
+    """
+
+    name: ScheduleName = "schedule"
+    missed: Missed = "skip"
+    overlap: Overlap = "skip"
+
+    @property
+    def pattern(self) -> str:
+        """The subject of its events. No message can come with it: no trigger begins with `$`."""
+        return f"{SCHEDULE_SUBJECT}{self.name}"
+
+
+class ScheduleTrigger(_Timed):
+    """The times of a table.
+
+    Attributes:
+        schedule: in five fields.
+        timezone: None means UTC.
+    """
+
+    schedule: CronExpression
+    timezone: Absent[TimeZone] = None
+
+    @property
+    def text(self) -> str:
+        """When it is due, for people."""
+        return f"{self.schedule} {self.timezone or 'UTC'}"
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two runs, the shortest that there may be: a table has whole minutes."""
+        return 60.0
+
+    def cadence(self) -> Cadence:
+        """When it is due.
+
+        Raises:
+            InvalidTimeZone: this machine does not know the zone any more.
+        """
+        return Cron(self.schedule, time_zone(self.timezone or "UTC"))
+
+
+class IntervalTrigger(_Timed):
+    """The multiples of an interval.
+
+    Attributes:
+        every: in seconds, counted from 1970.
+    """
+
+    every: Interval
+
+    @property
+    def text(self) -> str:
+        """When it is due, for people."""
+        return f"every {format_duration(self.every)}"
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two runs."""
+        return self.every
+
+    def cadence(self) -> Cadence:
+        """When it is due."""
+        return Every(self.every)
+
+
+TimedTrigger = ScheduleTrigger | IntervalTrigger
+"""A trigger that is a matter of time."""
+
+_DECIDE = {
+    "stream": ("[stream]", StreamTrigger),
+    "schedule": ("[schedule]", ScheduleTrigger),
+    "every": ("[every]", IntervalTrigger),
+}
+"""The keys that make a trigger one of another kind than a subject, in the order of the schema."""
+
+
 def _kind_of_trigger(value: object) -> str:
-    """Which of the kinds it is meant to be: the key that makes it one is there."""
-    if isinstance(value, StreamTrigger) or (isinstance(value, Mapping) and "stream" in value):
-        return "[stream]"
-    return "[subject]"
+    """Which of the kinds it is meant to be: the key that makes it one is there, or one that is near to it."""
+    for key, (tag, model) in _DECIDE.items():
+        if isinstance(value, model) or (isinstance(value, Mapping) and key in value):
+            return tag
+    if not isinstance(value, Mapping):
+        return "[subject]"
+    if "subject" in value:
+        return "[subject]"
+    # Looking for what is near takes its time, and a few keys are enough to see what is meant.
+    near = (_near_of(frozenset(_DECIDE), str(key)) for key in itertools.islice(value, _MAX_PROBLEMS))
+    return next((_DECIDE[key][0] for key in near if key), "[subject]")
 
 
 AnyTrigger = Annotated[
-    Annotated[Trigger, Tag("[subject]")] | Annotated[StreamTrigger, Tag("[stream]")],
+    Annotated[Trigger, Tag("[subject]")]
+    | Annotated[StreamTrigger, Tag("[stream]")]
+    | Annotated[ScheduleTrigger, Tag("[schedule]")]
+    | Annotated[IntervalTrigger, Tag("[every]")],
     Discriminator(_kind_of_trigger),
     plain_trigger,
 ]
@@ -316,6 +422,11 @@ class StartRequest(_Part):
         """Those of `triggers` that are streams."""
         return tuple(trigger for trigger in self.triggers if isinstance(trigger, StreamTrigger))
 
+    @property
+    def timed_triggers(self) -> tuple[TimedTrigger, ...]:
+        """Those of `triggers` that are times."""
+        return tuple(trigger for trigger in self.triggers if isinstance(trigger, TimedTrigger))
+
 
 # --- reading one ---------------------------------------------------------------------------------------------------
 
@@ -339,7 +450,7 @@ def parse_start_request(text: str) -> StartRequest:
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
         # Reading on costs time by the key, and who has made so many mistakes will come back anyway.
-        problems += [_field_problem(raw, detail) for detail in found[:_MAX_PROBLEMS]]
+        problems += filter(None, (_field_problem(raw, detail) for detail in found[:_MAX_PROBLEMS]))
         if len(found) > _MAX_PROBLEMS:
             more = f"has {len(found) - _MAX_PROBLEMS} problems more"
             problems.append(_problem("too-many-problems", more, "start_request", "mend those above first"))
@@ -429,13 +540,26 @@ _KEYS: dict[str, frozenset[str]] = {
     "": frozenset(StartRequest.model_fields),
     "triggers": frozenset(Trigger.model_fields),
     "triggers of a stream": frozenset(StreamTrigger.model_fields),
+    "triggers by schedule": frozenset(ScheduleTrigger.model_fields),
+    "triggers by interval": frozenset(IntervalTrigger.model_fields),
     "limits": frozenset(LimitsRequest.model_fields),
     "workers": frozenset(WorkersRequest.model_fields),
     "encrypted_environment": frozenset(SealedEnvironment.model_fields),
     "grants": frozenset(GrantsRequest.model_fields),
     "grants.http": frozenset(HttpGrant.model_fields),
 }
-_KINDS = {"triggers": "a trigger with a subject", "triggers of a stream": "a trigger with a stream"}
+_KINDS = {
+    "triggers": "a trigger with a subject",
+    "triggers of a stream": "a trigger with a stream",
+    "triggers by schedule": "a trigger with a schedule",
+    "triggers by interval": "a trigger with an interval",
+}
+_SECTIONS = {
+    "[subject]": "triggers",
+    "[stream]": "triggers of a stream",
+    "[schedule]": "triggers by schedule",
+    "[every]": "triggers by interval",
+}
 _MEANT = {
     "code": "source",
     "script": "source",
@@ -449,6 +573,11 @@ _MEANT = {
     "modules": "files",
     "entrypoint": "handler",
     "profile": "sandbox",
+    "cron": "schedule",
+    "schedules": "schedule",
+    "interval": "every",
+    "tz": "timezone",
+    "zone": "timezone",
     "queue": "queue_group",
     "group": "queue_group",
     "permissions": "grants",
@@ -462,15 +591,18 @@ _MEANT = {
 }
 
 
-def _field_problem(raw: Mapping[str, Any], detail: ErrorDetails) -> Problem:
-    """What pydantic found, in our words."""
+def _field_problem(raw: Mapping[str, Any], detail: ErrorDetails) -> Problem | None:
+    """What pydantic found, in our words; None where it is said by another one."""
+    section = next((_SECTIONS[step] for step in detail["loc"] if step in _SECTIONS), "")
     steps = [step for step in detail["loc"] if step not in _NO_STEPS]
     place = ""
     here: Any = raw
+    around: Any = raw
     for number, step in enumerate(steps):
         if isinstance(here, str):
             break  # a plain subject stands for an object: what is wrong with its subject is wrong with it
         place = _joined(place, step)
+        around = here
         try:
             here = here[step]
         except (KeyError, IndexError):
@@ -480,7 +612,12 @@ def _field_problem(raw: Mapping[str, Any], detail: ErrorDetails) -> Problem:
     if "reason" in context:
         return _problem(code, context["reason"], place, context["advice"])
     if code == "extra_forbidden":
-        return _unknown_key(steps, place, "triggers of a stream" if "[stream]" in detail["loc"] else "")
+        return _unknown_key(steps, place, section)
+    if code == "missing" and section and isinstance(around, Mapping):
+        known = _KEYS[section]
+        meant = (_near_of(known, str(key)) for key in itertools.islice(around, _MAX_PROBLEMS) if key not in known)
+        if str(steps[-1]) in meant:
+            return None
     if code == "missing":
         return _problem("missing-key", "is required", place, "add it")
     wanted = {"tuple_type": "a list", "dict_type": "an object", "model_type": "an object"}[code]
@@ -488,7 +625,7 @@ def _field_problem(raw: Mapping[str, Any], detail: ErrorDetails) -> Problem:
     return _problem("bad-type", f"must be {wanted}, not {kind(here)}", place, advice)
 
 
-_NO_STEPS = ("[key]", "[subject]", "[stream]")
+_NO_STEPS = frozenset({"[key]", *_SECTIONS})
 """What pydantic has in a place that leads nowhere: the key itself, and the kind of a trigger."""
 
 _WRITE_AS = {
@@ -535,7 +672,10 @@ def _unknown_key(steps: Sequence[str | int], place: str, section: str) -> Proble
 
 def _nearest(section: str, key: str) -> str:
     """The key of that section that was probably meant, or ""."""
-    known = _KEYS[section]
+    return _near_of(_KEYS[section], key)
+
+
+def _near_of(known: frozenset[str], key: str) -> str:
     folded = key[:SHOWN].lower().replace("-", "_")
     # A letter's case and a dash are slips of the hand, and nearer than any other key.
     for meant in (folded, _MEANT.get(folded, "")):
@@ -565,10 +705,14 @@ def _across(raw: Mapping[str, Any]) -> Iterable[Problem]:
 def _between_triggers(triggers: Sequence[object]) -> Iterable[Problem]:
     seen: list[tuple[int, str, bool]] = []
     consumers: dict[tuple[str, str | None], int] = {}
+    scheduled: dict[tuple[object, ...], int] = {}
     whole = [entry if isinstance(entry, Mapping) else {"subject": entry} for entry in triggers]
     for number, (entry, trigger) in enumerate(zip(triggers, whole, strict=True)):
         if "stream" in trigger:
             yield from _of_stream(number, trigger, consumers)
+            continue
+        if "schedule" in trigger or "every" in trigger:
+            yield from _of_schedule(number, trigger, scheduled)
             continue
         subject, everywhere = trigger.get("subject"), trigger.get("queue_group") == ""
         if not isinstance(subject, str) or valid_trigger(subject) is not None:
@@ -608,6 +752,19 @@ def _of_stream(
             _joined(f"triggers[{number}]", "stream"),
             "give one of them a durable of its own",
         )
+
+
+def _of_schedule(
+    number: int, trigger: Mapping[str, Any], scheduled: dict[tuple[object, ...], int]
+) -> Iterable[Problem]:
+    key = "schedule" if "schedule" in trigger else "every"
+    when = (key, trigger[key], trigger.get("timezone"))
+    if not all(isinstance(part, str | None) for part in when):
+        return  # which is said elsewhere
+    earlier = scheduled.setdefault(when, number)
+    if earlier != number:
+        place = _joined(f"triggers[{number}]", key)
+        yield _problem("duplicate-trigger", f"is triggers[{earlier}] already", place, "keep one of them")
 
 
 def _failed_come_back(

@@ -106,6 +106,7 @@ async def _one(function: FunctionFolder, output: Output, to: Session, *, alongsi
     start = function.start
     subjects = [trigger.subject for trigger in start.subject_triggers]
     subjects += [f"[{trigger.text}]" for trigger in start.stream_triggers]
+    subjects += [f"[{trigger.text}]" for trigger in start.timed_triggers]
     subjects = subjects or [shipped.workload_id]
     lines = [
         styled(

@@ -82,7 +82,7 @@ def _row(fields: Mapping[str, Any]) -> tuple[str, ...]:
         _shown(fields["pending"]),
         _shown(fields["invocations"]),
         _shown(fields["failed"]),
-        " ".join(fields["triggers"] or ("-",)),
+        " ".join((*(fields["triggers"] or ()), *(f"[{each}]" for each in fields["schedules"] or ()))) or "-",
     )
 
 

@@ -178,6 +178,7 @@ def workload_fields(summary: WorkloadSummary) -> dict[str, Any]:
         "workload_type": summary.workload_type,
         "lifecycle": summary.workload_lifecycle,
         "triggers": _listed(facts.get("triggers")),
+        "schedules": facts["schedules"].split("; ") if "schedules" in facts else None,
         "workers": _number(facts.get("workers", "").partition("/")[0]),
         "max_workers": _number(facts.get("workers", "").partition("/")[2]),
         "in_flight": _number(facts.get("in_flight")),

@@ -88,6 +88,7 @@ _METAVARS = {
     "max_requests": "N",
     "max_starting": "N",
     "max_hops": "N",
+    "schedules_bucket": "BUCKET",
     "metrics": "HOST:PORT",
     "metrics_interval": "DURATION",
     "log_levels": "LOGGER=LEVEL",

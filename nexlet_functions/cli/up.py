@@ -53,6 +53,7 @@ ONE_CTRL_C = 1.0
         "max_requests",
         "max_starting",
         "max_hops",
+        "schedules_bucket",
     ),
 )
 def up(*, flags: Mapping[str, object]) -> None:

@@ -42,6 +42,7 @@ from nexlet_functions.observing.feed import MetricsFeed
 from nexlet_functions.runner.agent import Refused, WorkloadNotFound
 from nexlet_functions.runner.services import Services
 from nexlet_functions.sandboxing import Sandboxing, permitted_profiles
+from nexlet_functions.schedules.scheduler import Scheduler
 from nexlet_functions.settings import SettingsHolder
 from nexlet_models.base import timestamp
 from nexlet_models.events import WorkloadFailure
@@ -107,6 +108,7 @@ class FunctionAgent:
         sandboxing: Sandboxing | None = None,
         tracer: Tracer | None = None,
         dispatchers: DispatcherFactory | None = None,
+        scheduler: Scheduler | None = None,
         version: str | None = None,
     ) -> None:
         """An agent without functions.
@@ -119,6 +121,7 @@ class FunctionAgent:
             sandboxing: what was proved of the sandbox; None assumes that it holds.
             tracer: makes spans of invocations; None makes none.
             dispatchers: makes those of functions; None makes plain ones.
+            scheduler: waits for what is due; None makes one by this machine's clock.
             version: semantic; None takes the installed one.
         """
         self._services = services
@@ -142,6 +145,7 @@ class FunctionAgent:
             sandboxing=self._sandboxing,
             tracer=tracer,
             dispatchers=dispatchers,
+            scheduler=scheduler if scheduler is not None else Scheduler(),
             backlog=Backlog(settings.current.max_pending, settings.current.max_pending_bytes),
             budget=self._budget,
             room=Room(settings.current.max_calls_at_once, settings.current.max_calls_bytes),
@@ -550,6 +554,7 @@ class FunctionAgent:
         if self._tidying is not None:
             self._tidying.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._means.scheduler.close()
 
     async def _drain(self, failure: WorkloadFailure, grace: float | None) -> None:
         await self._stop_starting(list(self._starting.values()))

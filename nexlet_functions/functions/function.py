@@ -25,6 +25,7 @@ from nexlet_functions.functions.permissions import ReplyRule
 from nexlet_functions.functions.pins import Pins
 from nexlet_functions.functions.refusals import Refusal
 from nexlet_functions.functions.requests import fit_reply
+from nexlet_functions.functions.schedules import FunctionSchedules
 from nexlet_functions.functions.triggers import Trigger
 from nexlet_functions.grants.calls import Calls
 from nexlet_functions.grants.http import Hosts, HttpMissing, Outside
@@ -34,6 +35,7 @@ from nexlet_functions.natsio.errors import NatsioError, SubscriptionRefused
 from nexlet_functions.runner.agent import AgentError
 from nexlet_functions.runner.services import Services, TriggerRefused, TriggerSpec
 from nexlet_functions.sandboxing import Sandboxing
+from nexlet_functions.schedules.scheduler import Scheduler
 from nexlet_functions.settings import Settings
 from nexlet_functions.streams.letters import Sender
 from nexlet_functions.streams.streams import Streams
@@ -91,6 +93,7 @@ class Means:
         key: what environments are sealed to.
         settings: those in force; asked anew each time.
         sandboxing: what was proved of the sandbox.
+        scheduler: waits for what is due.
         backlog: room for what waits, shared by all functions.
         budget: processor time of a namespace's workers; None where it has no bound.
         room: for what functions do with what they were granted, shared by all of them.
@@ -108,6 +111,7 @@ class Means:
     key: CurveKey
     settings: Callable[[], Settings]
     sandboxing: Sandboxing
+    scheduler: Scheduler
     backlog: Backlog
     budget: Callable[[str], Budget | None]
     room: Room
@@ -127,6 +131,7 @@ class Function:
         limits, profile, triggers: what it was granted.
         artifact: its source; None before that is fetched.
         streams: its triggers that are streams.
+        schedules: its triggers that are times.
     """
 
     def __init__(
@@ -161,6 +166,7 @@ class Function:
         self.triggers = triggers
         self.artifact: Artifact | None = None
         self.streams = Streams(start_request, Sender(self.namespace, name, workload_id))
+        self.schedules = FunctionSchedules(means.scheduler, start_request)
         self._creds = creds
         self._means = means
         self._on_change = on_change
@@ -242,6 +248,7 @@ class Function:
             "timeout": format_duration(self.limits.timeout),
             "memory": format_size(self.limits.memory),
             **self.streams.facts(),
+            **self.schedules.facts(),
         }
         run = 0
         if self._pool is not None and self._dispatcher is not None:
@@ -303,7 +310,9 @@ class Function:
             metadata=self.metadata(),
         )
         self._means.services.emit_event(self.namespace, event.event_name, event)
-        self._log.info("function started", profile=self.profile, existing=existing, triggers=len(self.triggers))
+        self._log.info(
+            "function started", profile=self.profile, existing=existing, triggers=len(self.start_request.triggers)
+        )
 
     async def _start(self, *, existing: bool) -> None:
         means = self._means
@@ -361,7 +370,7 @@ class Function:
                 means.zygote,
                 program,
                 self.limits,
-                dispatcher,
+                self.schedules.sink(dispatcher),
                 profile=self.profile,
                 backlog=means.backlog,
                 budget=means.budget(self.namespace),
@@ -393,6 +402,15 @@ class Function:
             await self._keep_form(fingerprint, pool.compiled)
         await self._listen(dispatcher, self.streams.specs(connection, pool, dispatcher, max_hops=settings.max_hops))
         await self.streams.begin()
+        await self.schedules.begin(
+            pool,
+            connection,
+            bucket=settings.schedules_bucket,
+            workload_id=self.workload_id,
+            namespace=self.namespace,
+            name=self.name,
+            limits=self.limits,
+        )
 
     async def _open_calls(self, connection: Connection, dispatcher: Dispatcher) -> Calls:
         settings = self._means.settings()
@@ -442,7 +460,11 @@ class Function:
         from nexlet_functions.observing.tracing import TracingDispatcher  # needs the extra
 
         return TracingDispatcher(
-            tracer=self._means.tracer, name=self.name, consumers=self.streams.consumers, **arguments
+            tracer=self._means.tracer,
+            name=self.name,
+            consumers=self.streams.consumers,
+            timed=self.schedules.texts,
+            **arguments,
         )
 
     async def _collect(
@@ -565,6 +587,7 @@ class Function:
         if self._listens:
             self._listens = False
             await self._means.services.unregister_trigger(self.workload_id)
+        await self.schedules.end()
 
     async def leave(self, grace: float, *, failure: WorkloadFailure | None = None) -> None:
         """Finish what is here within `grace` seconds, end the workers, and say that it has stopped.

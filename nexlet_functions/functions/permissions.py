@@ -16,7 +16,7 @@ from nexlet_functions.grants.outwards import HostPattern, UrlRefused
 from nexlet_models.durations import format_duration
 from nexlet_models.problems import Problem
 from nexlet_models.sizes import format_size
-from nexlet_models.start_request import StartRequest, StreamTrigger, Trigger
+from nexlet_models.start_request import IntervalTrigger, StartRequest, StreamTrigger, TimedTrigger, Trigger
 from nexlet_models.subjects import matches
 from nexlet_sandboxes.program import Limits
 
@@ -180,6 +180,7 @@ class Policy:
             *_over("workers.min", limits.min_workers, ceilings.workers, str),
             *_over("workers.max", limits.max_workers, ceilings.workers, str),
             *_over("source", source, ceilings.source, format_size, code="too-large"),
+            *_too_often(request, ceilings.interval),
         ]
         profile, profiles = self.profile(request), self._current().profiles(namespace)
         if profile not in profiles:
@@ -301,6 +302,20 @@ def _over(
             advice=f"ask for at most {shown(ceiling)}, or ask the operator for more",
             code=code,
         )
+    ]
+
+
+def _too_often(request: StartRequest, least: float) -> list[Problem]:
+    return [
+        Problem(
+            f"{format_duration(trigger.interval)} is less than the {format_duration(least)} that the operator allows "
+            "between two runs",
+            f"triggers[{number}].{'every' if isinstance(trigger, IntervalTrigger) else 'schedule'}",
+            advice="have it run less often, or ask the operator for more",
+            code="over-ceiling",
+        )
+        for number, trigger in enumerate(request.triggers)
+        if isinstance(trigger, TimedTrigger) and trigger.interval < least
     ]
 
 

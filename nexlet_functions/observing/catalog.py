@@ -223,6 +223,13 @@ _METRICS: Final = (
         "reason",
     ),
     _function(
+        "schedule_runs_total",
+        Kind.COUNTER,
+        "What was due by schedule, by what became of it: run, taken (by a clone), overlapped and missed (both left "
+        "out).",
+        "verdict",
+    ),
+    _function(
         "log_lines_dropped_total",
         Kind.COUNTER,
         "Lines of output over the limit log_rate.",

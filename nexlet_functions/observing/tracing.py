@@ -47,13 +47,22 @@ _TRACE_CONTEXT: Final = TraceContextTextMapPropagator()
 class TracingDispatcher(Dispatcher):
     """A dispatcher that makes a span of each invocation that has ended."""
 
-    def __init__(self, *, tracer: Tracer, name: str, consumers: Sequence[Wanted] = (), **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        tracer: Tracer,
+        name: str,
+        consumers: Sequence[Wanted] = (),
+        timed: Mapping[int, str] | None = None,
+        **arguments: Any,
+    ) -> None:
         """See `Dispatcher`.
 
         Args:
             tracer: makes the spans.
             name: of the function.
             consumers: those of its stream triggers.
+            timed: when it is due, by the number of the trigger.
         """
         super().__init__(name=name, **arguments)
         self._tracer = tracer
@@ -76,9 +85,15 @@ class TracingDispatcher(Dispatcher):
             | {"messaging.destination.template": wanted.pattern, "messaging.consumer.group.name": wanted.name}
             for wanted in consumers
         }
+        self._of_pattern |= {
+            number: {key: value for key, value in common.items() if not key.startswith("messaging.")}
+            | {"faas.trigger": "timer", "faas.cron": text}
+            for number, text in (timed or {}).items()
+        }
         self._names = {trigger.number: f"process {trigger.subject}" for trigger in self._triggers} | {
             wanted.number: f"process {wanted.stream}" for wanted in consumers
         }
+        self._names |= {number: f"run {text}" for number, text in (timed or {}).items()}
 
     def finished(self, call: Call, result: Result) -> None:
         """See `Dispatcher.finished`."""

@@ -12,6 +12,9 @@ TESTS = (
     "faults/test_node.py",
     "faults/test_expiring.py",
     "runner/test_takeover.py",
+    "functions/test_schedules.py",
+    "schedules/test_claims.py",
+    "schedules/test_scheduler.py",
 )
 
 

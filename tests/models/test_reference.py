@@ -27,4 +27,4 @@ def test_its_example_is_accepted() -> None:
     assert example is not None
     nexfile = yaml.safe_load(example[1])
     read = parse_start_request(json.dumps(nexfile["start_request"]))
-    assert [trigger.pattern for trigger in read.triggers] == ["greet", "audit.greet.>"]
+    assert [trigger.pattern for trigger in read.triggers] == ["greet", "audit.greet.>", "$SCHEDULE.nightly"]

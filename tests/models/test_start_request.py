@@ -20,7 +20,9 @@ from nexlet_models.start_request import (
     PROFILES,
     GrantsRequest,
     HttpGrant,
+    IntervalTrigger,
     LimitsRequest,
+    ScheduleTrigger,
     SealedEnvironment,
     StartRequest,
     StartRequestRefused,
@@ -38,7 +40,10 @@ OPEN_JUDGE = jsonschema_rs.Draft7Validator(json.loads(open_schema()))
 SOURCE = "def handler(event, context):\n    return None\n"
 
 # What the models refuse and a schema cannot: between keys, in Python's own words, in Unicode's categories.
-BEYOND = {"duplicate-key", "duplicate-trigger", "overlapping-triggers", "comes-back"}
+BEYOND = {
+    "duplicate-key", "duplicate-trigger", "overlapping-triggers", "comes-back", "bad-schedule", "bad-timezone",
+    "bad-interval",
+}  # fmt: skip
 
 
 def problems_of(request: object) -> tuple[Problem, ...]:
@@ -81,15 +86,23 @@ def test_the_models_have_the_schemas_keys(model: type, path: tuple[str, ...]) ->
     has_the_keys(model, part)
 
 
-@pytest.mark.parametrize(("kind", "model"), [("subject", Trigger), ("stream", StreamTrigger)])
-def test_so_have_the_kinds_of_triggers(kind: str, model: Any) -> None:
+@pytest.mark.parametrize(
+    ("kind", "model", "value"),
+    [
+        ("subject", Trigger, "a"),
+        ("stream", StreamTrigger, "a"),
+        ("schedule", ScheduleTrigger, "@daily"),
+        ("every", IntervalTrigger, "30s"),
+    ],
+)
+def test_so_have_the_kinds_of_triggers(kind: str, model: Any, value: str) -> None:
     part = trigger_kinds(schema())[kind]
     has_the_keys(model, part)
-    made = model(**{kind: "a"})
+    made = model(**{kind: value})
     for name, entry in part["properties"].items():
         if "default" in entry:
             read = parse_start_request(
-                json.dumps({"source": SOURCE, "triggers": [{kind: "a", name: entry["default"]}]})
+                json.dumps({"source": SOURCE, "triggers": [{kind: value, name: entry["default"]}]})
             )
             assert getattr(made, name) == getattr(read.triggers[0], name), name
 
@@ -97,7 +110,7 @@ def test_so_have_the_kinds_of_triggers(kind: str, model: Any) -> None:
 def has_the_keys(model: Any, part: dict[str, Any]) -> None:
     assert set(part["properties"]) == set(model.model_fields)
     for name, entry in part["properties"].items():
-        entry = schema()["definitions"]["subject"] if "$ref" in entry else entry
+        entry = schema()["definitions"][entry["$ref"].rpartition("/")[2]] if "$ref" in entry else entry
         assert entry["title"], name
         assert entry["description"].endswith("."), name
         assert "type" in entry, name
@@ -167,10 +180,11 @@ TEXTS = [
     "0s", "1m30s", "1.5h", "300ms", "0.0s", "1x", "64MiB", "64", "64mb", "-1MiB", "0B", "0.5KiB", "900kB", "file:///a/b.py",
     "file://a", "file:///", "nats://b/o:t", "nats://b", "nats://b/", "nats://b.c/o", "http://x/y", "a" * 64, "A" * 64,
     "g" * 64, "prices.py", "function.py", "x y.py", "1a.py", ".py", "a.txt", "secret://KEY", "secret://", "secret://../x",
-    "secret://a/b", "X" + "A" * 55, "eGt2MQ==", "eGt2MQ=", "strict", "isolated", "none", "a" * 256, "b" * 1025,
     "read", "write", "reed", "GET", "get", "api.example.com", "*.example.com", "*.*.com", "a:8443", "a:99999", "a:0",
     "[::1]:80",
     "A.com", "a..b:1", "-a", "user@a", "my_bucket-1", "my.bucket",
+    "secret://a/b", "*/5 * * * *", "@daily", "0 0 30 2 *", "UTC", "Europe/Berlin", "once", "skip", "allow", "0.5s",
+    "X" + "A" * 55, "eGt2MQ==", "eGt2MQ=", "strict", "isolated", "none", "a" * 256, "b" * 1025,
 ]  # fmt: skip
 text = st.sampled_from(TEXTS) | st.text(st.characters(codec="utf-8"), max_size=8)
 junk: st.SearchStrategy[Any] = (
@@ -184,7 +198,12 @@ def keyed(model: Any, values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[
 
 
 trigger: st.SearchStrategy[Any] = (
-    text | keyed(Trigger, text | junk) | keyed(StreamTrigger, text | junk | st.lists(text, max_size=2)) | junk
+    text
+    | keyed(Trigger, text | junk)
+    | keyed(StreamTrigger, text | junk | st.lists(text, max_size=2))
+    | keyed(ScheduleTrigger, text | junk)
+    | keyed(IntervalTrigger, text | junk)
+    | junk
 )
 parts: dict[str, st.SearchStrategy[Any]] = {
     "source": st.just(SOURCE) | junk,
@@ -265,6 +284,12 @@ def test_hand_made_requests_have_the_same_verdict(name: str) -> None:
             *(lambda value, key=key: [{"stream": "S", key: value}] for key in StreamTrigger.model_fields),
             lambda value: [{"stream": "S", "backoff": [value]}],
             lambda value: [{"stream": "S", "subject": value}],
+            lambda value: [{"schedule": value}],
+            lambda value: [{"every": value}],
+            *(
+                lambda value, key=key: [{"schedule": "* * * * *", key: value}]
+                for key in ("timezone", "name", "missed", "overlap", "every", "subject", "stream")
+            ),
         ]
     elif name == "grants":
         places = [
@@ -477,6 +502,21 @@ def test_all_problems_at_once() -> None:
         ({"source": SOURCE, "sandbox": "isolate"}, "sandbox", "did you mean isolated?"),
         ({"source": SOURCE, "sandbox": "vm"}, "sandbox", "there are: strict"),
         ({"source": SOURCE, "triggers": "a"}, "triggers", "[orders.created]"),
+        ({"source": SOURCE, "triggers": [{"schedul": "@daily"}]}, "triggers[0].schedul", "did you mean schedule?"),
+        ({"source": SOURCE, "triggers": [{"cron": "@daily"}]}, "triggers[0].cron", "did you mean schedule?"),
+        (
+            {"source": SOURCE, "triggers": [{"schedule": "@daily", "subject": "a"}]},
+            "triggers[0].subject", "belongs to a trigger with a subject",
+        ),
+        (
+            {"source": SOURCE, "triggers": [{"schedule": "@daily", "timezone": "europe/berlin"}]},
+            "triggers[0].timezone", "did you mean Europe/Berlin?",
+        ),
+        ({"source": SOURCE, "triggers": [{"every": "1m", "timezone": "UTC"}]}, "triggers[0].timezone", "a schedule"),
+        ({"source": SOURCE, "triggers": [{"every": "100ms"}]}, "triggers[0].every", "1s, 30s or 5m"),
+        ({"source": SOURCE, "triggers": [{"schedule": "0 0 30 2 *"}]}, "triggers[0].schedule", "*/5 * * * *"),
+        ({"source": SOURCE, "triggers": [{"schedule": "* * * *"}]}, "triggers[0].schedule", "4 fields, not 5"),
+        ({"source": SOURCE, "triggers": [{"schedule": "@often"}]}, "triggers[0].schedule", "@hourly"),
         ({"source": SOURCE, "handler": None}, "handler", "null"),
         ({"source": SOURCE, "sandbox": None}, "sandbox", "leave the key out"),
         ({"source": SOURCE, "triggers": [{"stream": "S", "queue_group": "q"}]}, "triggers[0].queue_group", "subject"),
@@ -504,6 +544,13 @@ def test_source_and_uri() -> None:
     assert refusal({"source": SOURCE, "uri": "file:///f.py"}) == {"uri": "source-and-uri"}
     assert refusal({}) == {"start_request": "no-source"}
     assert refusal({"source": ""}) == {"source": "empty"}
+
+
+def test_schedules_among_each_other() -> None:
+    every = [{"every": "30s"}, {"every": "30s", "missed": "once"}, {"schedule": "@daily"}]
+    assert refusal({"source": SOURCE, "triggers": every}) == {"triggers[1].every": "duplicate-trigger"}
+    at_dawn = [{"schedule": "0 6 * * *", "timezone": zone} for zone in ("UTC", "Europe/Berlin", "UTC")]
+    assert refusal({"source": SOURCE, "triggers": at_dawn}) == {"triggers[2].schedule": "duplicate-trigger"}
 
 
 def test_triggers_among_each_other() -> None:

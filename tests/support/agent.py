@@ -22,6 +22,7 @@ from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.natsio import Connection, Credentials
 from nexlet_functions.natsio.life import Options
 from nexlet_functions.runner.agent import Refused
+from nexlet_functions.schedules.scheduler import Scheduler
 from nexlet_functions.settings import Settings, SettingsHolder
 from nexlet_models.connection import NatsConnectionData
 from nexlet_models.workloads import (
@@ -143,6 +144,7 @@ async def agent_bench(
     key: CurveKey | None = None,
     options: Options | None = None,
     tracer: Tracer | None = None,
+    scheduler: Scheduler | None = None,
     **flags: Any,
 ) -> AsyncIterator[AgentBench]:
     """An agent over `server`, ended at the end.
@@ -151,6 +153,7 @@ async def agent_bench(
         url: of an administrator, where the server wants to know who connects.
         options: of the connections: which of the two ways to use nats-py.
         tracer: makes spans of invocations.
+        scheduler: one with a clock of its own.
         flags: settings.
     """
     url = url or server.url
@@ -160,7 +163,15 @@ async def agent_bench(
     connection = await Connection.open(Credentials(servers=(url,)), options=options)
     services = LiveServices(connection, state_folder=state_folder, options=options)
     zygote = await Zygote.start(modules=holder.current.modules)
-    agent = FunctionAgent(services=services, zygote=zygote, settings=holder, key=key, tracer=tracer, version="1.2.3")
+    agent = FunctionAgent(
+        services=services,
+        zygote=zygote,
+        settings=holder,
+        key=key,
+        tracer=tracer,
+        scheduler=scheduler,
+        version="1.2.3",
+    )
     bench = AgentBench(url, agent, services, zygote, holder, key, client)
 
     async def hear(message: Msg) -> None:

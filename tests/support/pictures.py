@@ -52,8 +52,10 @@ LAYERS: Final[Mapping[str, tuple[Mapping[str, str], ...]]] = {
         {
             "functions": "agent, function, dispatch",
             "streams": "JetStream triggers",
+            "grants": "what one may touch",
             "observing": "metrics, health, spans",
         },
+        {"schedules": "functions that run at times: when, and by which clone"},
         {"runner": "the contract of any nexlet; knows nothing of functions"},
         {"natsio": "connections, and the fast way in and out"},
     ),
@@ -177,7 +179,7 @@ def _processes() -> Iterator[str]:
 
 
 PICTURES: Final = {
-    FOLDER / "packages.svg": (740, 690, "The packages and what they import", _packages),
+    FOLDER / "packages.svg": (740, 748, "The packages and what they import", _packages),
     FOLDER / "processes.svg": (900, 480, "The processes and the way of a message", _processes),
 }
 

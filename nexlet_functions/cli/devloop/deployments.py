@@ -51,7 +51,7 @@ class Deployed:
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """The subjects that trigger it; none where only streams do."""
+        """The subjects that trigger it; none where only streams or schedules do."""
         start = self.function.start
         return tuple(trigger.subject for trigger in start.subject_triggers) or (
             (self.workload_id,) if not start.triggers else ()
@@ -60,8 +60,9 @@ class Deployed:
     @property
     def triggers(self) -> tuple[str, ...]:
         """All that triggers it, for people."""
-        streams = (f"[{trigger.text}]" for trigger in self.function.start.stream_triggers)
-        return (*self.subjects, *streams)
+        start = self.function.start
+        others = (f"[{trigger.text}]" for trigger in (*start.stream_triggers, *start.timed_triggers))
+        return (*self.subjects, *others)
 
     def answers(self, subject: str) -> bool:
         """Whether a message on that subject is answered."""

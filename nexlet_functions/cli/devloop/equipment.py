@@ -77,6 +77,7 @@ async def start_nexlet(
     Raises:
         CommandFailed: the nexlet is not heard of.
     """
+    from nexlet_functions.devnode.buckets import make_buckets
     from nexlet_functions.devnode.node import DevNode
     from nexlet_functions.nexlet import Nexlet
     from nexlet_functions.settings import Settings, SettingsHolder
@@ -95,6 +96,7 @@ async def start_nexlet(
             "defaults": {"profiles": tuple(name for name in PROFILES if name != "unsafe-dev")},
         }
     )
+    await make_buckets(url, settings.schedules_bucket)
     dispatchers = None
     if recorder is not None:
         from nexlet_functions.recording.dispatching import recording_to

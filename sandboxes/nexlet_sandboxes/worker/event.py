@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
 
+from nexlet_models.scheduled import SCHEDULE_SUBJECT, SCHEDULED_TIME
 from nexlet_sandboxes.texts import plain_int, text_of
 
 __all__ = ["RESERVED_HEADERS", "Event", "HeaderRefused", "Reject", "Reply", "encode_headers", "parse_headers"]
@@ -19,6 +21,7 @@ __all__ = ["RESERVED_HEADERS", "Event", "HeaderRefused", "Reject", "Reply", "enc
 RESERVED_HEADERS: Final = frozenset({"workload_id", "namespace", "error"})
 """Headers that the nexlet writes, compared in lower case; and every name that begins with `Nats-` or `Nex-`."""
 
+_SCHEDULE: Final = SCHEDULE_SUBJECT.encode()
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ACKNOWLEDGED: Final = b"$JS.ACK."
 _ACKNOWLEDGED_WORDS: Final = 9
@@ -162,6 +165,14 @@ class Event:
         if isinstance(headers, bytes):
             headers = self._headers = parse_headers(headers)
         return headers
+
+    @property
+    def scheduled_time(self) -> datetime | None:
+        """When a schedule had this run due, in the schedule's time zone; None where no schedule did."""
+        # No trigger can have such a subject, so that no message can be taken for a run of a schedule.
+        if not self._subject.startswith(_SCHEDULE):
+            return None
+        return datetime.fromisoformat(self.headers[SCHEDULED_TIME])
 
     @property
     def tokens(self) -> list[str]:

@@ -22,8 +22,8 @@ from typing import Any, Final
 import orjson
 
 from nexlet_sandboxes.frames import (
-    HEADER,
-    INVOKE,
+    INVOKE_EXTRA,
+    INVOKE_FIGURES,
     MARKER_SIZE,
     MAX_BODY,
     MAX_COMPILED,
@@ -218,12 +218,12 @@ class Worker:
         handler, out, marker, output = loaded.handler, self._out, self.marker, self._output
         assert output is not None
         receive = self.sock.recv if self._asker is None else self._asker.receive
-        feed, unpack, pack = splitter.feed, INVOKE.unpack_from, RESULT.pack
+        feed, unpack, pack = splitter.feed, INVOKE_FIGURES.unpack_from, RESULT.pack
         now_ns, cpu_ns = time.monotonic_ns, time.process_time_ns
-        header_size, invoke_size = HEADER.size, INVOKE.size
         prefix, patterns, max_reply = program.run_prefix, program.patterns, self._max_reply
-        result_kind, extra, encode = int(Kind.RESULT), RESULT_EXTRA, _encode
-        ok, slow_ns = int(Ending.OK), self._slow_ns
+        # Members of an enumeration are ten times as far away as locals.
+        invoke_kind, result_kind, extra, encode = int(Kind.INVOKE), int(Kind.RESULT), RESULT_EXTRA, _encode
+        ok, out_of_memory, slow_ns = int(Ending.OK), int(Ending.MEMORY), self._slow_ns
         cpu_before, brief = cpu_ns(), 0
         output.prefix = prefix
         while True:
@@ -236,14 +236,12 @@ class Worker:
             # For a call that never comes to tell what it spent. Once a batch: brief calls before it count as its.
             marker[2] = cpu_before + brief
             for kind, _, pattern, call, buffer, start, end in feed(data):
-                if kind != Kind.INVOKE:
+                if kind != invoke_kind:
                     if kind == Kind.ANSWER:
                         continue  # to a call whose invocation has ended
                     return
-                _, _, _, _, _, subjects, replies, headers, attempt, allowed_us, expires, until = unpack(
-                    buffer, start - header_size
-                )
-                at = start - header_size + invoke_size
+                subjects, replies, headers, attempt, allowed_us, expires, until = unpack(buffer, start)
+                at = start + INVOKE_EXTRA
                 if out:
                     if after - self._batch_began > BATCH_NS:
                         self._flush()
@@ -305,7 +303,7 @@ class Worker:
                     ending, code, first, second = Ending.MEMORY, 0, b"", b""
                 output.end()
                 after = now_ns()
-                if after > until and ending != Ending.MEMORY:
+                if after > until and ending != out_of_memory:
                     # Nobody was quick enough to end it, which is no reason for an answer that came too late.
                     ending, code, first, second = Ending.LATE, 0, b"", b""
                 ran = cpu = after - began
@@ -337,7 +335,7 @@ class Worker:
                     out.append(first)
                 if second:
                     out.append(second)
-                if ending == Ending.MEMORY:
+                if ending == out_of_memory:
                     # The heap is in pieces: this process is not fit for another call, and the nexlet replaces it.
                     self._flush()
                     return
