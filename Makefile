@@ -57,7 +57,7 @@ bench: $(READY) ## figures beside a bare nats-py responder in the same run
 	$(BIN)/python -m benchmarks $(ARGS)
 
 session: $(READY) ## records docs/session.md anew
-	@$(BIN)/python -m tests.support.session > docs/session.md.new && mv docs/session.md.new docs/session.md
+	@$(BIN)/python -m tests.support.session
 
 clean: ## removes what the commands above made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*

@@ -363,7 +363,7 @@ class _Upkeep:
 
 
 def _example(deployed: Sequence[Deployed]) -> tuple[str, str]:
-    """A message worth sending: the first sample event that is answered and is text."""
+    """A message worth sending: the first sample event that is answered and is text; else something on a subject."""
     from nexlet_functions.testing.events import EventRefused, sample_events
 
     for each in deployed:
@@ -375,4 +375,6 @@ def _example(deployed: Sequence[Deployed]) -> tuple[str, str]:
             subject = event.subject or next(iter(each.subjects), "")
             if subject and each.answers(subject) and not event.headers and event.payload.isascii():
                 return subject, event.payload.decode()
-    return next((subject for each in deployed for subject in each.subjects), "SUBJECT"), ""
+    listening = next((subject for each in deployed for subject in each.subjects), "SUBJECT")
+    # Nobody can publish on a wildcard: any token will do in its place.
+    return ".".join("any" if token in ("*", ">") else token for token in listening.split(".")), "{}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import signal
 from collections.abc import Awaitable, Callable
@@ -59,6 +60,24 @@ async def test_a_signal_ends_all_of_it_at_any_time(
     assert await dev.end(number) == 0, dev.errors
     await none_left(processes)
     assert list(temporary.iterdir()) == []
+
+
+async def test_bytes_are_shown_as_a_sample_event_has_them(live: StartLive) -> None:
+    dev = await live("dev", SAMPLES / "telemetry", SAMPLES / "identicon", "--once", "-p", "0")
+    assert await dev.ended() == 0, dev.errors
+    payloads = {record["name"]: record["payload"] for record in dev.of("sample")}
+    assert payloads == {"telemetry": "AQEAEWlVuQD+Pi4v", "identicon": "ada@example.com"}
+
+
+async def test_what_it_proposes_to_send_can_be_sent(live: StartLive, tmp_path: Path) -> None:
+    shutil.copytree(SAMPLES / "textstats", tmp_path / "textstats")
+    shutil.rmtree(tmp_path / "textstats" / "events")
+    dev = await live("dev", tmp_path / "textstats", "-p", "0")
+    ready = await dev.until("ready")
+    assert ready["commands"][0] == f"nexfn invoke -s {ready['url']} texts.any.any '{{}}'"
+    answer = await nexfn(*shlex.split(ready["commands"][0])[1:])
+    assert (answer.code, answer.records[0]["code"]) == (1, 422), "it came to the function"
+    assert await dev.end() == 0
 
 
 async def test_it_stays_and_shows_what_happens(live: StartLive) -> None:

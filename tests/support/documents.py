@@ -158,7 +158,13 @@ class Walk:
         self._equivalents = equivalents or {}
         self._background: list[Background] = []
         path = [*([str(programs)] if programs is not None else []), sysconfig.get_path("scripts"), os.environ["PATH"]]
-        self._environment = environment(PATH=os.pathsep.join(path), NEXFN_JSON="0", NEXFN_PORT="0", NEXFN_NO_STATE="1")
+        self._environment = environment(
+            PATH=os.pathsep.join(path),
+            NEXFN_JSON="0",
+            NEXFN_PORT="0",
+            NEXFN_NO_STATE="1",
+            NEXFN_NODES="1",  # there is one, so that nothing waits for the answer of another
+        )
 
     async def through(self, document: str) -> None:
         """All of it; whatever runs in the background is ended afterwards, and must end with 0."""

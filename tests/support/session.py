@@ -1,4 +1,4 @@
-"""A terminal session, recorded: `python -m tests.support.session > docs/session.md`, or `make session`.
+"""A terminal session, recorded: `make session` writes docs/session.md.
 
 The steps stand below as a person would do them: commands, edits, and a second terminal in which `nexfn dev` goes on.
 They are done for real, in a temporary folder, and what the commands print goes into the page as it came. Times and ids
@@ -12,7 +12,6 @@ import difflib
 import os
 import re
 import signal
-import sys
 import sysconfig
 import tempfile
 from collections.abc import Sequence
@@ -35,8 +34,10 @@ Two terminals and an editor. Nothing has to be installed but this package (with 
 before the first command.
 """
 
-_FORBIDDEN = '    return {"greeting": f"{os.environ[\'GREETING\']}, {name}!"}\n'
-_PERMITTED = '    return {"greeting": f"{context.env[\'GREETING\']}, {name}!"}\n'
+_WORKS = '    return {"greeting": f"{context.env[\'GREETING\']}, {name}!"}\n'
+_REFUSED = '    return {"greeting": f"{os.environ[\'GREETING\']}, {name}!"}\n'
+_BETTER = '    return {"greeting": f"{context.env[\'GREETING\']}, dear {name}!"}\n'
+_ADA = """nexfn invoke demo.greet '{"name": "Ada"}'"""
 
 
 @dataclass(frozen=True)
@@ -109,40 +110,46 @@ Step = Say | Run | Start | Watch | Follow | End | Edit
 STEPS: Sequence[Step] = (
     Say("## A function that works\n\n`init` makes a folder with all that a function has, and its test passes at once."),
     Run(("nexfn init demo", "cd demo", "python -m pytest -q")),
-    Say("## A mistake, and where it is\n\nOut of habit the setting is read from the process's own environment:"),
-    Edit("function.py", [("", "import os\n\n"), (_PERMITTED, _FORBIDDEN)]),
-    Say("`check` says what a node would say, without one."),
-    Run(("nexfn check .",), fails=True),
-    Say("So it is read from where a function finds it, and the import goes."),
-    Edit("function.py", [("import os\n\n", ""), (_FORBIDDEN, _PERMITTED)]),
-    Run(("nexfn check .",)),
     Say(
         "## Running\n\nIn the second terminal `dev` starts a NATS server, a stand-in for the node and the nexlet, "
         "deploys the function,\nsends it its first sample event, and stays."
     ),
     Start("nexfn dev demo", "Ctrl-C ends all of it"),
     Say("In the first one, a question that is answered, and one that is refused:"),
-    Run(("""nexfn invoke demo.greet '{"name": "Ada"}'""",)),
+    Run((_ADA,)),
     Run(("nexfn invoke demo.greet '{}'",), fails=True),
     Say("The second terminal has shown both meanwhile, and what the function logged."),
     Watch("rejected_by_function"),
-    Say("## A new version, without a gap\n\nAnother greeting, in the Nexfile:"),
-    Edit("Nexfile", [("GREETING: Hello", "GREETING: Moin")]),
-    Say("That is saved, and runs already: the second terminal says so."),
+    Say("## A mistake, and where it is\n\nOut of habit the setting is read from the process's own environment:"),
+    Edit("function.py", [("", "import os\n\n"), (_WORKS, _REFUSED)]),
+    Say("As soon as it is saved, `dev` says what a node would say. The version before it goes on."),
+    Watch("the version before it goes on"),
+    Say("`check` says the same, without any node:"),
+    Run(("nexfn check .",), fails=True),
+    Say("So it is read from where a function finds it, the import goes, and the greeting becomes a warmer one."),
+    Edit("function.py", [("import os\n\n", ""), (_REFUSED, _BETTER)]),
+    Say("Saved is deployed. The new version answers before the old one is told to stop."),
     Watch("redeployed"),
-    Say("On a node `deploy` does the same. The new version answers before the old one is told to stop."),
-    Run(("nexfn deploy . --namespace demo", "nexfn list --namespace demo")),
-    Run(("""nexfn invoke demo.greet '{"name": "Ada"}'""",)),
-    Say("Seen from the second terminal:"),
-    Watch("ok "),
-    Say("## Its log\n\nThe log feed keeps nothing, so whoever wants it listens first. While this waits for a line,"),
-    Follow(
-        "nexfn logs demo --namespace demo --count 1", "following", """nexfn invoke demo.greet '{"name": "Grace"}'"""
+    Run((_ADA,)),
+    Say(
+        "## On a node\n\nWhat follows works with any node, and here with the one of `dev`. Another function, which "
+        "`dev` does not watch,\nis deployed by hand; deployed again, it takes the place of the first."
     ),
+    Run(
+        (
+            "cd ..",
+            "nexfn init texts --template router --text | head -1",
+            "nexfn deploy texts --namespace demo",
+            "nexfn invoke texts.upper.greeting 'good morning'",
+        )
+    ),
+    Edit("texts/Nexfile", [("timeout: 2s", "timeout: 500ms")]),
+    Run(("nexfn deploy texts --namespace demo", "nexfn list --namespace demo")),
+    Say("## Its log\n\nThe log feed keeps nothing, so whoever wants it listens first. While this waits for a line,"),
+    Follow("nexfn logs demo --namespace demo --count 1", "following", _ADA),
     Say("## The end"),
-    Run(("nexfn stop demo --namespace demo",)),
-    Say("The second terminal has seen that, too; Ctrl-C there ends the rest, and leaves nothing behind."),
-    Watch("stopped"),
+    Run(("nexfn stop texts --namespace demo",)),
+    Say("Ctrl-C in the second terminal ends the rest, and leaves nothing behind."),
     End(),
 )
 
@@ -191,11 +198,14 @@ async def _until(process: asyncio.subprocess.Process, text: str) -> str:
     """Its next lines, as far as to the one that has the text."""
     assert process.stdout is not None
     seen: list[str] = []
-    async with asyncio.timeout(60):
-        while not any(text in line for line in seen):
-            line = await process.stdout.readline()
-            assert line, f"it ended without {text!r}:\n{''.join(seen)}"
-            seen.append(line.decode())
+    try:
+        async with asyncio.timeout(60):
+            while not any(text in line for line in seen):
+                line = await process.stdout.readline()
+                assert line, f"it ended without {text!r}:\n{''.join(seen)}"
+                seen.append(line.decode())
+    except TimeoutError:
+        raise AssertionError(f"no {text!r} within a minute:\n{''.join(seen)}") from None
     return "".join(seen)
 
 
@@ -256,14 +266,15 @@ async def _done(step: Step, terminal: _Terminal) -> str:
         case End():
             code, said = await terminal.end()
             assert code == 0, said
-            return _fenced("console", f"^C{said}")
+            assert said.endswith("stopping ...\n"), said
+            return _fenced("console", "^Cstopping ...")
 
 
 async def _run(commands: Sequence[str], fails: bool, terminal: _Terminal) -> str:
     shown = []
     for command in commands:
         if command.startswith("cd "):
-            terminal.folder = terminal.folder / command.removeprefix("cd ")
+            terminal.folder = (terminal.folder / command.removeprefix("cd ")).resolve()
             shown.append(f"$ {command}\n")
             continue
         code, said = await terminal.run(command)
@@ -294,6 +305,7 @@ _VARIES = (
     (r"\b\d+(\.\d+)? ms\b", "N ms"),
     (r"\b\d+(\.\d+)? MiB\b", "N MiB"),
     (r"\bin \d+\.\d+s\b", "in Ns"),
+    (r"\b\d+/\d+\b", "N/M"),  # workers, and how many there may be: as many as there are processors
     (r"\b[A-Za-z0-9]{20,}\b", "ID"),
 )
 """What is different each time, and what stands for it."""
@@ -303,12 +315,16 @@ def normalised(page: str) -> str:
     """The same without what is different each time."""
     for pattern, stand_in in _VARIES:
         page = re.sub(pattern, stand_in, page)
-    return re.sub(r"[ ]{2,}", "  ", page)  # columns are as wide as what is in them
+    page = re.sub(r"[ ]{2,}", "  ", page)  # columns are as wide as what is in them
+    return _WATCHED.sub(lambda block: "\n".join(sorted(block[0].splitlines())), page)
+
+
+_WATCHED = re.compile(r"(?<=^```console\n)\n?\d\d:.*?(?=^```)", re.M | re.S)
 
 
 async def _main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        sys.stdout.write(await record(Path(folder)))
+        PAGE.write_text(await record(Path(folder)))
 
 
 if __name__ == "__main__":

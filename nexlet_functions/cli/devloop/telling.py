@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shlex
 from collections.abc import Sequence
@@ -252,5 +253,8 @@ def _log_lines(record: LogRecord) -> list[str]:
 
 
 def _payload_text(payload: bytes) -> str:
+    """A payload for a terminal; what is no text there as base64, as it would stand in a sample event."""
     text = payload.decode("utf-8", "replace")
+    if not text.replace("\n", " ").replace("\t", " ").isprintable() or "\ufffd" in text:
+        text = base64.b64encode(payload).decode()
     return text if len(text) <= 160 else f"{text[:160]}... ({len(payload)} bytes)"
