@@ -168,6 +168,15 @@ async def when_recorded(walk: Walk, command: Command) -> None:
     assert matches(command.expected, said), said
 
 
+async def nats_kv_add(walk: Walk, command: Command) -> None:
+    """The bucket is made, with what else is said of it."""
+    bucket, *options = shlex.split(command.line)[3:]
+    assert [each for each in options if each.partition("=")[0] not in ("--replicas", "--ttl", "--history")] == []
+    client = await nats.connect(walk.url)
+    await client.jetstream().create_key_value(bucket=bucket)
+    await client.close()
+
+
 async def piped_nats_pub(walk: Walk, command: Command) -> None:
     """What is sent is made; `tests/docs/test_samples.py` sends it."""
     making, _, publishing = command.line.rpartition(" | ")
@@ -205,6 +214,7 @@ async def test_its_commands_do_what_it_says(page: Path, folder: Path, nats_serve
     table = {
         **equivalents.table,
         "make ": make,
+        "nats kv add": nats_kv_add,
         "nats sub": nats_sub,
         "nats request": nats_request,
         "nexfn replay kept": when_recorded,
