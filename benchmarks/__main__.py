@@ -7,11 +7,11 @@ import asyncio
 import json
 import sys
 
-from benchmarks import attributes, deadlines, deploys, fairness, overload, streams, throughput, workers
+from benchmarks import attributes, deadlines, deploys, fairness, grants, overload, streams, throughput, workers
 from benchmarks.bench import environment, open_bench
 from nexlet_functions.cli.running import loop_factory
 
-KINDS = ("throughput", "streams", "deploys", "deadlines", "workers", "attributes")
+KINDS = ("throughput", "streams", "deploys", "deadlines", "grants", "workers", "attributes")
 LONG = ("fairness", "overload")
 """Kinds that take a minute each, and are measured where they are named."""
 
@@ -79,6 +79,12 @@ async def _measure(given: argparse.Namespace, kinds: list[str]) -> None:
                 figures["overload"] = overloaded.as_json()
                 if not given.json:
                     _print_overload(overloaded)
+    if "grants" in kinds:
+        async with open_bench(floors=(), jetstream=True) as bench:
+            granted = await grants.measure(bench, rounds=given.rounds)
+            figures["grants"] = [one.as_json() for one in granted]
+            if not given.json:
+                _print_grants(granted)
     if "workers" in kinds:
         started = await workers.measure()
         figures["workers"] = started.as_json()
@@ -97,6 +103,13 @@ async def _measure(given: argparse.Namespace, kinds: list[str]) -> None:
     if given.json:
         json.dump(figures, sys.stdout, indent=2)
         print()
+
+
+def _print_grants(granted: list[grants.Granted]) -> None:
+    print("\na call to what a function was granted, beside the same with bare nats-py, microseconds each")
+    for one in granted:
+        promise = f" (at most {grants.MOST:g})" if one.kind == "kv get" else ""
+        print(f"  {one.kind:20} ours {one.ours_us:6.0f}  bare {one.bare_us:6.0f}  ratio {one.ratio:.2f}{promise}")
 
 
 def _print_throughput(cells: list[throughput.Cell], payload: int) -> None:
