@@ -18,7 +18,7 @@ import typer
 
 from nexlet_functions.cli.completion import function_folders
 from nexlet_functions.cli.exits import CommandFailed, Exit
-from nexlet_functions.cli.options import Json, duration
+from nexlet_functions.cli.options import Json, SecretsDir, duration
 from nexlet_functions.cli.output import Output
 from nexlet_functions.cli.own_log import set_up_logging
 
@@ -62,18 +62,7 @@ def dev(
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", envvar="NEXFN_NAMESPACE", help="Namespace to deploy to.")
     ] = "demo",
-    secrets_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--secrets-dir",
-            envvar="NEXFN_SECRETS_DIR",
-            exists=True,
-            file_okay=False,
-            metavar="DIR",
-            help="Folder with secrets, NAMESPACE/KEY. [default: 'secrets' in DIR or beside it]",
-            show_default=False,
-        ),
-    ] = None,
+    secrets_dir: SecretsDir = None,
     record: Annotated[
         Path | None,
         typer.Option(

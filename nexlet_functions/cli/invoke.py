@@ -1,48 +1,48 @@
-"""`invoke`: one request to a subject, and what came back; with `--local`, to a folder's function, without NATS."""
+"""`invoke`: one message to a function, and what came back; over NATS, or with `--local` in a worker here."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import json as json_
 import os
 import re
 import sys
-import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nexlet_functions.cli.completion import function_folders, sample_event_names
 from nexlet_functions.cli.exits import CommandFailed, Exit
-from nexlet_functions.cli.options import CREDENTIALS, Json, duration, setting_flags
-from nexlet_functions.cli.output import Output, styled
+from nexlet_functions.cli.nodes import EVERYWHERE, Namespace, SeldomNodes, Session, session
+from nexlet_functions.cli.options import CREDENTIALS, Json, SecretsDir, duration, setting_flags
+from nexlet_functions.cli.output import Output
 from nexlet_functions.cli.own_log import set_up_logging
 
 if TYPE_CHECKING:
-    from nexlet_functions.natsio import Connection, Reply
-    from nexlet_functions.settings import Settings
+    from nexlet_functions.cli.answers import Answer
+    from nexlet_functions.cli.remote import Target
+    from nexlet_functions.testing.events import SampleEvent
 
-__all__ = ["answer_fields", "answer_text", "body_fields", "body_lines", "invoke"]
-
-CONNECT_TIMEOUT = 2.0
-"""Seconds to wait for a server that does not answer at once: long enough for one that is just starting."""
+__all__ = ["invoke"]
 
 TIMEOUT = "5s"
 """How long an answer is waited for; with `--local` the function's own limit decides."""
 
+_TLS = tuple(name for name in CREDENTIALS if name.startswith("tls_"))
+_NATS = tuple(name for name in CREDENTIALS if name not in _TLS)
+
 _HEADER = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):\s*([^\x00-\x1f\x7f]*)")
 
 
-@setting_flags(NATS=CREDENTIALS)
+@setting_flags(NATS=_NATS, Seldom=_TLS)
 def invoke(
-    subject: Annotated[
+    named: Annotated[
         str,
         typer.Argument(
-            metavar="[SUBJECT]",
-            help="A trigger subject of the function; not needed where an event or --local tells.",
+            metavar="[SUBJECT|NAME|ID]",
+            help="A subject, or a function by name or id; not needed where an event or --local tells.",
             show_default=False,
         ),
     ] = "",
@@ -53,6 +53,25 @@ def invoke(
         ),
     ] = None,
     *,
+    subject: Annotated[
+        str,
+        typer.Option(
+            "--subject",
+            envvar="NEXFN_SUBJECT",
+            metavar="SUBJECT",
+            help="Which subject, if it has several.",
+        ),
+    ] = "",
+    wildcard: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--wildcard",
+            "-w",
+            envvar="NEXFN_WILDCARD",
+            metavar="WORD",
+            help="What stands for a wildcard of its subject; may be repeated.",
+        ),
+    ] = None,
     local: Annotated[
         Path | None,
         typer.Option(
@@ -60,7 +79,7 @@ def invoke(
             "-l",
             envvar="NEXFN_LOCAL",
             metavar="DIR",
-            help="Run the function of this folder in a worker here, without NATS.",
+            help="Run this folder's function here, without NATS.",
             show_default=False,
             autocompletion=function_folders,
         ),
@@ -72,23 +91,12 @@ def invoke(
             "-e",
             envvar="NEXFN_EVENT",
             metavar="FILE",
-            help="A sample event to send; with --local its name will do, and what it expects is compared.",
-            show_default=False,
+            help="A sample event to send and to compare with; with --local its name will do.",
             autocompletion=sample_event_names,
-        ),
-    ] = None,
-    secrets_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--secrets-dir",
-            envvar="NEXFN_SECRETS_DIR",
-            exists=True,
-            file_okay=False,
-            metavar="DIR",
-            help="With --local: where secrets are, demo/KEY. [default: 'secrets' in DIR or beside it]",
             show_default=False,
         ),
     ] = None,
+    secrets_dir: SecretsDir = None,
     header: Annotated[
         list[str] | None,
         typer.Option(
@@ -104,9 +112,9 @@ def invoke(
         typer.Option(
             "--timeout",
             metavar="DURATION",
-            help="How long to wait for the answer. The function is told, and does not run for longer.",
+            help=f"How long to wait; the function is told, and runs no longer. [default: {TIMEOUT}]",
             envvar="NEXFN_TIMEOUT",
-            show_default=TIMEOUT,
+            show_default=False,
         ),
     ] = None,
     no_reply: Annotated[
@@ -117,26 +125,23 @@ def invoke(
             envvar="NEXFN_NO_REPLY",
         ),
     ] = False,
+    namespace: Namespace = EVERYWHERE,
+    nodes: SeldomNodes = None,
     json: Json = None,
     flags: Mapping[str, object],
 ) -> None:
-    """Send a message to a function and print its answer.
+    """Send a message to a function; print its answer, what it printed and logged, and what it took.
 
-    Ends with 0 for an answer, 1 for an error as the answer, 3 where nobody listens, 4 where nobody answers in time.
+    Ends with 0 for an answer, 1 for an error or a difference, 3 where nobody listens, 4 where nobody answers in time.
     """
     from nexlet_functions.cli.local import Message, find_event, invoke_local
     from nexlet_functions.functions.deadlines import DEADLINE_HEADER
-    from nexlet_models.subjects import valid_subject
 
     set_up_logging(level="error")
     folder = _function_folder(local) if local is not None else None
     sample = find_event(event, folder) if event is not None else None
-    on = subject or (sample.subject if sample is not None else "")
-    reason = valid_subject(on, wildcards=False) if on or folder is None else None
-    if reason is not None:
-        if not on:
-            raise CommandFailed(Exit.USAGE, "subject-missing", "no subject is said", "nexfn invoke SUBJECT [DATA]")
-        raise CommandFailed(Exit.USAGE, "invalid-subject", f"'{on}' is no subject to publish on: it {reason}")
+    to = _Addressee(named, subject, tuple(wildcard or ()), sample)
+    to.check(needed=folder is None)
     given = header or os.environ.get("NEXFN_HEADER", "").splitlines()
     payload = read_payload(data) if data is not None else None
     headers, wait = read_headers(given), duration(timeout or TIMEOUT, "--timeout")
@@ -146,17 +151,146 @@ def invoke(
     if tells and (folder is None or timeout is not None):
         headers[DEADLINE_HEADER] = str(max(1, round(wait * 1000)))
     if folder is not None:
-        message = Message(subject, payload, headers, sample, reply=not no_reply)
+        message = Message(subject or named, payload, headers, sample, reply=not no_reply, words=to.words)
         fine = asyncio.run(invoke_local(folder, message, secrets_dir, output))
     else:
-        from nexlet_functions.settings import Settings
-
         if sample is not None:
             payload, headers = sample.payload if payload is None else payload, {**sample.headers, **headers}
-        settings = Settings.read(flags)
-        fine = asyncio.run(_invoke(settings, on, payload or b"", headers, wait, output, reply=not no_reply))
+        sending = _Sending(to, payload or b"", headers, wait, output)
+
+        async def over_nats() -> bool:
+            async with session("invoke", namespace, flags, nodes=nodes) as connected:
+                return await (sending.publish(connected) if no_reply else sending.ask(connected))
+
+        fine = asyncio.run(over_nats())
     if not fine:
         raise typer.Exit(Exit.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Addressee:
+    """Whom a message is meant for, as the command line has it.
+
+    Attributes:
+        named: a subject, or a function by its name or id; "" where nothing is said.
+        subject, words: of a function, see `remote.find`.
+        sample: may have a subject.
+    """
+
+    named: str
+    subject: str
+    words: tuple[str, ...]
+    sample: SampleEvent | None
+
+    @property
+    def hint(self) -> str:
+        """The subject that is said beside the name."""
+        return self.subject or (self.sample.subject if self.sample is not None and not self.words else "")
+
+    def check(self, *, needed: bool) -> None:
+        """See that it can be one.
+
+        Raises:
+            CommandFailed: it cannot, or nothing is said.
+        """
+        from nexlet_models.subjects import valid_subject
+
+        for each in filter(None, (self.named, self.hint)):
+            if (reason := valid_subject(each, wildcards=False)) is not None:
+                raise CommandFailed(Exit.USAGE, "invalid-subject", f"'{each}' is no subject to publish on: it {reason}")
+        if needed and not self.named and not self.hint:
+            raise CommandFailed(
+                Exit.USAGE, "subject-missing", "no subject and no function is said", "nexfn invoke SUBJECT|NAME [DATA]"
+            )
+
+
+class _Sending:
+    """One message on its way."""
+
+    def __init__(self, to: _Addressee, payload: bytes, headers: Mapping[str, str], wait: float, output: Output) -> None:
+        self._to = to
+        self._payload = payload
+        self._headers = headers
+        self._wait = wait
+        self._output = output
+
+    async def ask(self, session: Session) -> bool:
+        """Whether what came back is what is expected, or no error."""
+        from nexlet_functions.cli.answers import show
+        from nexlet_functions.cli.remote import Target
+        from nexlet_functions.natsio.errors import NoResponders
+
+        to = self._to
+        if to.named and (to.subject or to.words):
+            target = await self._look_up(session)
+        else:
+            target = Target(to.named or to.hint)
+        try:
+            answer = await self._send(session, target)
+        except NoResponders as nobody:
+            if target.functions or not to.named or "." in to.named:  # no function's name has a dot
+                raise
+            target = await self._look_up(session, nobody)
+            answer = await self._send(session, target)
+        if answer is None:
+            return True
+        show(answer, self._output)
+        return answer.fine
+
+    async def publish(self, session: Session) -> bool:
+        """To a function of that name, where there is one: nobody tells whether somebody listens to a subject."""
+        from nexlet_functions.cli.remote import Target
+        from nexlet_functions.shipping import UnknownWorkload
+
+        to = self._to
+        target = Target(to.named or to.hint)
+        if to.named and "." not in to.named:
+            try:
+                target = await self._look_up(session)
+            except UnknownWorkload:
+                if to.subject or to.words:
+                    raise
+            except CommandFailed as failed:
+                if failed.code != "no-node":
+                    raise
+        await self._publish(session, target.subject)
+        return True
+
+    async def _look_up(self, session: Session, nobody: Exception | None = None) -> Target:
+        """The function that is meant.
+
+        Args:
+            nobody: what is known already: nobody listens to a subject of its name.
+        """
+        from nexlet_functions.cli.remote import find
+        from nexlet_functions.shipping import UnknownWorkload
+
+        try:
+            return await find(session, self._to.named, self._to.hint, self._to.words)
+        except UnknownWorkload as unknown:
+            if nobody is None:
+                raise
+            raise CommandFailed(Exit.UNREACHABLE, "no-responders", f"{nobody}, and {unknown}") from None
+        except CommandFailed as failed:
+            if nobody is not None and failed.code == "no-node":
+                raise nobody from None
+            raise
+
+    async def _send(self, session: Session, target: Target) -> Answer | None:
+        """The answer; None where none is to be expected."""
+        from nexlet_functions.cli.remote import send
+
+        if not target.answers:
+            await self._publish(session, target.subject, f"{self._to.named} does not answer there")
+            return None
+        return await send(session, target, self._payload, self._headers, self._wait, event=self._to.sample)
+
+    async def _publish(self, session: Session, subject: str, note: str = "") -> None:
+        from nexlet_functions.cli.remote import publish
+
+        await publish(session.connection, subject, self._payload, self._headers)
+        text = f"published on {subject} ({len(self._payload)} bytes)"
+        self._output.record("published", f"{text}; {note}" if note else text, subject=subject, note=note or None)
 
 
 def _function_folder(path: Path) -> Path:
@@ -177,103 +311,6 @@ def _function_folder(path: Path) -> Path:
             "name the folder of one",
         )
     return found[0]
-
-
-async def _invoke(
-    settings: Settings,
-    subject: str,
-    payload: bytes,
-    headers: Mapping[str, str],
-    timeout: float,
-    output: Output,
-    *,
-    reply: bool,
-) -> bool:
-    """Whether the function answered, and not with an error."""
-    from nexlet_functions.natsio import Connection
-
-    async with await Connection.open(
-        settings.credentials(), name="nexfn invoke", timeout=CONNECT_TIMEOUT
-    ) as connection:
-        size = len(payload) + sum(len(name) + len(value) + 4 for name, value in headers.items())
-        if size > connection.max_payload:
-            raise CommandFailed(
-                Exit.FAILED,
-                "payload-too-large",
-                f"the message has {size} bytes, and the server takes {connection.max_payload}",
-                "put what is large into an object store and send its name",
-            )
-        if not reply:
-            await _publish(connection, subject, payload, headers)
-            output.record("published", f"published on {subject} ({len(payload)} bytes)", subject=subject)
-            return True
-        began = time.perf_counter()
-        answer = await connection.request(subject, payload, headers=headers or None, timeout=timeout)
-        took = time.perf_counter() - began
-    fields = answer_fields(answer)
-    output.record("answer", answer_text(fields, took), subject=subject, duration_ms=round(took * 1000, 3), **fields)
-    return bool(fields["ok"])
-
-
-async def _publish(connection: Connection, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
-    from nexlet_functions.natsio.protocol import encode_headers
-
-    connection.publish(subject, payload, headers=encode_headers(headers) if headers else b"")
-    await connection.flush(CONNECT_TIMEOUT)
-    if connection.stats().publish_violations:
-        raise CommandFailed(
-            Exit.FAILED, "publish-refused", f"the server forbids publishing on {subject}", "use other credentials"
-        )
-
-
-def answer_fields(answer: Reply) -> dict[str, Any]:
-    """An answer as fields: `ok`, `code`, `error`, the headers, and the body as `json`, `text` or `base64`."""
-    headers = {name.lower(): value for name, value in answer.headers.items()}
-    error = headers.get("error") or headers.get("nats-service-error")
-    code = headers.get("nats-service-error-code", "500" if error else "200")
-    fields: dict[str, Any] = {
-        "ok": error is None,
-        "code": int(code) if code.isascii() and code.isdigit() else 500,
-        "error": error,
-        "headers": dict(answer.headers),
-    }
-    return fields | body_fields(answer.payload)
-
-
-def body_fields(data: bytes) -> dict[str, Any]:
-    """A body as `json`, `text` or `base64`, whichever it is first."""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(data).decode()}
-    try:
-        return {"json": json_.loads(text)}
-    except ValueError:
-        return {"text": text}
-
-
-def answer_text(fields: Mapping[str, Any], took: float) -> list[Any]:
-    """The same for a person: the body, and below it how it came."""
-    namespace, workload = fields["headers"].get("namespace", ""), fields["headers"].get("workload_id", "")
-    by = f" by {namespace}/{workload}" if workload else ""
-    return [*body_lines(fields), styled((f"{fields['code']} in {took * 1000:.1f} ms{by}", "dim"))]
-
-
-def body_lines(fields: Mapping[str, Any]) -> list[Any]:
-    """An answer's error, body and headers for a person."""
-    if "json" in fields:
-        body = json_.dumps(fields["json"], ensure_ascii=False, indent=2)
-    else:
-        body = fields.get("text", fields.get("base64", ""))
-    own = {"workload_id", "namespace", "error", "nats-service-error", "nats-service-error-code", "nex-invocation-id"}
-    lines: list[Any] = []
-    if not fields["ok"]:
-        lines.append(styled((f"error {fields['code']}:", "bold red"), " ", fields["error"]))
-    if body and body != fields["error"]:
-        lines += body.splitlines()
-    return lines + [
-        styled((f"{name}: {value}", "cyan")) for name, value in fields["headers"].items() if name.lower() not in own
-    ]
 
 
 def read_payload(data: str) -> bytes:

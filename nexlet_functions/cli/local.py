@@ -6,25 +6,23 @@ folder that `dev` takes them from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nexlet_functions.cli import ahead
 from nexlet_functions.cli.exits import CommandFailed, Exit
-from nexlet_functions.cli.output import Output, styled
+from nexlet_functions.cli.output import Output
 
 if TYPE_CHECKING:
     from nexlet_functions.nexfile import FunctionFolder
-    from nexlet_functions.testing import Invocation, SampleEvent
+    from nexlet_functions.testing import SampleEvent
 
 __all__ = ["Message", "find_event", "invoke_local", "secrets_of"]
 
 _NAMESPACE = "demo"
 """Whose secrets a function gets here; the namespace of `dev`."""
-
-_MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +35,7 @@ class Message:
         headers: beside the event's.
         event: the sample event that it begins with.
         reply: whether an answer is waited for.
+        words: what stands for the wildcards of its trigger.
     """
 
     subject: str
@@ -44,6 +43,7 @@ class Message:
     headers: Mapping[str, str]
     event: SampleEvent | None
     reply: bool
+    words: Sequence[str] = ()
 
 
 def find_event(name: str, folder: Path | None) -> SampleEvent:
@@ -73,68 +73,50 @@ async def invoke_local(folder: Path, message: Message, secrets_dir: Path | None,
         CommandFailed: a secret is missing, or the subject is none of the function's.
         FunctionRefused: what `check` would say.
     """
+    from nexlet_functions.cli.answers import Answer, body_fields, show
+    from nexlet_functions.cli.remote import pick
+    from nexlet_functions.cli.watching import LogRecord
     from nexlet_functions.nexfile import read_function
     from nexlet_functions.testing import load_function
+    from nexlet_models.start_request import Trigger
 
     function = read_function(folder)
+    subject = message.subject
+    if message.words:
+        patterns = [trigger.subject for trigger in function.start.triggers if isinstance(trigger, Trigger)]
+        _, subject = pick(function.name, patterns, subject, message.words)
     secrets = await secrets_of(function, secrets_dir)
     async with load_function(folder, secrets=secrets, launched=ahead.take()) as loaded:
         try:
             result = await loaded.invoke(
                 message.event,
                 data=message.payload,
-                subject=message.subject,
+                subject=subject,
                 headers=message.headers,
                 reply="_INBOX.local" if message.reply else "",
             )
         except ValueError as error:  # the subject, or the deadline among the headers
             raise CommandFailed(Exit.USAGE, "invalid-message", str(error)) from None
         lines = [*loaded.load_logs, *result.logs]
-    from nexlet_functions.cli.invoke import body_fields
-
-    subject = message.subject or (message.event.subject if message.event else "")
     expected = message.event is not None and bool(message.event.expect)
-    differences = result.differences(message.event) if message.event is not None and expected else []
     fields = {"ok": result.ok, "code": result.code, "error": result.error or None, "headers": dict(result.headers)}
-    fields |= body_fields(result.data)
-    output.record(
-        "answer",
-        () if output.json else _text(function, fields, result, lines, differences),
-        subject=subject or None,
-        duration_ms=round(result.duration_ms, 3),
-        **fields,
+    answer = Answer(
+        subject=subject or (message.event.subject if message.event else ""),
+        fields=fields | body_fields(result.data),
         outcome=result.outcome.value,
-        traceback=result.traceback or None,
-        logs=[{"stream": line.stream, "text": line.text} for line in lines],
-        metrics=list(result.metrics),
-        cpu_ms=round(result.cpu_ms, 3),
+        invocation_id=result.invocation_id,
+        logs=[LogRecord(function.name, line.stream, line.text) for line in lines],
+        traceback=result.traceback,
+        metrics=result.metrics,
+        duration_ms=result.duration_ms,
+        queue_ms=result.queue_ms,
+        cpu_ms=result.cpu_ms,
         peak_memory_bytes=result.peak_memory_bytes,
         profile=function.start.sandbox or _default_profile(),
-        differences=differences if expected else None,
+        differences=result.differences(message.event) if message.event is not None and expected else None,
     )
-    return not differences if expected else result.ok
-
-
-def _text(
-    function: FunctionFolder,
-    fields: Mapping[str, Any],
-    result: Invocation,
-    logs: list[Any],
-    differences: list[str],
-) -> list[Any]:
-    from nexlet_functions.cli.invoke import body_lines
-    from nexlet_functions.cli.watching import LogRecord, readable
-
-    lines = body_lines(fields)
-    for line in logs:
-        word, style, (first, *rest) = readable(LogRecord(function.name, line.stream, line.text))
-        lines += [styled((f"{word:<9}", style), first), *(f"{'':9}{each}" for each in rest)]
-    if result.traceback:
-        lines += [styled((each, "dim")) for each in result.traceback.splitlines()]
-    lines += [styled(("differs  ", "bold red"), each) for each in differences]
-    profile = function.start.sandbox or _default_profile()
-    used = f"cpu {result.cpu_ms:.1f} ms, peak memory {result.peak_memory_bytes / _MIB:.1f} MiB, profile {profile}"
-    return [*lines, styled((f"{result.outcome.value} {result.code} in {result.duration_ms:.1f} ms, {used}", "dim"))]
+    show(answer, output)
+    return answer.fine
 
 
 def _default_profile() -> str:

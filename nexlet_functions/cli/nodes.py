@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nexlet_functions.cli.exits import CommandFailed, Exit
+from nexlet_functions.cli.options import SELDOM
 
 if TYPE_CHECKING:
     from nexlet_functions.control import ControlClient
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from nexlet_models.workloads import WorkloadSummary
 
 __all__ = [
-    "EVERYWHERE", "Namespace", "Nodes", "Session", "aligned", "session", "state_style", "valid_namespace",
-    "workload_fields",
+    "EVERYWHERE", "Namespace", "Nodes", "SeldomNodes", "Session", "aligned", "session", "state_style",
+    "valid_namespace", "workload_fields",
 ]  # fmt: skip
 
 CONNECT_TIMEOUT = 2.0
@@ -43,17 +44,22 @@ Namespace = Annotated[
     ),
 ]
 
-Nodes = Annotated[
-    int | None,
-    typer.Option(
+
+def _nodes(**more: Any) -> Any:
+    return typer.Option(
         "--nodes",
         envvar="NEXFN_NODES",
         min=1,
         metavar="N",
         help="How many nodes there are, if known: more answers are not waited for.",
         show_default=False,
-    ),
-]
+        **more,
+    )
+
+
+Nodes = Annotated[int | None, _nodes()]
+SeldomNodes = Annotated[int | None, _nodes(hidden=True, rich_help_panel=SELDOM)]
+"""The same for a command that only now and then has to ask nodes."""
 
 
 class Session:
@@ -179,6 +185,7 @@ def workload_fields(summary: WorkloadSummary) -> dict[str, Any]:
         "lifecycle": summary.workload_lifecycle,
         "triggers": _listed(facts.get("triggers")),
         "schedules": facts["schedules"].split("; ") if "schedules" in facts else None,
+        "unanswered": _listed(facts.get("unanswered")),
         "workers": _number(facts.get("workers", "").partition("/")[0]),
         "max_workers": _number(facts.get("workers", "").partition("/")[2]),
         "in_flight": _number(facts.get("in_flight")),

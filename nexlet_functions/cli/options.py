@@ -19,7 +19,7 @@ import typer
 from nexlet_functions.cli.completion import function_folders
 from nexlet_functions.cli.exits import CommandFailed, Exit
 
-__all__ = ["CREDENTIALS", "Folders", "Json", "Workloads", "duration", "setting_flags"]
+__all__ = ["CREDENTIALS", "SELDOM", "Folders", "Json", "SecretsDir", "Workloads", "duration", "setting_flags"]
 
 Json = Annotated[
     bool | None,
@@ -38,6 +38,19 @@ Folders = Annotated[
         help="Function folders, or folders of function folders.",
         show_default=False,
         autocompletion=function_folders,
+    ),
+]
+
+SecretsDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--secrets-dir",
+        envvar="NEXFN_SECRETS_DIR",
+        exists=True,
+        file_okay=False,
+        metavar="DIR",
+        help="Where the secrets of functions here are, NAMESPACE/KEY. [default: 'secrets' in DIR or beside it]",
+        show_default=False,
     ),
 ]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 import typer
 
 from nexlet_functions.cli.exits import CommandFailed, Exit
-from nexlet_functions.cli.options import CREDENTIALS, Json, duration, setting_flags
+from nexlet_functions.cli.options import CREDENTIALS, Json, SecretsDir, duration, setting_flags
 from nexlet_functions.cli.output import Output, styled
 from nexlet_functions.cli.own_log import set_up_logging
 
@@ -90,18 +90,7 @@ def replay(
         str,
         typer.Option("--timeout", envvar="NEXFN_TIMEOUT", metavar="DURATION", help="With --nats: for each answer."),
     ] = TIMEOUT,
-    secrets_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--secrets-dir",
-            envvar="NEXFN_SECRETS_DIR",
-            exists=True,
-            file_okay=False,
-            metavar="DIR",
-            help="Where secrets are, demo/KEY. [default: 'secrets' in DIR or beside it]",
-            show_default=False,
-        ),
-    ] = None,
+    secrets_dir: SecretsDir = None,
     format: Annotated[  # noqa: A002  # the option's name
         Form | None,
         typer.Option(
@@ -329,7 +318,7 @@ class _Listeners:
 
     async def send(self, event: SampleEvent) -> Came:
         """See `_Target`."""
-        from nexlet_functions.cli.invoke import answer_fields
+        from nexlet_functions.cli.answers import answer_fields
         from nexlet_functions.recording.replaying import Came, outcome_of
         from nexlet_models.subjects import valid_subject
 

@@ -250,6 +250,8 @@ class Function:
             **self.streams.facts(),
             **self.schedules.facts(),
         }
+        if unanswered := [trigger.subject for trigger in self.triggers if not trigger.reply]:
+            facts["unanswered"] = ",".join(unanswered)
         run = 0
         if self._pool is not None and self._dispatcher is not None:
             stats, counts = self._pool.stats(), self._dispatcher.counts

@@ -26,6 +26,7 @@ from nexlet_functions.recording.forms import body_as, event_text, message_as
 from nexlet_functions.recording.masks import Masks
 from nexlet_functions.testing.events import EventRefused, parse_event
 from nexlet_models.base import timestamp
+from nexlet_models.events import INVOCATION_HEADER
 from nexlet_sandboxes.outcomes import Outcome
 
 __all__ = ["MAX_BYTES", "MOST", "Invoked", "Recorder", "expectation"]
@@ -43,6 +44,9 @@ _WAITING_BYTES: Final = 8 * 1024 * 1024
 
 _NOT_RUN: Final = frozenset({Outcome.REJECTED, Outcome.EXPIRED, Outcome.UNAVAILABLE})
 """How it ends depends on what else there was to do, and not on the message."""
+
+_OF_ITS_CALL: Final = frozenset({DEADLINE_HEADER.lower(), INVOCATION_HEADER.lower()})
+"""Headers of a message that say what this one caller wanted, and nothing to the function."""
 
 _TELLING: Final = frozenset({Outcome.ERROR, Outcome.REJECTED_BY_FUNCTION})
 """Outcomes whose error is the function's own words, which will be the same another time."""
@@ -205,7 +209,7 @@ class Recorder:
 
 def _event_of(masks: Masks, invoked: Invoked) -> dict[str, Any]:
     """The file's content."""
-    headers = {name: value for name, value in invoked.headers.items() if name.lower() != DEADLINE_HEADER.lower()}
+    headers = {name: value for name, value in invoked.headers.items() if name.lower() not in _OF_ITS_CALL}
     event: dict[str, Any] = {"subject": invoked.subject}
     kept, masked = masks.headers(headers, "headers")
     if kept:

@@ -29,6 +29,7 @@ async def client(nats_server: EmbeddedServer, deadlines: list[str | None]) -> As
 
     async def echo(message: Msg) -> None:
         headers = {"workload_id": "w1", "namespace": "demo", **(message.headers or {})}
+        assert headers.pop("Nex-Invocation-Id", None) == "?", "it asks for the id"
         deadlines.append(headers.pop("Nex-Deadline-Ms", None))
         await connection.publish(message.reply, message.data, headers=headers)
 
@@ -56,7 +57,8 @@ async def test_an_answer_is_one_record(client: Client, nats_server: EmbeddedServ
     assert record["code"] == 200
     assert record["json"] == {"name": "Ada"}
     assert record["headers"] == {"workload_id": "w1", "namespace": "demo", "X-One": "1", "X-Two": "2"}
-    assert record["duration_ms"] > 0
+    assert record["round_trip_ms"] > 0
+    assert "duration_ms" not in record, "nobody told"
 
 
 async def test_for_people_the_body_comes_first_and_then_how_it_came(
@@ -73,10 +75,10 @@ async def test_for_people_the_body_comes_first_and_then_how_it_came(
 async def test_an_error_as_the_answer_ends_with_1(client: Client, nats_server: EmbeddedServer) -> None:
     ended = await nexfn("invoke", "-s", nats_server.url, "fail")
     assert ended.code == 1
-    assert ended.records[0] | {"duration_ms": 0} == {
+    assert ended.records[0] | {"round_trip_ms": 0} == {
         "type": "answer",
         "subject": "fail",
-        "duration_ms": 0,
+        "round_trip_ms": 0,
         "ok": False,
         "code": 422,
         "error": "qty must be > 0",

@@ -307,6 +307,7 @@ _VARIES = (
     (r"\bin \d+\.\d+s\b", "in Ns"),
     (r"\b\d+/\d+\b", "N/M"),  # workers, and how many there may be: as many as there are processors
     (r"\b[A-Za-z0-9]{20,}\b", "ID"),
+    (r"(?<=, invocation )[\w-]{12}\.[0-9a-f]+", "ID"),
 )
 """What is different each time, and what stands for it."""
 

@@ -46,7 +46,7 @@ class Played:
 
 async def play(connection: Connection, watch: Watch, deployed: Deployed, event: SampleEvent) -> Played:
     """Send it, and wait until all that comes of it has come."""
-    from nexlet_functions.cli.invoke import answer_fields
+    from nexlet_functions.cli.answers import answer_fields
     from nexlet_functions.natsio.errors import NatsioError
     from nexlet_functions.natsio.protocol import encode_headers
 
