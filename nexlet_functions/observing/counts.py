@@ -14,7 +14,7 @@ from nexlet_functions.functions.function import Function
 from nexlet_sandboxes.histogram import Histogram
 from nexlet_sandboxes.outcomes import Outcome
 
-__all__ = ["Counts", "Key", "counts_of", "gauges_of"]
+__all__ = ["Counts", "Key", "counts_of", "gauges_of", "numbers_of"]
 
 _NOT_RUN: Final = (Outcome.REJECTED, Outcome.EXPIRED, Outcome.UNAVAILABLE)
 
@@ -53,9 +53,14 @@ class Counts:
 
 def counts_of(function: Function) -> Counts:
     """What a function has counted so far."""
+    return Counts(numbers_of(function), _spreads_of(function))
+
+
+def numbers_of(function: Function) -> Counter[Key]:
+    """The counters alone: where none of them is another than it was, nothing happened."""
     counts, pool = function.counts, function.pool
     if counts is None or pool is None:
-        return Counts()
+        return Counter()
     stats = pool.stats()
     numbers: Counter[Key] = Counter()
     for outcome, count in counts.outcomes.items():
@@ -69,19 +74,23 @@ def counts_of(function: Function) -> Counts:
     numbers["nexlet_function_replies_withheld_total", ""] = counts.replies_withheld
     numbers["nexlet_function_messages_dropped_total", "reply"] = counts.replies_dropped
     numbers["nexlet_function_messages_dropped_total", "event"] = counts.events_dropped
+    return numbers
+
+
+def _spreads_of(function: Function) -> dict[str, Histogram]:
+    counts, pool = function.counts, function.pool
+    if counts is None or pool is None:
+        return {}
     ran, queued = counts.ran.copy(), counts.queued.copy()
     # On the hot path every invocation counts, so that nothing is decided there. Here those without a duration go.
     ran.buckets[0] = max(0, ran.buckets[0] - sum(counts.outcomes[outcome] for outcome in _NOT_RUN))
     queued.buckets[0] = max(0, queued.buckets[0] - counts.outcomes[Outcome.REJECTED])
-    return Counts(
-        numbers,
-        {
-            "nexlet_function_duration_seconds": ran,
-            "nexlet_function_queue_seconds": queued,
-            "nexlet_cold_start_seconds": pool.start_times.copy(),
-            "nexlet_deadline_lateness_seconds": pool.lateness.copy(),
-        },
-    )
+    return {
+        "nexlet_function_duration_seconds": ran,
+        "nexlet_function_queue_seconds": queued,
+        "nexlet_cold_start_seconds": pool.start_times.copy(),
+        "nexlet_deadline_lateness_seconds": pool.lateness.copy(),
+    }
 
 
 def gauges_of(function: Function) -> Counter[Key]:
