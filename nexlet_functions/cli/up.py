@@ -49,6 +49,7 @@ ONE_CTRL_C = 1.0
         "artifact_timeout",
         "max_pending",
         "max_pending_bytes",
+        "max_idle_workers",
         "max_outgoing",
         "max_requests",
         "max_starting",

@@ -62,6 +62,7 @@ from nexlet_sandboxes.budget import Budget
 from nexlet_sandboxes.checking import check
 from nexlet_sandboxes.compiled import Compiler
 from nexlet_sandboxes.outcomes import SandboxError
+from nexlet_sandboxes.warm import Warm
 from nexlet_sandboxes.zygote import Zygote
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ class FunctionAgent:
             dispatchers=dispatchers,
             scheduler=scheduler if scheduler is not None else Scheduler(),
             backlog=Backlog(settings.current.max_pending, settings.current.max_pending_bytes),
+            warm=Warm(settings.current.max_idle_workers),
             budget=self._budget,
             room=Room(settings.current.max_calls_at_once, settings.current.max_calls_bytes),
             outside=Outside(),

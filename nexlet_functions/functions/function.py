@@ -55,6 +55,7 @@ from nexlet_sandboxes.compiled import Compiler
 from nexlet_sandboxes.outcomes import LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.pool import Pool, PoolStats
 from nexlet_sandboxes.program import Limits, Program
+from nexlet_sandboxes.warm import Warm
 from nexlet_sandboxes.zygote import Zygote, ZygoteError
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class Means:
         sandboxing: what was proved of the sandbox.
         scheduler: waits for what is due.
         backlog: room for what waits, shared by all functions.
+        warm: how many workers may stand idle, likewise.
         budget: processor time of a namespace's workers; None where it has no bound.
         room: for what functions do with what they were granted, shared by all of them.
         outside: where their HTTP leads to.
@@ -113,6 +115,7 @@ class Means:
     sandboxing: Sandboxing
     scheduler: Scheduler
     backlog: Backlog
+    warm: Warm
     budget: Callable[[str], Budget | None]
     room: Room
     outside: Outside
@@ -375,6 +378,7 @@ class Function:
                 self.schedules.sink(dispatcher),
                 profile=self.profile,
                 backlog=means.backlog,
+                warm=means.warm,
                 budget=means.budget(self.namespace),
                 answerer=calls,
             )

@@ -31,6 +31,7 @@ from nexlet_sandboxes.lograte import LogRate
 from nexlet_sandboxes.outcomes import CODES, LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.profiles import DEFAULT, PROFILES
 from nexlet_sandboxes.program import Limits, Program
+from nexlet_sandboxes.warm import Warm
 from nexlet_sandboxes.zygote import Zygote
 
 __all__ = ["Pool", "PoolStats"]
@@ -90,6 +91,7 @@ class Pool:
         profile: str = DEFAULT,
         backlog: Backlog | None = None,
         budget: Budget | None = None,
+        warm: Warm | None = None,
         answerer: Answerer | None = None,
     ) -> None:
         """Nothing runs yet.
@@ -97,6 +99,7 @@ class Pool:
         Args:
             backlog: room for waiting calls, shared with other pools; None: as much as the limits say.
             budget: processor time, likewise; None: no bound.
+            warm: how many workers may stand idle, likewise; None: as many as do.
             answerer: answers what the function asks for; None: it was granted nothing.
 
         Raises:
@@ -121,6 +124,9 @@ class Pool:
         self.budget = budget
         if budget is not None:
             budget.join(self)
+        self.warm = warm
+        if warm is not None:
+            warm.join(self)
         self._next_id = 0
         self._dirty: list[Link] = []
         self._refused = False
@@ -211,6 +217,8 @@ class Pool:
         self._draining = self._closed = True
         if self.budget is not None:
             self.budget.leave(self)
+        if self.warm is not None:
+            self.warm.leave(self)
         for timer in (self._queue_timer, self._idle_timer, self._retry_timer, self._dropped_timer):
             if timer is not None:
                 timer.cancel()
@@ -540,6 +548,8 @@ class Pool:
             return
         self._links.append(link)
         self._refill(link)
+        if self.warm is not None:
+            self.warm.started()
         if not link.fifo and self._idle_timer is None and len(self._links) > self.limits.min_workers:
             self._arm_idle_timer(self.limits.idle)
         self.sink.changed()
@@ -606,6 +616,20 @@ class Pool:
     def _arm_idle_timer(self, delay: float) -> None:
         assert self._loop is not None
         self._idle_timer = self._loop.call_later(delay, self._on_idle_timer)
+
+    def spare(self) -> list[Link]:
+        """Workers that nobody needs at the moment, beyond those that are to be kept; longest idle first."""
+        if self._single_use or self._pending:
+            return []
+        idle = sorted((link for link in self._links if not link.fifo), key=lambda link: link.since_ns)
+        return idle[: max(0, len(self._links) - self.limits.min_workers)]
+
+    def retire(self, link: Link) -> None:
+        """End a worker that is `spare`."""
+        self._links.remove(link)
+        link.close()
+        self._track(link)
+        self.sink.changed()
 
     def _on_idle_timer(self) -> None:
         self._idle_timer = None

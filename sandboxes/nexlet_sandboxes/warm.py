@@ -1,0 +1,77 @@
+"""How many workers may stand idle, of all pools together: a worker is two MiB, and a thousand functions are two GiB.
+
+A function's last worker stays for a while after it was needed (`limits.idle`), so that the next message finds it warm.
+Where many functions are used now and then, those add up; beyond a number the ones that have been idle for longest go,
+whatever they may still have had of their time. A function without a worker gets one in a few milliseconds.
+
+It is looked at when a worker was started, and not for each message: only then do they become more. What was busy at
+that moment may stand idle beyond the number until the next.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from nexlet_sandboxes.link import Link
+    from nexlet_sandboxes.pool import Pool
+
+__all__ = ["MAX_IDLE", "Warm"]
+
+MAX_IDLE: Final = 128
+"""Idle workers that are kept by default: about 250 MiB."""
+
+SLACK: Final = 8
+"""One part in so many of them is let go ahead, so that not every start looks at every pool."""
+
+
+class Warm:
+    """The idle workers of the pools that share it.
+
+    Attributes:
+        most: how many may stand idle; a function's `min` workers stay in any case.
+        retired: how many were ended because they were too many.
+    """
+
+    __slots__ = ("_pools", "_since", "most", "retired")
+
+    def __init__(self, most: int = MAX_IDLE) -> None:
+        """No pool has joined."""
+        self.most = most
+        self.retired = 0
+        self._pools: set[Pool] = set()
+        self._since = 0
+
+    @property
+    def slack(self) -> int:
+        """So many workers may be started before the next look."""
+        return self.most // SLACK
+
+    def join(self, pool: Pool) -> None:
+        """Its idle workers count from now on."""
+        self._pools.add(pool)
+
+    def leave(self, pool: Pool) -> None:
+        """It is closed."""
+        self._pools.discard(pool)
+
+    def started(self) -> None:
+        """A pool has one worker more."""
+        self._since += 1
+        if self._since > self.slack:
+            self._since = 0
+            self._look()
+
+    def _look(self) -> None:
+        idle: list[tuple[int, int, Pool, Link]] = []
+        for pool in self._pools:
+            # The number keeps pools from being compared.
+            idle += [(link.since_ns, len(idle) + at, pool, link) for at, link in enumerate(pool.spare())]
+        # By the next look there may be that many more.
+        too_many = len(idle) - (self.most - self.slack)
+        if too_many <= 0:
+            return
+        idle.sort()
+        for _, _, pool, link in idle[:too_many]:
+            pool.retire(link)
+        self.retired += too_many
