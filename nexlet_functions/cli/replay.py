@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
+from nexlet_functions.cli.completion import function_folders
 from nexlet_functions.cli.exits import CommandFailed, Exit
 from nexlet_functions.cli.options import CREDENTIALS, Json, SecretsDir, duration, setting_flags
 from nexlet_functions.cli.output import Output, styled
@@ -59,6 +60,7 @@ def replay(
             metavar="[DIR...]",
             help="Function folders, or folders of function folders, to find the functions in. [default: .]",
             show_default=False,
+            autocompletion=function_folders,
         ),
     ] = None,
     *,

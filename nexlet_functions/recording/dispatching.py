@@ -30,7 +30,7 @@ class RecordingDispatcher(Dispatcher):
             name: of the function.
             secrets: values of its environment that must not be kept.
         """
-        super().__init__(**arguments)
+        super().__init__(name=name, **arguments)
         self._recorder = recorder
         self._name = name
         self._masks = recorder.masks_with(tuple(secrets))
@@ -38,6 +38,8 @@ class RecordingDispatcher(Dispatcher):
     def finished(self, call: Call, result: Result) -> None:
         """See `Dispatcher.finished`."""
         super().finished(call, result)
+        if not self._recorder.has_room(self._name):
+            return  # before anything is made for it
         self._recorder.take(
             self._masks,
             Invoked(

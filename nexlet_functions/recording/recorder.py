@@ -127,14 +127,21 @@ class Recorder:
         """The masks of a function that has these secrets."""
         return self._masks.beside(secrets)
 
+    def has_room(self, function: str) -> bool:
+        """Whether another invocation of a function would be taken; one that would not counts as left out."""
+        if not self.on:
+            return False
+        if self._there.get(function, 0) >= self._most:
+            self._leave_out(function, self._enough)
+            return False
+        return True
+
     def take(self, masks: Masks, invoked: Invoked) -> None:
         """Put an invocation aside to be written. Returns at once."""
-        if not self.on or invoked.outcome in _NOT_RUN:
+        if invoked.outcome in _NOT_RUN or not self.has_room(invoked.function):
             return
         if invoked.size > MAX_BYTES:
             self._leave_out(invoked.function, f"larger than {MAX_BYTES // 1024} KiB")
-        elif self._there.get(invoked.function, 0) >= self._most:
-            self._leave_out(invoked.function, self._enough)
         elif len(self._waiting) >= _WAITING or self._waiting_bytes + invoked.size > _WAITING_BYTES:
             self._leave_out(invoked.function, "faster than it is written")
         else:

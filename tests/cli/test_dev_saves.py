@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cli import nexfn
+from tests.support.cli import environment, nexfn
 from tests.support.load import Load
 
 StartLive = Callable[..., Awaitable[Any]]
@@ -181,5 +181,15 @@ async def test_no_request_is_lost_while_somebody_saves_again_and_again(live: Sta
         before = load.answers["4"]
         await load.more(40)
     assert load.answers["4"] <= before + 8, "the one before it gets no more than was on its way"
-    assert dev.of("refused") == []
+    assert await dev.end() == 0
+
+
+async def test_without_what_notices_saves_it_says_so_and_goes_on(live: StartLive, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    missing.mkdir()
+    (missing / "watchfiles.py").write_text("raise ImportError('not installed')\n")
+    dev = await live("dev", write(tmp_path / "greet", "1"), "-p", "0", env=environment(PYTHONPATH=str(missing)))
+    url = (await dev.until("ready"))["url"]
+    assert (await dev.until("not-watched"))["advice"] == "pip install 'nexlet-functions[dev]'"
+    assert await answer(url) == 1
     assert await dev.end() == 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -138,14 +138,24 @@ class Deployments:
         leaving: ids of what is being stopped, or was, because of its folder.
     """
 
-    def __init__(self, roots: Sequence[Path], control: ControlClient, namespace: str, secrets: Path | None) -> None:
+    def __init__(
+        self,
+        roots: Sequence[Path],
+        control: ControlClient,
+        namespace: str,
+        secrets: Path | None,
+        *,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         """Nothing is looked at yet.
 
         Args:
             roots: function folders, or folders of function folders.
             secrets: folder with `NAMESPACE/KEY`: a secret that is saved is a new version of those that have it.
+            pause: waits so many seconds.
         """
         self._roots = tuple(roots)
+        self._pause = pause
         self._control = control
         self._namespace = namespace
         self._secrets = secrets / namespace if secrets is not None else None
@@ -184,20 +194,33 @@ class Deployments:
         noticed = time.time()
         while True:
             stamp = stamp_of(path)
-            self._taken.pop(path, None)
-            try:
-                function = read_function(path)
-                self._refuse_a_name_that_is_taken(path, function)
-                break
-            except (FunctionRefused, OSError) as error:
-                if self._settles:
-                    await asyncio.sleep(SETTLE)
-                if not (path / NEXFILE).exists():
-                    return None  # gone, or about to come back: both are seen
-                if stamp_of(path) == stamp:
-                    self._seen[path] = self._stamp(path)
-                    known = with_its_source(error) if isinstance(error, FunctionRefused) else error
-                    return self._refusal(path, getattr(error, "name", path.name), known)
+            change = await self._version(path, stamp, noticed)
+            if not isinstance(change, Refused):
+                return change
+            if self._settles:
+                await self._pause(SETTLE)
+            if not (path / NEXFILE).exists():
+                return None  # gone, or about to come back: both are seen
+            if stamp_of(path) == stamp:
+                self._refused.add(path)
+                return change
+
+    async def _version(self, path: Path, stamp: Stamp, noticed: float) -> Change | None:
+        """Have that run which the folder says now.
+
+        Args:
+            stamp: of the folder, before it is read.
+            noticed: when it was seen to be another one, in seconds since the epoch.
+        """
+        self._taken.pop(path, None)
+        self._seen[path] = stamp + stamp_of(None, self._secrets_of.get(path, ()))
+        try:
+            function = read_function(path)
+            self._refuse_a_name_that_is_taken(path, function)
+        except FunctionRefused as refused:
+            return self._refusal(path, refused.name, with_its_source(refused))
+        except OSError as error:
+            return self._refusal(path, path.name, error)
         self._know_secrets(path, function)
         secrets = stamp_of(None, self._secrets_of[path])
         self._seen[path] = stamp + secrets
@@ -247,7 +270,6 @@ class Deployments:
         return ""
 
     def _refusal(self, path: Path, name: str, error: Exception) -> Refused:
-        self._refused.add(path)
         problems = tuple(getattr(error, "problems", ()))
         return Refused(name, str(error), problems, self.running.get(path))
 
@@ -284,7 +306,7 @@ class Deployments:
         missing = [path for path in {*self._seen, *self.running} if not (path / NEXFILE).exists()]
         if not missing:
             return
-        await asyncio.sleep(SETTLE)
+        await self._pause(SETTLE)
         for path in sorted(missing):
             if (path / NEXFILE).exists():
                 continue
