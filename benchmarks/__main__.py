@@ -7,12 +7,12 @@ import asyncio
 import json
 import sys
 
-from benchmarks import attributes, deadlines, deploys, fairness, grants, overload, streams, throughput, workers
+from benchmarks import attributes, deadlines, deploys, fairness, grants, overload, scale, streams, throughput, workers
 from benchmarks.bench import environment, open_bench
 from nexlet_functions.cli.running import loop_factory
 
 KINDS = ("throughput", "streams", "deploys", "deadlines", "grants", "workers", "attributes")
-LONG = ("fairness", "overload")
+LONG = ("fairness", "overload", "scale")
 """Kinds that take a minute each, and are measured where they are named."""
 
 
@@ -79,6 +79,11 @@ async def _measure(given: argparse.Namespace, kinds: list[str]) -> None:
                 figures["overload"] = overloaded.as_json()
                 if not given.json:
                     _print_overload(overloaded)
+            if "scale" in kinds:
+                scaled = await scale.measure(bench)
+                figures["scale"] = [one.as_json() for one in scaled]
+                if not given.json:
+                    _print_scale(scaled)
     if "grants" in kinds:
         async with open_bench(floors=(), jetstream=True) as bench:
             granted = await grants.measure(bench, rounds=given.rounds)
@@ -145,6 +150,16 @@ def _print_fairness(kinds: list[fairness.Fairness]) -> None:
                 f"  {kind.kind:6} {name:6} alone {one.p50_ms:.2f} {one.p99_ms:.2f}, beside it {one.busy_p50_ms:.2f} "
                 f"{one.busy_p99_ms:.2f}: p99 times {one.ratio:.1f}; busy one: {one.busy_rate:.0f} answers a second"
             )
+
+
+def _print_scale(scaled: list[scale.Scale]) -> None:
+    print("\nfunctions that are deployed, left alone until they have no worker, and then asked one after another")
+    print("  functions    start s   nexlet MiB   all MiB   grown MiB   idle CPU %   first answer p50, p99 ms")
+    for one in scaled:
+        print(
+            f"  {one.functions:9}   {one.start_s:8.2f}   {one.nexlet_mib:10.1f}   {one.all_mib:7.1f}   "
+            f"{one.grown_mib:9.1f}   {one.idle_percent:10.2f}   {one.first_p50_ms:.2f}, {one.first_p99_ms:.2f}"
+        )
 
 
 def _print_overload(seen: overload.Overload) -> None:
