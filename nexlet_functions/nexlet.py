@@ -19,16 +19,21 @@ from nexlet_functions.functions.agent import FunctionAgent
 from nexlet_functions.functions.function import DispatcherFactory
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.permissions import notices
+from nexlet_functions.natsio.connection import Connection
+from nexlet_functions.natsio.credentials import Credentials
 from nexlet_functions.natsio.life import Options
 from nexlet_functions.observing.figures import NexletFigures
 from nexlet_functions.observing.status import Status, claim
 from nexlet_functions.runner.credentials import lacks_of_namespace, lacks_of_nexlet
 from nexlet_functions.runner.registration import LocalRegistration, local_registration
 from nexlet_functions.runner.runner import Runner
-from nexlet_functions.runner.secrets import FolderSecrets
+from nexlet_functions.runner.secrets import FolderSecrets, SecretStore
 from nexlet_functions.runner.services import Services
 from nexlet_functions.runner.settings import RunnerSettings
 from nexlet_functions.sandboxing import Sandboxing, prove
+from nexlet_functions.secrets.bucket import BucketSecrets
+from nexlet_functions.secrets.environment import EnvironmentSecrets
+from nexlet_functions.secrets.several import SeveralSecrets
 from nexlet_functions.settings import Settings, SettingsHolder, state_directory
 from nexlet_sandboxes.permitted import audit
 from nexlet_sandboxes.zygote import Zygote
@@ -64,6 +69,7 @@ class Nexlet:
         *,
         registration: LocalRegistration | None,
         state_folder: Path | None,
+        environment: Mapping[str, str],
         connection: Options,
         tracer: Tracer | None,
         dispatchers: DispatcherFactory | None,
@@ -77,6 +83,8 @@ class Nexlet:
         self._tracer = tracer
         self._dispatchers = dispatchers
         self._made: FunctionAgent | None = None
+        self._curve_key: CurveKey | None = None
+        self._sealed: BucketSecrets | None = None
         self.started_by_node = registration is not None
         self.runner = Runner(
             self._agent,
@@ -84,7 +92,7 @@ class Nexlet:
             registration=registration,
             nexus=current.nexus,
             credentials_of=lambda namespace: settings.current.namespace_credentials(namespace),
-            secrets=FolderSecrets(current.secrets_dir) if current.secrets_dir is not None else None,
+            secrets=self._secrets(registration, environment, connection),
             state_folder=state_folder,
             take_over=current.take_over,
             settings=RunnerSettings(grace=current.grace, max_requests=current.max_requests, connection=connection),
@@ -143,6 +151,7 @@ class Nexlet:
                 sandboxing,
                 registration=registration,
                 state_folder=state_folder,
+                environment=environment,
                 connection=connection or _options(settings.current),
                 tracer=tracer,
                 dispatchers=dispatchers,
@@ -221,6 +230,8 @@ class Nexlet:
         await asyncio.gather(self._running, return_exceptions=True)
         if self.status is not None:
             await self.status.close()
+        if self._sealed is not None:
+            await self._sealed.close()
         await self._zygote.close()
 
     async def __aenter__(self) -> Self:
@@ -230,17 +241,46 @@ class Nexlet:
         await self.close()
 
     def _agent(self, services: Services) -> FunctionAgent:
+        self._curve_key = key = self._key(services.state_folder)
         self._made = agent = FunctionAgent(
             services=services,
             zygote=self._zygote,
             settings=self._settings,
-            key=self._key(services.state_folder),
+            key=key,
             sandboxing=self.sandboxing,
             tracer=self._tracer,
             dispatchers=self._dispatchers,
         )
         agent.on_gone = self._figures.gone
         return agent
+
+    def _secrets(
+        self, registration: LocalRegistration | None, environment: Mapping[str, str], options: Options
+    ) -> SecretStore | None:
+        """Where secrets come from, in the order in which they are asked; None where there is nowhere."""
+        current = self._settings.current
+        stores: list[SecretStore] = []
+        if current.secrets_dir is not None:
+            stores.append(FolderSecrets(current.secrets_dir))
+        if current.settings_file is not None:  # which may say so when it is read again
+            stores.append(EnvironmentSecrets(lambda namespace: self._settings.current.rules(namespace), environment))
+        if current.secrets_bucket is not None:
+            credentials = (
+                current.credentials()
+                if registration is None
+                else Credentials.from_connection_data(registration.connection_data)
+            )
+            self._sealed = BucketSecrets(
+                lambda: Connection(credentials, name=f"{current.name} secrets", options=options),
+                current.secrets_bucket,
+                self._own_key,
+            )
+            stores.append(self._sealed)
+        return SeveralSecrets(stores) if stores else None
+
+    def _own_key(self) -> CurveKey:
+        assert self._curve_key is not None, "nobody asks for a secret before there is an agent"
+        return self._curve_key
 
     def _key(self, folder: Path | None) -> CurveKey:
         """The curve key: the operator's file, the one that was kept, or one for this run alone."""

@@ -32,6 +32,7 @@ __all__ = [
     "Interval",
     "NamespaceCredentials",
     "NamespaceRules",
+    "NamespaceSecrets",
     "ProfileName",
     "ReadableFile",
     "Size",
@@ -259,6 +260,36 @@ class NamespaceCredentials(BaseModel):
         )
 
 
+_OWN_VARIABLES = ("NEXFN_", "NEX_", "NATS_")
+"""What the variables begin with that have the nexlet's own credentials in them."""
+
+
+def _variable(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError(f"'{name}' is no name of a variable")
+    for own in _OWN_VARIABLES:
+        if name.startswith(own) or own.startswith(name):
+            raise ValueError(f"'{name}' takes in variables of the nexlet's own, which begin with {own}")
+    return name
+
+
+Variable = Annotated[str, AfterValidator(_variable)]
+"""A variable of the environment, or the beginning of one, that is none of the nexlet's own."""
+
+
+class NamespaceSecrets(BaseModel):
+    """Which variables of the nexlet's environment are secrets of a namespace. None where nothing is said."""
+
+    model_config = _CONFIG
+
+    environment: dict[str, Variable] = Field(
+        default_factory=dict, description="name of a secret to the variable that has it"
+    )
+    environment_prefix: Variable | None = Field(
+        None, description="variables that begin so are secrets, by the rest of their name; such as ACME_SECRET_"
+    )
+
+
 class NamespaceRules(BaseModel):
     """What the operator allows a namespace. `defaults` are these rules for every namespace without its own word."""
 
@@ -280,6 +311,9 @@ class NamespaceRules(BaseModel):
         GrantCeilings.model_construct(), description="what functions may be granted beside their messages"
     )
     http: HttpRules = Field(HttpRules.model_construct(), description="how functions do HTTP")
+    secrets: NamespaceSecrets = Field(
+        NamespaceSecrets.model_construct(), description="secrets out of the nexlet's environment"
+    )
     max_functions: int | None = Field(None, ge=0, description="functions of the namespace on this nexlet")
     max_workers: int | None = Field(None, ge=1, description="workers of all of them, by what they ask for at most")
     max_cpu: float | None = Field(

@@ -36,6 +36,7 @@ from nexlet_functions.rules import (
     Interval,
     NamespaceCredentials,
     NamespaceRules,
+    NamespaceSecrets,
     ProfileName,
     ReadableFile,
     Size,
@@ -211,6 +212,9 @@ class Settings(BaseSettings):
         (), description="public curve keys of other nexlets for which a sealed environment may be sealed anew"
     )
     secrets_dir: Folder | None = Field(None, description="folder with secrets, NAMESPACE/KEY")
+    secrets_bucket: Annotated[str, AfterValidator(_bucket)] | None = Field(
+        None, description="KV bucket with secrets that are sealed to the curve key; it has to be there"
+    )
     schedules_bucket: Annotated[str, AfterValidator(_bucket)] = Field(
         "nexlet-schedules", description="KV bucket that says what of each schedule ran last; it has to be there"
     )
@@ -438,8 +442,25 @@ class Settings(BaseSettings):
             raise ValueError("a password without a user")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ValueError("tls_cert and tls_key go together")
+        _check_environment_rules(self.defaults, self.namespaces)
         if self.no_state and self.state_dir:
             raise ValueError("state_dir and no_state: one of the two")
+
+
+def _check_environment_rules(defaults: NamespaceRules, namespaces: Mapping[str, NamespaceRules]) -> None:
+    """See that no namespace can read a variable of the nexlet's own, or one of another namespace."""
+    if defaults.secrets.environment or defaults.secrets.environment_prefix:
+        raise ValueError("defaults: secrets of the environment are for one namespace each: say it under namespaces")
+    prefixes = {
+        name: rules.secrets.environment_prefix for name, rules in namespaces.items() if rules.secrets.environment_prefix
+    }
+    for name, prefix in prefixes.items():
+        for other, longer in prefixes.items():
+            if other != name and longer.startswith(prefix):
+                raise ValueError(f"the environment_prefix of '{name}' is the beginning of that of '{other}'")
+        for other, rules in namespaces.items():
+            if other != name and any(each.startswith(prefix) for each in rules.secrets.environment.values()):
+                raise ValueError(f"the environment_prefix of '{name}' takes in a variable of '{other}'")
 
 
 RELOADABLE = frozenset({"events", "default_profile", "source_folders", "defaults", "namespaces"})
@@ -582,6 +603,8 @@ def _problem(detail: Any, document: Document | None, origins: Mapping[str, Calla
             model = GrantCeilings
         elif "http" in steps[:-1]:
             model = HttpRules
+        elif "secrets" in steps[:-1]:
+            model = NamespaceSecrets
         message, advice = f"no setting is called '{steps[-1]}'", _nearest(str(steps[-1]), model)
     path = ""
     for step in steps:

@@ -14,7 +14,14 @@ from typing import Any, Final
 from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
-from nexlet_functions.rules import Ceilings, GrantCeilings, HttpRules, NamespaceCredentials, NamespaceRules
+from nexlet_functions.rules import (
+    Ceilings,
+    GrantCeilings,
+    HttpRules,
+    NamespaceCredentials,
+    NamespaceRules,
+    NamespaceSecrets,
+)
 from nexlet_functions.settings import RELOADABLE, Settings, variable
 from nexlet_models.durations import format_duration
 from nexlet_models.sizes import format_size
@@ -48,6 +55,7 @@ def markdown() -> str:
         ("`grants`", GrantCeilings),
         ("`http`", HttpRules),
         ("`credentials` of a namespace", NamespaceCredentials),
+        ("`secrets` of a namespace", NamespaceSecrets),
     ):
         lines += [f"## {title}", "", "| key | default | |", "|---|---|---|"]
         for name, field in model.model_fields.items():

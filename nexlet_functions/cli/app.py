@@ -25,8 +25,8 @@ from nexlet_functions.cli.running import loading
 __all__ = ["COMMANDS", "app", "expected_failure", "load_command", "run"]
 
 COMMANDS = (
-    "init", "dev", "replay", "up", "invoke", "check", "pack", "deploy", "list", "stop", "logs", "top", "dlq", "modules",
-    "doctor", "version",
+    "init", "dev", "replay", "up", "invoke", "check", "pack", "deploy", "list", "stop", "logs", "top", "dlq", "secrets",
+    "modules", "doctor", "version",
 )  # fmt: skip
 """In the order of `--help`; the module `nexlet_functions.cli.NAME` has the function `NAME`."""
 

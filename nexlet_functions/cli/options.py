@@ -102,6 +102,7 @@ _METAVARS = {
     "max_starting": "N",
     "max_hops": "N",
     "schedules_bucket": "BUCKET",
+    "secrets_bucket": "BUCKET",
     "metrics": "HOST:PORT",
     "metrics_interval": "DURATION",
     "log_levels": "LOGGER=LEVEL",

@@ -33,7 +33,16 @@ ONE_CTRL_C = 1.0
 @setting_flags(
     NATS=CREDENTIALS,
     Nex=("nexus", "register_type", "name", "max_workloads"),
-    What_is_kept=("settings_file", "state_dir", "no_state", "take_over", "xkey_file", "xkey_peers", "secrets_dir"),
+    What_is_kept=(
+        "settings_file",
+        "state_dir",
+        "no_state",
+        "take_over",
+        "xkey_file",
+        "xkey_peers",
+        "secrets_dir",
+        "secrets_bucket",
+    ),
     Functions=(
         "source_folders",
         "default_profile",

@@ -4,37 +4,23 @@ A `Mark` is written only where the one before it is still the one that was read 
 and the server does one such write after the other: of all clones that want the same run, one gets it. As a mark names
 the last run, a run that it is past can never be had again, nothing grows, and nothing has to expire.
 
-It speaks JetStream's API on the connection it is given, which takes two permissions (`permissions`) and tells a refusal
-at once, where a client library would wait for an answer that does not come. It makes no bucket.
+It takes two permissions (`permissions`), and makes no bucket.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 import orjson
 
+from nexlet_functions.natsio.bucket import Bucket, BucketUnavailable, key_token
 from nexlet_functions.natsio.connection import Connection
-from nexlet_functions.natsio.errors import NatsioError, NoResponders, PublishRefused
 from nexlet_models.cron import from_moment, moment_of
 
 __all__ = ["Entry", "Ledger", "LedgerUnavailable", "Mark", "Records", "key_of"]
-
-TIMEOUT = 3.0
-"""Seconds for one answer of JetStream; more than a server that can answer needs, and less than a run may be late."""
-
-_WRONG_SEQUENCE = frozenset({10071, 10164})
-"""JetStream's codes for: something else was written in between."""
-
-_NO_STREAM = 10059
-
-_PLAIN = re.compile(rb"[A-Za-z0-9_-]")
 
 
 class LedgerUnavailable(Exception):
@@ -127,98 +113,57 @@ class Records(Protocol):
 
 
 def key_of(namespace: str, name: str, schedule: str) -> str:
-    """The key of a schedule: of the namespace and the name of its function, and of when it is due.
-
-    What a key may not have in it is written as `=` and two hexadecimal digits.
-    """
+    """The key of a schedule: of the namespace and the name of its function, and of when it is due."""
     digest = hashlib.sha256(schedule.encode()).hexdigest()[:16]
-    return ".".join((_quoted(namespace), *map(_quoted, name.split(".")), digest))
-
-
-def _quoted(token: str) -> str:
-    return "".join(
-        chr(byte) if _PLAIN.match(bytes([byte])) else f"={byte:02X}" for byte in token.encode("utf-8", "surrogatepass")
-    )
+    return ".".join((key_token(namespace), *map(key_token, name.split(".")), digest))
 
 
 class Ledger:
     """The ledger in a bucket, over one connection."""
 
     def __init__(self, connection: Connection, bucket: str) -> None:
-        self._connection = connection
-        self._bucket = bucket
+        self._bucket = Bucket(connection, bucket)
 
     def permissions(self, namespace: str) -> tuple[str, ...]:
         """What the credentials must be allowed to publish on, for the schedules of a namespace."""
-        return (f"$JS.API.STREAM.MSG.GET.KV_{self._bucket}", f"$KV.{self._bucket}.{_quoted(namespace)}.>")
+        return (self._bucket.reading, self._bucket.writing(f"{key_token(namespace)}.>"))
 
     async def read(self, key: str) -> Entry:
         """See `Records.read`."""
-        wanted = orjson.dumps({"last_by_subj": self._subject(key)})
-        answer = await self._ask(f"$JS.API.STREAM.MSG.GET.KV_{self._bucket}", wanted)
-        error = answer.get("error")
-        if error is not None:
-            if error.get("err_code") == _NO_STREAM:
-                raise self._no_bucket()
-            if error.get("code") == 404:
-                return Entry()
-            raise self._odd(str(error.get("description")))
         try:
-            message = answer["message"]
-            revision, written = int(message["seq"]), _moment(str(message["time"]))
-            data = base64.b64decode(message.get("data") or "", validate=True)
-        except (KeyError, TypeError, ValueError, binascii.Error):
-            raise self._odd("its answer cannot be read") from None
+            item = await self._bucket.get(key)
+        except BucketUnavailable as error:
+            raise self._unavailable(error) from None
+        if item.written is None:
+            return Entry()
         try:
-            return Entry(revision, Mark.decode(data), written)
+            mark = Mark.decode(item.data or b"")
         except ValueError:
-            # A deleted key, or somebody else's writing: nothing is known of the schedule, and ours goes over it.
-            return Entry(revision, None, written)
+            mark = None  # deleted, or somebody else's writing: nothing is known of the schedule, and ours goes over it
+        return Entry(item.revision, mark, moment_of(item.written))
 
     async def write(self, key: str, mark: Mark, revision: int) -> bool:
         """See `Records.write`."""
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
-        answer = await self._ask(self._subject(key), mark.encode(), headers)
-        error = answer.get("error")
-        if error is None:
-            return True
-        if error.get("err_code") in _WRONG_SEQUENCE:
-            return False
-        raise self._odd(str(error.get("description")))
-
-    def _subject(self, key: str) -> str:
-        return f"$KV.{self._bucket}.{key}"
-
-    async def _ask(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> dict[str, Any]:
         try:
-            reply = await self._connection.request(subject, payload, headers=headers, timeout=TIMEOUT)
-            answer = orjson.loads(reply.payload)
-        except NoResponders:
-            raise self._no_bucket() from None
-        except PublishRefused as error:
-            raise LedgerUnavailable(
-                f"the server says '{error.permission}'",
+            return await self._bucket.put(key, mark.encode(), over=revision)
+        except BucketUnavailable as error:
+            raise self._unavailable(error) from None
+
+    def _unavailable(self, error: BucketUnavailable) -> LedgerUnavailable:
+        if error.kind == "missing":
+            return LedgerUnavailable(
+                f"there is no bucket '{self._bucket.name}', which has what ran last, in the account of this workload",
+                f"enable JetStream there and make it once: nats kv add {self._bucket.name}",
+                code="bucket-missing",
+            )
+        if error.kind == "refused":
+            return LedgerUnavailable(
+                error.reason,
                 "the credentials of this workload need the permission to publish there, and to subscribe to _INBOX.>: "
                 "ask the operator",
                 code="schedule-refused",
-            ) from None
-        except NatsioError as error:
-            raise LedgerUnavailable(str(error), "try again") from None
-        except ValueError:
-            raise self._odd("its answer is not JSON") from None
-        if not isinstance(answer, dict):
-            raise self._odd("its answer is no object")
-        return answer
-
-    def _no_bucket(self) -> LedgerUnavailable:
-        return LedgerUnavailable(
-            f"there is no bucket '{self._bucket}', which says what was run last, in the account of this workload",
-            f"enable JetStream there and make it once: nats kv add {self._bucket}",
-            code="bucket-missing",
-        )
-
-    def _odd(self, said: str) -> LedgerUnavailable:
-        return LedgerUnavailable(f"bucket '{self._bucket}' cannot be used: {said}", "ask the operator of the server")
+            )
+        return LedgerUnavailable(error.reason, "try again")
 
 
 def _text(moment: int) -> str:
@@ -226,8 +171,4 @@ def _text(moment: int) -> str:
 
 
 def _moment(text: str) -> int:
-    """A time as we or the server write it; the server's has up to nine digits, of which six count."""
-    return moment_of(datetime.fromisoformat(_DIGITS.sub(r"\1", text)))
-
-
-_DIGITS = re.compile(r"(\.\d{6})\d+")
+    return moment_of(datetime.fromisoformat(text))

@@ -48,6 +48,7 @@ LAYERS: Final[Mapping[str, tuple[Mapping[str, str], ...]]] = {
             "devnode": "server and node for development",
             "recording": "invocations as sample events",
             "testing": "functions in tests",
+            "secrets": "their stores",
         },
         {
             "functions": "agent, function, dispatch",
