@@ -184,12 +184,24 @@ async def test_no_request_is_lost_while_somebody_saves_again_and_again(live: Sta
     assert await dev.end() == 0
 
 
-async def test_without_what_notices_saves_it_says_so_and_goes_on(live: StartLive, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("watchfiles", "advice"),
+    [
+        ("raise ImportError('not installed')", "pip install 'nexlet-functions[dev]'"),
+        (
+            "async def awatch(*places, **how):\n    raise RuntimeError('too many open files')\n    yield\n",
+            "see fs.inotify.max_user_watches and max_user_instances, or name fewer folders",
+        ),
+    ],
+)
+async def test_where_saves_cannot_be_noticed_it_says_so_and_goes_on(
+    live: StartLive, tmp_path: Path, watchfiles: str, advice: str
+) -> None:
     missing = tmp_path / "missing"
     missing.mkdir()
-    (missing / "watchfiles.py").write_text("raise ImportError('not installed')\n")
+    (missing / "watchfiles.py").write_text(f"{watchfiles}\n")
     dev = await live("dev", write(tmp_path / "greet", "1"), "-p", "0", env=environment(PYTHONPATH=str(missing)))
     url = (await dev.until("ready"))["url"]
-    assert (await dev.until("not-watched"))["advice"] == "pip install 'nexlet-functions[dev]'"
+    assert (await dev.until("not-watched"))["advice"] == advice
     assert await answer(url) == 1
     assert await dev.end() == 0

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from nexlet_functions.functions.environment import MAX_ENVIRONMENT, open_environment, seal_environment
+from nexlet_functions.functions.environment import MAX_ENVIRONMENT, open_environment, seal_environment, secret_values
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.refusals import Refusal
 from nexlet_functions.runner.secrets import SecretNotFound
@@ -63,6 +63,16 @@ async def test_all_three_kinds_make_one_table() -> None:
     )
     assert table == {"GREETING": "hello", "KEY": "k3y", "EMPTY": "", "TOKEN": "t0ken"}
     assert secrets.asked == [("acme", "API_KEY")]
+
+
+async def test_what_is_secret_of_a_table_is_known() -> None:
+    asked = request(
+        environment={"GREETING": "hello", "KEY": "secret://API_KEY"},
+        encrypted_environment=sealed({"TOKEN": "t0ken"}),
+    )
+    values = await open_environment(asked, "acme", secrets=Secrets(API_KEY="k3y"), key=KEY)
+    table = {name: value.get_secret_value() for name, value in values.items()}
+    assert secret_values(asked, table) == {"k3y", "t0ken"}
 
 
 async def test_nothing_makes_an_empty_table() -> None:

@@ -33,6 +33,7 @@ async def saves(places: Callable[[], frozenset[Path]]) -> AsyncGenerator[None, N
 
     Raises:
         ImportError: watchfiles is not installed.
+        OSError: the kernel has no room for one more who listens.
     """
     import watchfiles  # noqa: F401  # it is missed here, and not when something is saved
 
@@ -76,6 +77,8 @@ async def _changes(watched: _Identified) -> AsyncGenerator[bool, None]:
                 changed = await coming
             except FileNotFoundError:  # a folder went before it could be listened to
                 return
+            except RuntimeError as error:  # watchfiles' own for what the kernel refuses, such as one more listener
+                raise OSError(str(error)) from error
             if changed is None:
                 return
             coming = asyncio.ensure_future(anext(noticed, None))
