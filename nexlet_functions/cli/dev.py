@@ -204,6 +204,7 @@ class _Session:
         from nexlet_functions.cli.devloop.equipment import start_nexlet, start_server
         from nexlet_functions.cli.watching import Watch
         from nexlet_functions.control import ControlClient
+        from nexlet_functions.devnode.streams import make_streams
         from nexlet_functions.natsio import Connection, Credentials
 
         async with AsyncExitStack() as stack:
@@ -217,7 +218,13 @@ class _Session:
             connection = await Connection.open(Credentials(servers=(url,), name="nexfn dev"))
             stack.push_async_callback(connection.close)
             control = ControlClient(connection.client, self._namespace, nodes=1)
-            deployments = Deployments(self._roots, control, self._namespace, self._secrets)
+            deployments = Deployments(
+                self._roots,
+                control,
+                self._namespace,
+                self._secrets,
+                prepare=lambda start: make_streams(connection.client, start),
+            )
             watch = Watch(connection, self._output, leaving=deployments.leaving)
             await watch.start()
             upkeep = _Upkeep(self.telling, connection, watch, deployments)

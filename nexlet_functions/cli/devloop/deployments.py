@@ -27,6 +27,7 @@ from nexlet_models.start_request import SECRET_PREFIX
 
 if TYPE_CHECKING:
     from nexlet_functions.nexfile import FunctionFolder
+    from nexlet_models.start_request import StartRequest
 
 __all__ = ["Deployed", "Deployments", "Gone", "Refused", "Started", "Unchanged"]
 
@@ -146,6 +147,7 @@ class Deployments:
         secrets: Path | None,
         *,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        prepare: Callable[[StartRequest], Awaitable[None]] | None = None,
     ) -> None:
         """Nothing is looked at yet.
 
@@ -153,11 +155,13 @@ class Deployments:
             roots: function folders, or folders of function folders.
             secrets: folder with `NAMESPACE/KEY`: a secret that is saved is a new version of those that have it.
             pause: waits so many seconds.
+            prepare: called before each deployment, to have what is there that the function wants.
         """
         self._roots = tuple(roots)
         self._pause = pause
         self._control = control
         self._namespace = namespace
+        self._prepare = prepare
         self._secrets = secrets / namespace if secrets is not None else None
         self.running: dict[Path, Deployed] = {}
         self.leaving: set[str] = set()
@@ -234,6 +238,8 @@ class Deployments:
         # Known before it happens: that they have stopped may be told before their successor is said to run.
         of_its_name = {one.workload_id for one in self.running.values() if one.function.name == function.name}
         self.leaving |= of_its_name
+        if self._prepare is not None:
+            await self._prepare(function.start)
         try:
             shipped = await ship(self._control, function, self._namespace)
         except (ControlRefused, NoAnswer, NoBid) as error:
