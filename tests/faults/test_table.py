@@ -12,6 +12,7 @@ TESTS = (
     "faults/test_node.py",
     "faults/test_expiring.py",
     "runner/test_takeover.py",
+    "streams/test_triggers.py",
     "functions/test_schedules.py",
     "schedules/test_claims.py",
     "schedules/test_scheduler.py",

@@ -17,6 +17,7 @@ from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.streams.letters import read_letter
 from tests.support.agent import AgentBench, agent_bench
 from tests.support.polling import eventually
+from tests.support.row import row
 
 TELL = """
 def handler(event, context):
@@ -100,6 +101,7 @@ async def told(bench: AgentBench, fact: str) -> str:
 
 
 class TestHandled:
+    @row("a message of a stream is handled")
     async def test_what_is_there_and_what_comes(self, bench: AgentBench) -> None:
         await publish(bench, "a", "b")
         await bench.start(source=TELL, triggers=trigger(filter="orders.*"))
@@ -168,6 +170,7 @@ class TestHandled:
 
 
 class TestFailures:
+    @row("a message of a stream fails")
     async def test_it_is_tried_again_and_then_buried(self, bench: AgentBench) -> None:
         await publish(bench, "raise", **{"X-Customer": "42", "Nats-Msg-Id": "one", "Nex-Hops": "3"})
         await bench.start(source=MOODS, triggers=trigger(**QUICK))
@@ -198,6 +201,7 @@ class TestFailures:
         assert (headers["Nex-Dlq-Reason"], headers["Nex-Dlq-Attempt"]) == (reason, "2")
         await eventually(lambda: "fine 1" in bench.logs(), what="the one beside it")
 
+    @row("a message of a stream is refused by the function")
     async def test_a_refusal_is_not_tried_again(self, bench: AgentBench) -> None:
         await bench.start(source=MOODS, triggers=trigger(**QUICK))
         await publish(bench, "refuse")
@@ -221,6 +225,7 @@ class TestFailures:
         await settled(bench)
         assert facts(await bench.summary())["stream_dropped"] == "1"
 
+    @row("a dead letter that no stream takes")
     async def test_a_dead_letter_that_nothing_keeps_is_not_the_end(self, bench: AgentBench) -> None:
         await bench.start(source=MOODS, triggers=trigger(**QUICK))
         await bench.client.jetstream().delete_stream("DEAD")
@@ -229,6 +234,7 @@ class TestFailures:
         info = await bench.client.jetstream().consumer_info("ORDERS", "acme-greet")
         assert (info.num_ack_pending or 0) + (info.num_pending or 0) == 1, "it is still the stream's"
 
+    @row("there is no room for a message of a stream")
     async def test_what_has_no_room_waits(self, bench: AgentBench) -> None:
         """Neither a full queue nor a long wait is an attempt, or an event."""
         source = "import time\n\ndef handler(event, context):\n    time.sleep(0.02)\n    print(event.attempt)\n"
@@ -241,6 +247,7 @@ class TestFailures:
         assert {one["outcome"] for one in bench.events("WORKLOADTRIGGERED")} == {"ok"}
         assert len(bench.events("WORKLOADTRIGGERED")) == 40
 
+    @row("a message goes from function to function without end")
     async def test_a_loop_ends(self, bench: AgentBench) -> None:
         await bench.start(source=TELL, triggers=[*trigger(**QUICK), {"subject": "a", "on_failure": "dead.a"}])
         await publish(bench, "x", **{"Nex-Hops": "17"})
@@ -254,6 +261,7 @@ class TestFailures:
 
 
 class TestAway:
+    @row("a function stops with messages of a stream in hand")
     async def test_it_stops_and_gives_back_what_has_not_ended(self, nats_server: EmbeddedServer) -> None:
         source = "import time\n\ndef handler(event, context):\n    print(event.attempt)\n    time.sleep(60)\n"
         async with agent_bench(nats_server, grace="50ms") as bench:
@@ -266,6 +274,7 @@ class TestAway:
             await eventually(lambda: bench.logs(workload_id="W2"), what="another one has it")
             assert bench.logs(workload_id="W2") == ["ORDERS 1 2 orders.new ['orders.new'] '' a"]
 
+    @row("the server goes with messages of a stream in hand")
     async def test_the_server_goes_and_comes_back(self, bench: AgentBench, nats_server: EmbeddedServer) -> None:
         """What was done is not done again, though its acknowledgement was lost; what was not comes by itself."""
         await bench.start(source=TELL, triggers=trigger(ack_wait="2s"), limits={"log_rate": "1MiB"})
@@ -289,6 +298,7 @@ class TestAway:
         kept = (await bench.client.jetstream().stream_info("ORDERS")).state.messages
         assert function.counts.outcomes["ok"] == kept >= 41
 
+    @row("the consumer of a stream is deleted")
     async def test_a_consumer_that_is_deleted_is_told(self, bench: AgentBench) -> None:
         await bench.start(source=TELL, triggers=trigger())
         await bench.client.jetstream().delete_consumer("ORDERS", "acme-greet")
@@ -297,6 +307,7 @@ class TestAway:
 
 
 class TestRefused:
+    @row("a stream is missing, or its consumer is another one")
     async def test_a_stream_that_is_not_there(self, bench: AgentBench) -> None:
         refused = await bench.refusal(triggers=[{"stream": "NONE", "dead_letter": "gone.x"}, "a"])
         assert "triggers[0].stream  there is no stream 'NONE'" in refused.text
@@ -402,6 +413,7 @@ class TestRefused:
 
 
 class TestNobodyWaits:
+    @row("a message fails and nobody waits for an answer")
     async def test_messages_that_failed_go_where_they_are_said_to_go(self, bench: AgentBench) -> None:
         await bench.start(source=MOODS, triggers=[{"subject": "work.*", "on_failure": "dead.work"}])
         for mood in ("raise", "fine", "refuse"):
