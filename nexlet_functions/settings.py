@@ -66,7 +66,7 @@ __all__ = [
 
 PREFIX = "NEXFN_"
 
-LOGGERS = ("functions", "natsio", "observing", "runner", "schedules")
+LOGGERS = ("functions", "natsio", "observing", "runner", "schedules", "streams")
 """The loggers of our own parts, below `nexlet_functions`."""
 
 

@@ -82,7 +82,13 @@ def _row(fields: Mapping[str, Any]) -> tuple[str, ...]:
         _shown(fields["pending"]),
         _shown(fields["invocations"]),
         _shown(fields["failed"]),
-        " ".join((*(fields["triggers"] or ()), *(f"[{each}]" for each in fields["schedules"] or ()))) or "-",
+        " ".join(
+            (
+                *(fields["triggers"] or ()),
+                *(f"[{each}]" for each in (*(fields["streams"] or ()), *(fields["schedules"] or ()))),
+            )
+        )
+        or "-",
     )
 
 

@@ -184,6 +184,7 @@ def workload_fields(summary: WorkloadSummary) -> dict[str, Any]:
         "workload_type": summary.workload_type,
         "lifecycle": summary.workload_lifecycle,
         "triggers": _listed(facts.get("triggers")),
+        "streams": _listed(facts.get("streams")),
         "schedules": facts["schedules"].split("; ") if "schedules" in facts else None,
         "unanswered": _listed(facts.get("unanswered")),
         "workers": _number(facts.get("workers", "").partition("/")[0]),

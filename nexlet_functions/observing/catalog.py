@@ -230,6 +230,14 @@ _METRICS: Final = (
         "verdict",
     ),
     _function(
+        "stream_messages_total",
+        Kind.COUNTER,
+        "Messages of streams, by what became of them: done, again (after a pause), returned (unfinished, when the "
+        "function stopped), buried (a dead letter), dropped (given up without one), unkept (a dead letter that no "
+        "stream took) and repeated (handed out twice, and not run for that).",
+        "verdict",
+    ),
+    _function(
         "log_lines_dropped_total",
         Kind.COUNTER,
         "Lines of output over the limit log_rate.",

@@ -69,6 +69,8 @@ def numbers_of(function: Function) -> Counter[Key]:
         numbers["nexlet_function_worker_deaths_total", reason] = count
     for verdict, count in function.schedules.counts.items():
         numbers["nexlet_function_schedule_runs_total", verdict] = count
+    for verdict, count in function.streams.counts().items():
+        numbers["nexlet_function_stream_messages_total", verdict] = count
     numbers["nexlet_function_cold_starts_total", ""] = stats.cold_starts
     numbers["nexlet_function_log_lines_dropped_total", ""] = stats.log_lines_dropped
     numbers["nexlet_function_replies_withheld_total", ""] = counts.replies_withheld

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -191,15 +192,18 @@ class Streams:
 
     # --- what is told ------------------------------------------------------------------------------------------------
 
+    def counts(self) -> Counter[str]:
+        """Messages so far, by what became of them (see `StreamCounts`); none of a function without streams."""
+        counts: Counter[str] = Counter()
+        for puller in self._pullers:
+            counts.update(asdict(puller.counts))
+        return counts
+
     def facts(self) -> dict[str, str]:
         """For the function's metadata."""
         if not self.consumers:
             return {}
         facts = {"streams": ",".join(f"{one.stream}/{one.name}" for one in self.consumers)}
-        counts: dict[str, int] = {}
-        for puller in self._pullers:
-            for name, count in asdict(puller.counts).items():
-                counts[name] = counts.get(name, 0) + count
-        facts |= {f"stream_{name}": str(count) for name, count in counts.items() if count}
+        facts |= {f"stream_{name}": str(count) for name, count in self.counts().items() if count}
         trouble = "; ".join(dict.fromkeys(puller.trouble for puller in self._pullers if puller.trouble))
         return facts | ({"stream_trouble": trouble} if trouble else {})

@@ -18,6 +18,7 @@ from nexlet_functions.streams.letters import read_letter
 from tests.support.agent import AgentBench, agent_bench
 from tests.support.polling import eventually
 from tests.support.row import row
+from tests.support.settle import settle
 
 TELL = """
 def handler(event, context):
@@ -159,6 +160,13 @@ class TestHandled:
         await eventually(bench.logs, what="a line")
         assert [line.rpartition(" ")[2] for line in bench.logs()] == ["new"]
 
+    @pytest.mark.parametrize("profile", ["isolated", "oneshot"])
+    async def test_in_other_profiles(self, bench: AgentBench, profile: str) -> None:
+        await publish(bench, *map(str, range(20)))
+        await bench.start(source=TELL, triggers=trigger(), sandbox=profile)
+        await settled(bench)
+        assert bench.agent.functions[0].streams.counts()["done"] == 20
+
     async def test_a_long_run_is_one_run(self, bench: AgentBench) -> None:
         source = "import time\n\ndef handler(event, context):\n    time.sleep(2.2)\n    print(event.attempt)\n"
         await bench.start(source=source, triggers=trigger(ack_wait="1s"))
@@ -210,6 +218,23 @@ class TestFailures:
         assert headers["Nex-Dlq-Reason"] == "rejected_by_function"
         assert (headers["Nex-Dlq-Code"], headers["Nex-Dlq-Error"]) == ("422", "no such order")
         assert len(bench.events("WORKLOADTRIGGERED")) == 1
+
+    async def test_one_whose_end_nobody_ever_saw_is_not_run_for_ever(self, bench: AgentBench) -> None:
+        stream = bench.client.jetstream()
+        await publish(bench, "killer")
+        config = {"ack_policy": "explicit", "max_ack_pending": 1000, "max_deliver": -1}
+        await stream.add_consumer("ORDERS", ConsumerConfig(durable_name="acme-greet", **config))  # type: ignore[arg-type]  # nats-py takes the word
+        pulled = await stream.pull_subscribe_bind("acme-greet", "ORDERS")
+        for _ in range(4):  # as nexlets that are killed with it
+            (message,) = await pulled.fetch(1)
+            await message.nak()
+        await settle(bench.client)
+        await bench.start(source=MOODS, triggers=trigger(**QUICK))
+        await settled(bench)
+        ((headers, _),) = await letters(bench)
+        assert headers["Nex-Dlq-Attempt"] == "5"
+        assert "an end that nobody saw" in headers["Nex-Dlq-Error"]
+        assert bench.logs() == []
 
     async def test_the_second_attempt_may_do(self, bench: AgentBench) -> None:
         await bench.start(source=MOODS, triggers=trigger(**QUICK))
