@@ -57,6 +57,9 @@ UNSEEN: Final = 2
 """A message is not run any more after so many times `max_deliver` attempts. Those beyond `max_deliver` are attempts
 whose end nobody saw: their nexlet was killed, or stopped before it was their turn."""
 
+PULLS: Final = 16
+"""Requests at a time at most, where `batch` is less than there is room for."""
+
 LEAST_BYTES: Final = 4 * 1024 * 1024
 """Bytes of messages that one request brings, or one message that is larger."""
 
@@ -269,10 +272,11 @@ class Puller:
         left = said.get("Nats-Pending-Messages", "")
         if left.isdecimal():
             self._asked = max(0, self._asked - int(left))
-        elif status != "408":
-            self._asked = 0
         if "deleted" in description.lower():
             self._unwell("the consumer was deleted; it is made anew where the function is deployed again")
+        elif status != "408" and not left:
+            # Too many requests wait, or its server is about to go: asked at once, it would say so again.
+            self._unwell(f"the consumer gives nothing: {description or status}")
 
     def _well(self) -> None:
         self._absent = 0
@@ -298,11 +302,15 @@ class Puller:
         if not self._pulling or self._retry is not None or not self._connection.connected:
             return
         room = min(self._pool.capacity(), self._trigger.max_ack_pending)
-        in_hand = len(self._held) + self._asked
         most = self._trigger.batch
-        ask = min(room - in_hand, most)
-        if ask < 1:
-            return
+        for _ in range(PULLS):
+            ask = min(room - len(self._held) - self._asked, most)
+            if ask < 1:
+                break
+            self._pull(ask)
+        self._refill_at = room - max(1, min(room, most) // 2)
+
+    def _pull(self, ask: int) -> None:
         self._number += 1
         body = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d,"max_bytes":%d}' % (
             ask,
@@ -313,7 +321,6 @@ class Puller:
         reply = f"{self.inbox}.{self._generation}.{self._number}"
         self._say(b"PUB %b %b %d\r\n%b\r\n" % (self._next.encode(), reply.encode(), len(body), body))
         self._asked += ask
-        self._refill_at = in_hand + ask - max(1, min(room, most) // 2)
 
     def _begin_anew(self) -> None:
         """Give up what was asked for, and ask again."""

@@ -153,6 +153,14 @@ class TestHandled:
         await settled(bench)
         assert len(bench.events("WORKLOADTRIGGERED", "W3")) == 1
 
+    async def test_a_small_batch_keeps_all_workers_busy(self, bench: AgentBench) -> None:
+        source = "import time\n\ndef handler(event, context):\n    time.sleep(0.5)\n"
+        await bench.start(source=source, triggers=trigger(batch=1), workers={"max": 3})
+        await publish(bench, *map(str, range(6)))
+        (function,) = bench.agent.functions
+        await eventually(lambda: function.stats is not None and function.stats.busy == 3, what="three at a time")
+        await settled(bench)
+
     async def test_new_ones_alone(self, bench: AgentBench) -> None:
         await publish(bench, "old")
         await bench.start(source=TELL, triggers=trigger(deliver="new"))
