@@ -23,10 +23,13 @@ from nexlet_models.problems import Problem, render
 from nexlet_models.start_request import LimitsRequest, StartRequest, StartRequestRefused, parse_start_request
 from nexlet_models.subjects import valid_name, valid_token
 
-__all__ = ["NEXFILE", "FunctionFolder", "FunctionRefused", "find_functions", "read_function"]
+__all__ = ["NEXFILE", "SECRETS", "FunctionFolder", "FunctionRefused", "find_functions", "read_function"]
 
 NEXFILE = "Nexfile"
 """The manifest's name, which is also where `nex workload start` looks by itself."""
+
+SECRETS = "secrets"
+"""The folder beside functions that `dev` reads their secrets from."""
 
 LIFECYCLE = "function"
 """The one lifecycle that this nexlet serves."""
@@ -106,7 +109,8 @@ class FunctionFolder:
 def find_functions(paths: Iterable[Path]) -> list[Path]:
     """The function folders meant by `paths`: each of them itself, or the folders right below it that have a Nexfile.
 
-    A path may also be a file of a function's folder, as an editor passes it.
+    A path may also be a file of a function's folder, as an editor passes it. Among several, as a shell makes them of
+    `samples/*`, the folder of secrets that `dev` finds beside functions is passed over.
 
     Returns:
         Folders, those of one path in alphabetical order, none twice.
@@ -115,7 +119,8 @@ def find_functions(paths: Iterable[Path]) -> list[Path]:
         FunctionRefused: a path is not there, or there is no function in it.
     """
     found: dict[Path, None] = {}
-    for path in paths:
+    given = list(paths)
+    for path in given:
         folder = path.parent if path.is_file() else path
         if not folder.is_dir():
             raise FunctionRefused(
@@ -125,6 +130,8 @@ def find_functions(paths: Iterable[Path]) -> list[Path]:
             found[folder] = None
             continue
         below = sorted(each for each in folder.iterdir() if (each / NEXFILE).is_file())
+        if not below and folder.name == SECRETS and len(given) > 1:
+            continue
         if not below:
             raise FunctionRefused(str(path), [_no_nexfile(folder)])
         found |= dict.fromkeys(below)

@@ -154,8 +154,10 @@ def masks_of(fields: Sequence[str]) -> Masks:
 
 def secrets_beside(roots: Sequence[Path]) -> Path | None:
     """A `secrets` folder in one of these folders, or beside it."""
+    from nexlet_functions.nexfile import SECRETS
+
     for root in roots:
-        for candidate in (root.absolute() / "secrets", root.resolve().parent / "secrets"):
+        for candidate in (root.absolute() / SECRETS, root.resolve().parent / SECRETS):
             if candidate.is_dir():
                 return candidate
     return None

@@ -175,6 +175,17 @@ def test_functions_are_found_in_a_folder_of_folders_and_by_one_of_their_files(fo
     assert find_functions([path / "Nexfile", path / "function.py", path]) == [path]
 
 
+def test_the_folder_of_secrets_beside_functions_is_passed_over_where_several_are_named(folder: Folder) -> None:
+    path = folder()
+    secrets = path.parent / "secrets"
+    (secrets / "demo").mkdir(parents=True)
+    assert find_functions([path, secrets]) == [path]
+    with pytest.raises(FunctionRefused, match="no Nexfile here"):
+        find_functions([secrets])
+    with pytest.raises(FunctionRefused, match="no Nexfile here"):
+        find_functions([path, secrets / "demo"])
+
+
 def test_where_there_is_no_function_it_is_said(tmp_path: Path) -> None:
     with pytest.raises(FunctionRefused, match="no Nexfile here"):
         find_functions([tmp_path])
