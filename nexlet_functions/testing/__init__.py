@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from nexlet_functions.testing.events import EventRefused, SampleEvent, sample_events
 from nexlet_functions.testing.function import AsyncFunction, Function, load_function
+from nexlet_functions.testing.granted import Sent
 from nexlet_functions.testing.invocation import Invocation, LogLine
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Invocation",
     "LogLine",
     "SampleEvent",
+    "Sent",
     "load_function",
     "sample_events",
 ]

@@ -13,26 +13,32 @@ import json as json_
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 import structlog
+from nats.js.api import KeyValueConfig
+from nats.js.errors import BucketNotFoundError, NoKeysError, NotFoundError
 
 from nexlet_functions.control import ControlClient, ControlRefused
 from nexlet_functions.devnode.node import DevNode
 from nexlet_functions.devnode.server import EmbeddedServer
+from nexlet_functions.functions.deadlines import DEADLINE_HEADER
+from nexlet_functions.functions.hops import HOPS_HEADER
 from nexlet_functions.natsio import Connection, Credentials
 from nexlet_functions.natsio.protocol import decode_headers, encode_headers
 from nexlet_functions.nexfile import FunctionFolder, FunctionRefused
 from nexlet_functions.nexlet import Nexlet
 from nexlet_functions.settings import Settings, SettingsHolder
 from nexlet_functions.shipping import workload_of
+from nexlet_functions.testing.granted import Provided, Sent, answer_of
 from nexlet_functions.testing.invocation import Invocation, LogLine, Message
 from nexlet_models import subjects
 from nexlet_models.durations import format_duration
 from nexlet_models.events import INVOCATION_HEADER, EventName, WorkloadTriggeredEvent
 from nexlet_models.problems import Problem
-from nexlet_models.start_request import LimitsRequest
+from nexlet_models.start_request import GrantsRequest, LimitsRequest
 from nexlet_models.subjects import matches
 from nexlet_sandboxes.language import check
 from nexlet_sandboxes.launching import Launched
@@ -55,6 +61,8 @@ _OURS: Final = frozenset(
     {"workload_id", "namespace", "error", "nats-service-error", "nats-service-error-code", INVOCATION_HEADER.lower()}
 )
 """Headers of an answer that are not the function's, in small letters."""
+
+_MESSAGE_ID: Final = "Nats-Msg-Id"
 
 _DURATIONS: Final = ("timeout", "load_timeout", "queue_timeout", "idle")
 _WORKERS: Final = {"min_workers": "min", "max_workers": "max"}
@@ -80,6 +88,9 @@ class NatsHome:
         self._heard: dict[str, _Heard] = {}
         self._more = asyncio.Condition()
         self._told: set[asyncio.Task[None]] = set()
+        self._published: dict[str, dict[int, Sent]] = {}
+        self._requested: list[Sent] = []
+        self._nexlet: Nexlet | None = None
         self._asking = 0
         """Requests under way; -1 while a message is, for which nobody gets an answer."""
 
@@ -92,6 +103,7 @@ class NatsHome:
         changed: Mapping[str, Any],
         profile: str | None,
         launched: Launched | None,
+        provided: Provided,
     ) -> NatsHome:
         """Start everything, and deploy the function.
 
@@ -100,6 +112,7 @@ class NatsHome:
             changed: those of the limits that are not the Nexfile's.
             profile: None is the nexlet's default.
             launched: a zygote that is on its way already.
+            provided: what of the things that it was granted is there.
 
         Raises:
             FunctionRefused: the node or the nexlet does not take it.
@@ -115,6 +128,7 @@ class NatsHome:
         home = cls(folder, limits.timeout + limits.queue_timeout + _PATIENCE)
         try:
             await home._start(program, launched)
+            await home._provide(folder.start.grants, provided)
             await home._deploy(folder, program, request)
         except BaseException:
             await home.close()
@@ -149,6 +163,7 @@ class NatsHome:
             }
         )
         nexlet = await stack.enter_async_context(await Nexlet.start(SettingsHolder(settings), zygote=zygote))
+        self._nexlet = nexlet
         connection = await Connection.open(Credentials(servers=(server.url,), name="test"))
         self._connection = connection
         stack.push_async_callback(connection.close)
@@ -159,6 +174,65 @@ class NatsHome:
         async with asyncio.timeout(_PATIENCE):
             while not node.registrations.healthy(settings.register_type):  # noqa: ASYNC110  # as just said
                 await asyncio.sleep(0.002)
+
+    async def _provide(self, grants: GrantsRequest, provided: Provided) -> None:
+        """Buckets, stores and answers as the test wants them, and an ear for what is published."""
+        assert self._connection is not None
+        connection = self._connection
+        jetstream = connection.client.jetstream()
+        for bucket, values in provided.buckets(grants, "kv").items():
+            made = await jetstream.create_key_value(KeyValueConfig(bucket=bucket))
+            for key, value in values.items():
+                await made.put(key, value)
+        for bucket, values in provided.buckets(grants, "objects").items():
+            store = await jetstream.create_object_store(bucket)
+            for name, value in values.items():
+                await store.put(name, value)
+        for pattern in grants.publish:
+            await connection.subscribe(pattern, sink=_Ear(self._hear_published))
+        for pattern in provided.replies:
+            await connection.subscribe(pattern, sink=_Ear(partial(self._answer, provided, pattern)))
+
+    def _hear_published(self, subject: str, _: str, payload: bytes, headers: bytes) -> None:
+        said = decode_headers(headers) if headers else {}
+        invocation, _, number = said.get(_MESSAGE_ID, "").rpartition(":")
+        if invocation:  # what is published by others says nothing of an invocation
+            self._published.setdefault(invocation, {})[int(number)] = Sent(subject, payload, _own(said))
+
+    def _answer(self, provided: Provided, pattern: str, subject: str, reply: str, payload: bytes, block: bytes) -> None:
+        if next(each for each in provided.replies if matches(each, subject)) != pattern:
+            return  # an earlier one answers
+        sent = Sent(subject, payload, _own(decode_headers(block)))
+        self._requested.append(sent)
+        headers, data = answer_of(provided.replies[pattern], sent)
+        assert self._connection is not None
+        self._connection.publish(reply, data, headers=encode_headers(headers) if headers else b"")
+
+    async def kv(self, bucket: str) -> dict[str, bytes]:
+        """What is in a bucket."""
+        assert self._connection is not None
+        try:
+            found = await self._connection.client.jetstream().key_value(bucket)
+        except BucketNotFoundError:
+            raise KeyError(bucket) from None
+        try:
+            keys = await found.keys()
+        except NoKeysError:
+            return {}
+        return {key: (await found.get(key)).value or b"" for key in sorted(keys)}
+
+    async def objects(self, bucket: str) -> dict[str, bytes]:
+        """What is in an object store."""
+        assert self._connection is not None
+        try:
+            found = await self._connection.client.jetstream().object_store(bucket)
+        except BucketNotFoundError:
+            raise KeyError(bucket) from None
+        try:
+            told = await found.list()
+        except NotFoundError:
+            return {}
+        return {each.name: (await found.get(each.name)).data or b"" for each in told if each.name and not each.deleted}
 
     async def _deploy(self, folder: FunctionFolder, program: Program, request: Mapping[str, Any]) -> None:
         assert self._connection is not None
@@ -192,6 +266,7 @@ class NatsHome:
         async with self._more:  # not beside a message that is known by being the only one
             await self._more.wait_for(lambda: self._asking >= 0)
             self._asking += 1
+        asked_before = len(self._requested)
         try:
             answer = await self._connection.request(
                 message.subject,
@@ -203,8 +278,9 @@ class NatsHome:
             heard = await self._until(lambda: headers[INVOCATION_HEADER.lower()])
         finally:
             await self._now(-1)
-        return _invocation(
+        return self._invocation(
             heard,
+            asked_before,
             code=int(headers.get("nats-service-error-code", "200")),
             data=answer.payload,
             headers={name: value for name, value in answer.headers.items() if name.lower() not in _OURS},
@@ -217,7 +293,7 @@ class NatsHome:
             await self._more.wait_for(lambda: self._asking == 0)
             self._asking = -1
         try:
-            before = set(self._heard)
+            before, asked_before = set(self._heard), len(self._requested)
             block = encode_headers(message.headers) if message.headers else b""
             self._connection.publish(message.subject, message.payload, headers=block)
             heard = await self._until(
@@ -225,9 +301,22 @@ class NatsHome:
                     (one for one, heard in self._heard.items() if one not in before and heard.event is not None), None
                 )
             )
+            # No answer came behind what it published: that is here once each has told the other all it had to say.
+            assert self._nexlet is not None
+            for connection in (*self._nexlet.runner.connections, self._connection):
+                await connection.flush(self._patience)
         finally:
             await self._now(+1)
-        return _invocation(heard, code=0, data=b"", headers={}, answered=False)
+        return self._invocation(heard, asked_before, code=0, data=b"", headers={}, answered=False)
+
+    def _invocation(self, heard: _Heard, asked_before: int, **answer: Any) -> Invocation:
+        assert heard.event is not None
+        published = self._published.pop(heard.event.invocation_id or "", {})
+        return replace(
+            _invocation(heard, **answer),
+            published=tuple(published[number] for number in sorted(published)),
+            requested=tuple(self._requested[asked_before:]),
+        )
 
     async def _now(self, change: int) -> None:
         async with self._more:
@@ -265,6 +354,18 @@ class NatsHome:
 
     def _of(self, invocation: str) -> _Heard:
         return self._heard.setdefault(invocation, _Heard())
+
+
+class _Ear:
+    """A `MessageSink` of one callable."""
+
+    def __init__(self, hear: Callable[[str, str, bytes, bytes], None]) -> None:
+        self.message = hear
+
+
+def _own(headers: Mapping[str, str]) -> dict[str, str]:
+    """Those that the function gave to a message of its own; the rest the nexlet did."""
+    return {name: value for name, value in headers.items() if name not in (_MESSAGE_ID, HOPS_HEADER, DEADLINE_HEADER)}
 
 
 def _answers(trigger: Any) -> bool:

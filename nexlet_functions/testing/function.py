@@ -17,8 +17,9 @@ from typing import Any, Protocol
 from nexlet_functions.functions.deadlines import deadline_ns
 from nexlet_functions.nexfile import FunctionFolder, read_function
 from nexlet_functions.testing.events import SampleEvent
+from nexlet_functions.testing.granted import Provided, Responder, header_block
 from nexlet_functions.testing.invocation import Invocation, LogLine, Message
-from nexlet_functions.testing.worker import WorkerHome, header_block, limits_of, program_of, resolve
+from nexlet_functions.testing.worker import WorkerHome, limits_of, program_of, resolve
 from nexlet_models.subjects import matches
 from nexlet_sandboxes.launching import Launched, launch_early
 from nexlet_sandboxes.profiles import DEFAULT
@@ -38,6 +39,14 @@ class Home(Protocol):
         """One message, whose subject is one of the function's, to its end."""
         ...
 
+    async def kv(self, bucket: str) -> dict[str, bytes]:
+        """What is in a bucket: values by key."""
+        ...
+
+    async def objects(self, bucket: str) -> dict[str, bytes]:
+        """What is in an object store: bytes by name."""
+        ...
+
     async def close(self) -> None:
         """End everything."""
         ...
@@ -55,6 +64,9 @@ class load_function:  # reads as the function it is used as: `with load_function
         profile: str | None = None,
         limits: Mapping[str, Any] | None = None,
         settings_file: str | Path | None = None,
+        kv: Mapping[str, Mapping[str, Any] | None] | None = None,
+        objects: Mapping[str, Mapping[str, Any] | None] | None = None,
+        replies: Mapping[str, Responder] | None = None,
         nats: bool = False,
         launched: Launched | None = None,
     ) -> None:
@@ -68,6 +80,11 @@ class load_function:  # reads as the function it is used as: `with load_function
             limits: fields of `nexlet_sandboxes.program.Limits` in place of the Nexfile's, such as `timeout=0.5`.
             settings_file: an operator's settings file: the function may import what its `modules` permit. They have to
                 be installed here as well.
+            kv: what is in the buckets that the function was granted: bucket to key to value (bytes, text, or what JSON
+                can say). A bucket that is not named is there, and empty; None instead of values: it is not there.
+            objects: likewise of object stores.
+            replies: who answers the function's requests: subject, or pattern, to an answer (as above, or a `Reply`),
+                or to a callable that is given the request (`Sent`) and returns one, or raises `Reject`.
             nats: whether the function is deployed, by way of a node, to a nexlet beside a NATS server, all of them for
                 this block alone. Messages reach it over its triggers then.
             launched: a zygote that is on its way already (see `nexlet_sandboxes.launching`), for who wants it sooner.
@@ -86,6 +103,7 @@ class load_function:  # reads as the function it is used as: `with load_function
         self._profile = profile
         self._limits = dict(limits or {})
         self._settings_file = Path(settings_file) if settings_file is not None else None
+        self._provided = Provided(kv or {}, objects or {}, replies or {})
         self._nats = nats
         self._launched = launched
         self._running: AsyncFunction | None = None
@@ -108,9 +126,17 @@ class load_function:  # reads as the function it is used as: `with load_function
         if self._nats:
             from nexlet_functions.testing.deployed import NatsHome  # with all that a nexlet is made of
 
-            home = await NatsHome.open(folder, program, limits, self._limits, profile, launched)
+            home = await NatsHome.open(folder, program, limits, self._limits, profile, launched, self._provided)
         else:
-            home = await WorkerHome.open(folder.name, program, limits, profile or DEFAULT, launched)
+            home = await WorkerHome.open(
+                folder.name,
+                program,
+                limits,
+                profile or DEFAULT,
+                launched,
+                grants=folder.start.grants,
+                provided=self._provided,
+            )
         self._running = AsyncFunction(folder, program.patterns, home)
         return self._running
 
@@ -202,6 +228,22 @@ class AsyncFunction:
         deadline_ns(header_block(joined), 0)  # raises here for what the sender would be told
         return await self._home.run(Message(subject, payload, joined, reply, attempt))
 
+    async def kv(self, bucket: str) -> dict[str, bytes]:
+        """What is in a bucket that the function was granted: values by key.
+
+        Raises:
+            KeyError: there is no such bucket.
+        """
+        return await self._home.kv(bucket)
+
+    async def objects(self, bucket: str) -> dict[str, bytes]:
+        """What is in an object store that the function was granted: bytes by name.
+
+        Raises:
+            KeyError: there is no such store.
+        """
+        return await self._home.objects(bucket)
+
     def _only_subject(self) -> str:
         patterns = self._patterns
         if len(patterns) == 1 and not {"*", ">"} & set(patterns[0].split(".")):
@@ -243,3 +285,11 @@ class Function:
                 event, json=json, data=data, subject=subject, headers=headers, reply=reply, attempt=attempt
             )
         )
+
+    def kv(self, bucket: str) -> dict[str, bytes]:
+        """What is in a bucket; as for `AsyncFunction.kv`."""
+        return self._runner.run(self._function.kv(bucket))
+
+    def objects(self, bucket: str) -> dict[str, bytes]:
+        """What is in an object store; as for `AsyncFunction.objects`."""
+        return self._runner.run(self._function.objects(bucket))

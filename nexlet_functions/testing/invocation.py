@@ -11,6 +11,7 @@ from nexlet_sandboxes.outcomes import Outcome
 
 if TYPE_CHECKING:
     from nexlet_functions.testing.events import SampleEvent
+    from nexlet_functions.testing.granted import Sent
 
 __all__ = ["Invocation", "LogLine", "Message"]
 
@@ -73,6 +74,9 @@ class Invocation:
         peak_memory_bytes: the worker's, so far.
         answered: whether there was an answer to be seen: over NATS nobody gets one where nobody waits, or where the
             trigger says `reply: false`. `data` and `headers` are empty then.
+        published: messages that it published, in order.
+        requested: requests that somebody answered (see `replies` of `load_function`). Over NATS a request does not say
+            which invocation it is of: those of others that ran at the same time are among them.
     """
 
     outcome: Outcome
@@ -89,6 +93,8 @@ class Invocation:
     queue_ms: float = field(repr=False)
     peak_memory_bytes: int = field(repr=False)
     answered: bool = field(default=True, repr=False)
+    published: tuple[Sent, ...] = field(default=(), repr=False)
+    requested: tuple[Sent, ...] = field(default=(), repr=False)
 
     @property
     def ok(self) -> bool:

@@ -18,9 +18,10 @@ from nexlet_functions.functions import requests
 from nexlet_functions.functions.deadlines import deadline_ns
 from nexlet_functions.nexfile import FunctionFolder, FunctionRefused
 from nexlet_functions.rules import Ceilings
+from nexlet_functions.testing.granted import Double, Provided, header_block
 from nexlet_functions.testing.invocation import Invocation, LogLine, Message
 from nexlet_models.problems import Problem
-from nexlet_models.start_request import SECRET_PREFIX, StartRequest
+from nexlet_models.start_request import SECRET_PREFIX, GrantsRequest, StartRequest
 from nexlet_models.subjects import matches
 from nexlet_sandboxes.calls import Call, Result
 from nexlet_sandboxes.launching import Launched
@@ -30,7 +31,7 @@ from nexlet_sandboxes.program import Limits, Program
 from nexlet_sandboxes.worker.event import parse_headers
 from nexlet_sandboxes.zygote import Zygote
 
-__all__ = ["RecordingSink", "WorkerHome", "header_block", "limits_of", "program_of", "resolve"]
+__all__ = ["RecordingSink", "WorkerHome", "limits_of", "program_of", "resolve"]
 
 WORKLOAD_ID = "test"
 """What `context.workload_id` says in a test."""
@@ -39,28 +40,39 @@ WORKLOAD_ID = "test"
 class WorkerHome:
     """A pool of workers for one program. Made by `open`."""
 
-    def __init__(self, zygote: Zygote, pool: Pool, sink: RecordingSink) -> None:
+    def __init__(self, zygote: Zygote, pool: Pool, sink: RecordingSink, double: Double) -> None:
         self._zygote = zygote
         self._pool = pool
         self._sink = sink
+        self._double = double
 
     @classmethod
     async def open(
-        cls, name: str, program: Program, limits: Limits, profile: str, launched: Launched | None
+        cls,
+        name: str,
+        program: Program,
+        limits: Limits,
+        profile: str,
+        launched: Launched | None,
+        *,
+        grants: GrantsRequest,
+        provided: Provided,
     ) -> WorkerHome:
         """Load a program.
 
         Args:
             name: what the function is called.
             launched: a zygote that is on its way already.
+            grants: what it may touch: a double of
+            provided: that.
 
         Raises:
             FunctionRefused: with what is wrong with it.
             SandboxError: no worker could be made.
         """
         zygote = await Zygote.start(modules=program.modules, short_lived=True, launched=launched)
-        sink = RecordingSink()
-        pool = Pool(zygote, program, limits, sink, profile=profile)
+        sink, double = RecordingSink(), Double(grants, provided)
+        pool = Pool(zygote, program, limits, sink, profile=profile, answerer=double if grants else None)
         try:
             await pool.start()
         except LoadRefused as refused:
@@ -69,7 +81,7 @@ class WorkerHome:
         except BaseException:
             await zygote.close()
             raise
-        return cls(zygote, pool, sink)
+        return cls(zygote, pool, sink, double)
 
     @property
     def load_logs(self) -> tuple[LogLine, ...]:
@@ -106,7 +118,17 @@ class WorkerHome:
             cpu_ms=result.cpu_ns / 1e6,
             queue_ms=result.queue_ns / 1e6,
             peak_memory_bytes=result.peak_memory_bytes,
+            published=tuple(self._double.published.pop(call.id, ())),
+            requested=tuple(self._double.requested.pop(call.id, ())),
         )
+
+    async def kv(self, bucket: str) -> dict[str, bytes]:
+        """What is in a bucket."""
+        return dict(self._double.kv[bucket])
+
+    async def objects(self, bucket: str) -> dict[str, bytes]:
+        """What is in an object store."""
+        return dict(self._double.objects[bucket])
 
     async def close(self) -> None:
         """End everything."""
@@ -203,10 +225,3 @@ def resolve(
                 raise KeyError(f"{name} is {value}: give it with secrets={{{key!r}: ...}}")
             resolved[name] = secrets[key]
     return resolved
-
-
-def header_block(headers: Mapping[str, str]) -> bytes:
-    """Headers as they are on the wire; nothing where there are none."""
-    if not headers:
-        return b""
-    return "".join(["NATS/1.0\r\n", *(f"{name}: {value}\r\n" for name, value in headers.items()), "\r\n"]).encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -178,3 +179,20 @@ async def test_the_same_tests_run_beside_a_real_server(tmp_path: Path) -> None:
     ended, text = await run_pytest(folder, "--nexfn-nats")
     assert set(ended.values()) == {"PASSED"}, text
     assert len(ended) == 3
+
+
+def loaded_by(code: str) -> set[str]:
+    """What a fresh interpreter has loaded after it."""
+    code += "\nimport sys; print(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_who_does_not_use_it_does_not_pay_for_it() -> None:
+    more = loaded_by("import pytest, nexlet_functions.pytest_plugin") - loaded_by("import pytest")
+    assert more == {"nexlet_functions", "nexlet_functions.pytest_plugin"}
+
+
+def test_a_worker_alone_is_tested_without_anything_of_nats() -> None:
+    loaded = loaded_by("import nexlet_functions.testing")
+    assert "nexlet_functions.testing.worker" in loaded
+    assert not {"nats", "structlog", "rich", "nexlet_functions.settings", "nexlet_sandboxes.language"} & loaded
