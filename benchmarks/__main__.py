@@ -7,11 +7,23 @@ import asyncio
 import json
 import sys
 
-from benchmarks import attributes, deadlines, deploys, fairness, grants, overload, scale, streams, throughput, workers
+from benchmarks import (
+    attributes,
+    deadlines,
+    deploys,
+    desk,
+    fairness,
+    grants,
+    overload,
+    scale,
+    streams,
+    throughput,
+    workers,
+)
 from benchmarks.bench import environment, open_bench
 from nexlet_functions.cli.running import loop_factory
 
-KINDS = ("throughput", "streams", "deploys", "deadlines", "grants", "workers", "attributes")
+KINDS = ("throughput", "streams", "deploys", "deadlines", "grants", "workers", "attributes", "desk")
 LONG = ("fairness", "overload", "scale")
 """Kinds that take a minute each, and are measured where they are named."""
 
@@ -105,6 +117,11 @@ async def _measure(given: argparse.Namespace, kinds: list[str]) -> None:
             print("\nthe language layer: time restricted, as a multiple of the same code unrestricted")
             for name, ratio in ratios.items():
                 print(f"  {name:34} {ratio:.2f}")
+    if "desk" in kinds:
+        waited = await desk.measure()
+        figures["desk"] = waited.as_json()
+        if not given.json:
+            _print_desk(waited)
     if given.json:
         json.dump(figures, sys.stdout, indent=2)
         print()
@@ -187,6 +204,16 @@ def _print_deadlines(measured: deadlines.Deadlines) -> None:
         f"  {measured.count} times, median {measured.median_ms:.1f} ms, p99 {measured.p99_ms:.1f} ms"
         f"  (at most {deadlines.PROMISE_MS:g} ms)"
     )
+
+
+def _print_desk(measured: desk.Desk) -> None:
+    print("\nat an author's desk, a process each: seconds until it ends, and of processor time")
+    for each in measured.waits:
+        promise = desk.PROMISES_S.get(each.what)
+        print(
+            f"  {each.what:22} {each.count} times, median {each.median_s:.2f}, worst {each.worst_s:.2f}, "
+            f"processor {each.cpu_s:.2f}" + (f"  (at most {promise:g})" if promise is not None else "")
+        )
 
 
 def _print_workers(measured: workers.Workers) -> None:
