@@ -360,7 +360,11 @@ class _Ear:
     """A `MessageSink` of one callable."""
 
     def __init__(self, hear: Callable[[str, str, bytes, bytes], None]) -> None:
-        self.message = hear
+        self._hear = hear
+
+    def message(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
+        """See `nexlet_functions.natsio.MessageSink`."""
+        self._hear(subject, reply, payload, headers)
 
 
 def _own(headers: Mapping[str, str]) -> dict[str, str]:
