@@ -204,7 +204,7 @@ class _Replaying:
                 styled(
                     (f"{verdict:<8}", style),
                     f"  {event.function or recording.file.parent.parent.name}  {recording.file.name}  {event.subject}",
-                    (f"  {came.outcome.value}  {came.seconds * 1000:.1f} ms", "dim"),
+                    (f"  {came.outcome or 'nothing'}  {came.seconds * 1000:.1f} ms", "dim"),
                 ),
                 *(styled((f"{'':10}{line}", "red")) for line in lines),
                 *([styled((f"{'':10}{note}", "dim"))] if note else []),
@@ -213,7 +213,7 @@ class _Replaying:
             function=event.function or None,
             file=str(recording.file),
             subject=event.subject or None,
-            outcome=came.outcome.value,
+            outcome=came.outcome,
             differences=lines,
             masked=changed or None,
             duration_ms=round(came.seconds * 1000, 3),
@@ -285,7 +285,7 @@ class _Worker:
             result = await self._function.invoke(event, reply="_INBOX.replay")
         except ValueError as error:  # no trigger takes the subject
             raise CommandFailed(Exit.USAGE, "invalid-message", f"{event.name}: {error}") from None
-        return Came(result.outcome, result.code, result.data, result.headers, result.error, result.duration_ms / 1000)
+        return Came(result.duration_ms / 1000, result.outcome, result.code, result.data, result.headers, result.error)
 
 
 # --- over NATS --------------------------------------------------------------------------------------------------------
@@ -321,6 +321,7 @@ class _Listeners:
     async def send(self, event: SampleEvent) -> Came:
         """See `_Target`."""
         from nexlet_functions.cli.answers import answer_fields
+        from nexlet_functions.natsio.errors import RequestTimeout
         from nexlet_functions.recording.replaying import Came, outcome_of
         from nexlet_models.subjects import valid_subject
 
@@ -328,10 +329,13 @@ class _Listeners:
             said = f"'{event.subject}' is no subject to send it to: it {reason}" if event.subject else "it names none"
             raise CommandFailed(Exit.USAGE, "invalid-subject", f"{event.name}: {said}", "name one with --subject")
         began = time.perf_counter()
-        answer = await self._connection.request(
-            event.subject, event.payload, headers=dict(event.headers) or None, timeout=self._timeout
-        )
+        try:
+            answer = await self._connection.request(
+                event.subject, event.payload, headers=dict(event.headers) or None, timeout=self._timeout
+            )
+        except RequestTimeout:  # of a function that does not answer, say; the others may
+            return Came(time.perf_counter() - began)
         took = time.perf_counter() - began
         fields = answer_fields(answer)
         outcome = outcome_of(fields["code"], ok=fields["ok"], expected=event.expect)
-        return Came(outcome, fields["code"], answer.payload, fields["headers"], fields["error"] or "", took)
+        return Came(took, outcome, fields["code"], answer.payload, fields["headers"], fields["error"] or "")

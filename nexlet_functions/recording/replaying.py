@@ -35,16 +35,17 @@ class Came:
     """What came of an event.
 
     Attributes:
-        outcome, code, data, headers, error: as of `nexlet_functions.testing.Invocation`; None for what cannot be seen.
-        seconds: how long it took.
+        seconds: how long it took, or was waited for.
+        outcome: None where nobody answered.
+        code, data, headers, error: as of `nexlet_functions.testing.Invocation`; None for what cannot be seen.
     """
 
-    outcome: Outcome
-    code: int | None
-    data: bytes | None
-    headers: Mapping[str, str] | None
-    error: str | None
     seconds: float
+    outcome: Outcome | None = None
+    code: int | None = None
+    data: bytes | None = None
+    headers: Mapping[str, str] | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,8 @@ def events_in(path: Path) -> list[Recording]:
 
 def differences(event: SampleEvent, came: Came, ignored: Fields) -> list[str]:
     """What came back otherwise than the event expects, a line each, but for these fields."""
+    if came.outcome is None:
+        return [f"no answer within {came.seconds:.1f} s"]
     data, expect = came.data, dict(event.expect)
     if ignored.given:
         expect["headers"] = {
@@ -120,6 +123,7 @@ def expected_of(event: SampleEvent, came: Came, secrets: Collection[str]) -> tup
     Args:
         secrets: values that must not be kept. Nor is what was masked before, of the message or of the answer.
     """
+    assert came.outcome is not None, "nothing came"
     return expectation(
         Masks(sorted(filter(None, map(_field_at, event.masked))), secrets=secrets),
         outcome=came.outcome,

@@ -106,6 +106,9 @@ async def test_what_is_sent_is_kept_masked_and_the_same_comes_back(live: StartLi
     url = (await dev.until("ready"))["url"]
     over_nats = await replay(event_file(files, "ok", "orders.price"), "--nats", "-s", url)
     assert over_nats.code == 0, over_nats.out
+    silent = await replay(event_file(files, "ok", "orders.note"), "--nats", "-s", url, "--timeout", "100ms")
+    assert silent.code == 1
+    assert silent.records[0]["differences"] == ["no answer within 0.1 s"]
     elsewhere = await replay(files[0], "--nats", "-s", url, "--subject", "nobody.there")
     assert elsewhere.code == 3
     assert await dev.end() == 0
