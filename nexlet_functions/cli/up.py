@@ -63,6 +63,9 @@ ONE_CTRL_C = 1.0
         "max_requests",
         "max_starting",
         "max_hops",
+        "max_calls_at_once",
+        "max_calls_bytes",
+        "max_call_size",
         "schedules_bucket",
     ),
 )

@@ -15,6 +15,7 @@ TESTS = (
     "streams/test_triggers.py",
     "functions/test_schedules.py",
     "schedules/test_claims.py",
+    "secrets/test_canary.py",
     "schedules/test_scheduler.py",
 )
 

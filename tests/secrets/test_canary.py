@@ -17,11 +17,13 @@ from nexlet_functions.control import ControlClient, ControlRefused
 from nexlet_functions.devnode.buckets import make_buckets
 from nexlet_functions.devnode.node import DevNode
 from nexlet_functions.devnode.server import EmbeddedServer
+from nexlet_functions.functions.keys import CurveKey
 from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
 from tests.support.cli import environment, nexfn
 from tests.support.live import StartLive, live, temporary
 from tests.support.polling import eventually
 from tests.support.processes import descendants
+from tests.support.row import row
 
 __all__ = ["live", "temporary"]
 
@@ -81,6 +83,7 @@ def told_in_proc(pids: list[int], canary: bytes) -> list[str]:
     return found
 
 
+@row("a secret that is missing, or that this nexlet cannot open")
 async def test_it_reaches_the_function_and_nothing_else(
     nats_server: EmbeddedServer, heard: tuple[Client, list[bytes]], live: StartLive, tmp_path: Path
 ) -> None:
@@ -102,6 +105,11 @@ async def test_it_reaches_the_function_and_nothing_else(
         await client.request("tell", b"raise", timeout=10)
         with pytest.raises(ControlRefused, match="secret://other"):
             await control.start(request("missing", TOKEN="secret://other"))
+        elsewhere = ("--xkey", CurveKey.generate().public)
+        assert (await nexfn("secrets", "set", "sealed", *common, *elsewhere, stdin=CANARY.encode())).code == 0
+        with pytest.raises(ControlRefused, match="not sealed to this nexlet's key"):
+            await control.start(request("sealed", TOKEN="secret://sealed"))
+        assert (await nexfn("secrets", "remove", "sealed", *common)).code == 0
 
         # A new value is that of the function from its next deployment on.
         assert (await nexfn("secrets", "set", "token", *common, stdin=b"another")).code == 0
