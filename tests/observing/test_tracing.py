@@ -13,12 +13,15 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import SpanKind, StatusCode
 
+from nexlet_functions.devnode.buckets import make_buckets
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.functions.dispatch import Dispatcher
 from nexlet_functions.observing.extras import ExtraMissing
 from nexlet_functions.observing.tracing import TracingDispatcher, provider_from, tracer_of
+from nexlet_functions.schedules.scheduler import Scheduler
 from tests.support.agent import AgentBench, agent_bench
 from tests.support.polling import eventually
+from tests.support.wallclock import WallClock
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE}-{SPAN}-01"
@@ -59,6 +62,20 @@ async def spans(bench: AgentBench, exporter: InMemorySpanExporter, count: int) -
 
 async def ask(client: Client, text: str, **headers: str) -> bytes:
     return (await client.request("made.one", text.encode(), timeout=10, headers=headers or None)).data
+
+
+async def test_a_run_by_schedule_says_so(nats_server: EmbeddedServer, exporter: InMemorySpanExporter) -> None:
+    await make_buckets(nats_server.url, "nexlet-schedules")
+    clock = WallClock()
+    async with agent_bench(nats_server, tracer=tracer_of(traced(exporter)), scheduler=Scheduler(clock)) as bench:
+        await bench.start(source=SOURCE, triggers=["made.*", {"schedule": "@hourly", "name": "tick"}])
+        await clock.pass_(3600)
+        (span,) = await spans(bench, exporter, 1)
+        said = dict(span.attributes or {})
+        assert span.name == "run 0 * * * * UTC"
+        assert (said["faas.trigger"], said["faas.cron"]) == ("timer", "0 * * * * UTC")
+        assert said["messaging.destination.name"] == "$SCHEDULE.tick"
+        assert "messaging.system" not in said
 
 
 async def test_it_continues_the_callers_trace_and_says_what_it_was(
