@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import marshal
 import types
 import warnings
@@ -39,6 +40,8 @@ MAX_PROBLEMS = 100
 """Problems that are told of one program; how many more there are is said."""
 
 _SIGNATURE = "write it as: def {name}(event, context):"
+_YIELDS = "{name!r} is a generator: what a function answers is what it returns"
+_COLLECT = "return one value: collect what it yields in a list, and return that"
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +269,10 @@ class _Running:
             message = f"{program.handler!r} is a {guards.class_name(handler)}, not a function"
             advice = _SIGNATURE.format(name=program.handler)
             raise LoadRefused([Problem(message, place=program.filename, advice=advice, code="handler-refused")])
+        # Of a function made elsewhere or by a decorator; of a plain one `check` has said so, with the line.
+        if type(handler) is types.FunctionType and handler.__code__.co_flags & inspect.CO_GENERATOR:
+            message, advice = _YIELDS.format(name=program.handler), _COLLECT
+            raise LoadRefused([Problem(message, place=program.filename, advice=advice, code="handler-refused")])
         return Loaded(handler, explainer.explain, explainer.summary)
 
     def _run(self, name: str, file: _File, qualified: str) -> types.ModuleType:
@@ -448,7 +455,23 @@ def _handler_problems(tree: ast.Module, source: Source, handler: str) -> list[Pr
                     advice=advice,
                 )
             )
+        yields = None if last.decorator_list else _own_yield(last)
+        if yields is not None:
+            message = _YIELDS.format(name=handler)
+            problems.append(source.at(yields, message, code="handler-refused", advice=_COLLECT))
     return problems
+
+
+def _own_yield(function: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.Yield | ast.YieldFrom | None:
+    """What makes a function a generator; None where it is none. What is defined within it is another matter."""
+    todo: list[ast.AST] = list(reversed(function.body))
+    while todo:
+        node = todo.pop()
+        if isinstance(node, (ast.Yield, ast.YieldFrom)):
+            return node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
+            todo.extend(reversed(list(ast.iter_child_nodes(node))))
+    return None
 
 
 def _uncallable(arguments: ast.arguments) -> str | None:

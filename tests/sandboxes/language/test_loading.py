@@ -28,6 +28,14 @@ from tests.support.language import HANDLER, Host, call, problems_of, refusal
         ("def handler(a, b, *, c, d=1): pass", "'handler' cannot be called with (event, context): it needs c by name"),
         (HANDLER + HANDLER, "'handler' is defined a second time; the first is on line 1"),
         ("async def handler(event, context): pass", "async functions are not available"),
+        (
+            "def handler(event, context):\n    yield 1",
+            "'handler' is a generator: what a function answers is what it returns",
+        ),
+        (
+            "def handler(event, context):\n    for n in event.json():\n        yield from [n]",
+            "'handler' is a generator: what a function answers is what it returns",
+        ),
     ],
 )
 def test_handlers_that_cannot_be_called(source: str, message: str) -> None:
@@ -49,12 +57,31 @@ def test_handlers_that_cannot_be_called(source: str, message: str) -> None:
         "import functools\n@functools.wraps(print)\ndef handler(event): pass",
         "from prices import handler",
         "class Handler:\n    def __call__(self, event, context): return 1\nhandler = Handler()",
+        "def handler(event, context):\n    def numbers():\n        yield 1\n    return list(numbers())",
     ],
 )
 def test_handlers_that_can(source: str) -> None:
     program = Program(source=source, files={"prices.py": HANDLER})
     assert check(program) == []
     assert callable(load(program, Host()).handler)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def numbers(event, context):\n    yield 1\nhandler = numbers",
+        "def same(f):\n    return f\n@same\ndef handler(event, context):\n    yield 1",
+        "from prices import handler",
+    ],
+)
+def test_generators_by_another_way_are_found_when_they_are_loaded(source: str) -> None:
+    program = Program(source=source, files={"prices.py": "def handler(event, context):\n    yield 1"})
+    assert check(program) == []
+    with pytest.raises(LoadRefused) as refused:
+        load(program, Host())
+    (problem,) = refused.value.problems
+    assert problem.message == "'handler' is a generator: what a function answers is what it returns"
+    assert "return one value" in problem.advice
 
 
 def test_loading_takes_a_handler_as_it_is() -> None:
