@@ -127,7 +127,11 @@ async def _stop(
     old: Sequence[WorkloadSummary],
     beside: tuple[WorkloadSummary, ...],
 ) -> Shipped:
-    """Stop the old ones. One that is gone by itself meanwhile is as good as stopped."""
+    """Stop the old ones. One that is gone by itself meanwhile is as good as stopped.
+
+    Nobody says that it stopped one that is gone, and nobody does either where we may not ask for it: what is listed
+    afterwards tells which it was.
+    """
     results = await asyncio.gather(*(control.stop(one.id, namespace=namespace) for one in old), return_exceptions=True)
     left: list[WorkloadSummary] = []
     reasons: list[str] = []
@@ -137,6 +141,12 @@ async def _stop(
             reasons.append(str(result))
         elif isinstance(result, BaseException):
             raise result
+    unsure = [one for one, result in zip(old, results, strict=True) if getattr(result, "stopped", None) is False]
+    if unsure:
+        running = {one.id for one in await control.workloads([name]) if one.workload_state not in _GOING}
+        still = [one for one in unsure if one.id in running]
+        left += still
+        reasons += ["nobody stopped it: do these credentials permit that, and is its nexlet there?" for _ in still]
     shipped = Shipped(workload_id, tuple(one for one in old if one not in left), (*beside, *left))
     if left:
         raise Left(name, namespace, shipped, reasons[0])

@@ -12,9 +12,9 @@ import enum
 import json as json_
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,18 +25,16 @@ from nexlet_functions.cli.exits import CommandFailed, Exit
 from nexlet_functions.cli.options import Folders, Json
 from nexlet_functions.cli.output import Output, problem_record, styled
 from nexlet_functions.cli.running import loading, run_until_signalled
+from nexlet_functions.cli.sources import Modules, problems_of_refused
 from nexlet_models.problems import Problem, render
 
 if TYPE_CHECKING:
     from nexlet_functions.functions.permissions import Rules
-    from nexlet_functions.nexfile import FunctionFolder, FunctionRefused
+    from nexlet_functions.nexfile import FunctionFolder
     from nexlet_functions.rules import NamespaceRules
     from nexlet_sandboxes.zygote import Zygote
 
 __all__ = ["Format", "check"]
-
-Modules = Mapping[str, tuple[str, ...]]
-"""What an operator permits functions to import, each module with the names it gives."""
 
 _NAMESPACE = "default"
 """What messages call the namespace, which is only chosen when the function is deployed."""
@@ -191,7 +189,7 @@ class _Checks:
                 await self._sources(function, zygote, found)
         except FunctionRefused as error:
             found.name = error.name
-            found.problems += [*error.problems, *_static_of_refused(error, self._modules)]
+            found.problems += [*error.problems, *problems_of_refused(error, self._modules)]
         try:
             found.events = len(sample_events(folder))
         except EventRefused as error:
@@ -303,18 +301,6 @@ def _static(function: FunctionFolder, modules: Modules) -> list[Problem]:
     from nexlet_sandboxes.language import check as check_program  # takes as long to load as half of the rest
 
     return list(check_program(program_of(function, environment={}, modules=modules)))
-
-
-def _static_of_refused(error: FunctionRefused, modules: Modules) -> list[Problem]:
-    """The same of a folder whose Nexfile is refused: nobody likes to mend one file only to hear of the next."""
-    from nexlet_functions.functions.requests import inline_program, sound_part
-    from nexlet_sandboxes.language import check as check_program
-
-    part = sound_part(json_.dumps(error.request))
-    program = inline_program(part) if part is not None else None
-    if program is None:
-        return []
-    return list(check_program(replace(program, filename=error.source_name or program.filename, modules=modules)))
 
 
 async def _trial_load(zygote: Zygote, function: FunctionFolder, modules: Modules) -> Sequence[Problem]:

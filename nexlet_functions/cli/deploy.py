@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json as json_
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +18,7 @@ from nexlet_functions.cli.output import Output, styled
 from nexlet_functions.cli.own_log import set_up_logging
 
 if TYPE_CHECKING:
+    from nexlet_functions.cli.sources import Modules
     from nexlet_functions.nexfile import FunctionFolder, FunctionRefused
 
 __all__ = ["deploy", "with_its_source"]
@@ -137,12 +136,17 @@ def _digest(metadata: Mapping[str, str] | None) -> str:
     return (metadata or {}).get("digest", "")[: len("sha256:") + 12]
 
 
-def with_its_source(refused: FunctionRefused) -> CommandRefused:
-    """With what is wrong with the source as well, as `check` says it: nobody mends one file to hear of the next."""
-    from nexlet_functions.functions.requests import inline_program, sound_part
-    from nexlet_sandboxes.language import check
+def with_its_source(refused: FunctionRefused, modules: Modules | None = None) -> CommandRefused:
+    """With what is wrong with the source as well, as `check` says it: nobody mends one file to hear of the next.
 
-    part = sound_part(json_.dumps(refused.request))
-    program = inline_program(part) if part is not None else None
-    further = check(replace(program, filename=refused.source_name or program.filename)) if program is not None else ()
+    Args:
+        modules: what the operator permits functions to import beside the usual; None where that is not known from
+            here. The nexlet holds the function to its operator's rules, and says what they refuse; an import that they
+            may permit is not for us to refuse.
+    """
+    from nexlet_functions.cli.sources import problems_of_refused
+
+    further = problems_of_refused(refused, modules or {})
+    if modules is None:
+        further = [problem for problem in further if problem.code != "import-refused"]
     return CommandRefused(refused.name, [*refused.problems, *further])

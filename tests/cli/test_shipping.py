@@ -6,9 +6,15 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import nats
 import pytest
 
+from nexlet_functions.cli.app import expected_failure
+from nexlet_functions.cli.exits import Exit
+from nexlet_functions.control import ControlClient
 from nexlet_functions.devnode.server import EmbeddedServer
+from nexlet_functions.nexfile import read_function
+from nexlet_functions.shipping import Left, ship
 from tests.support.cli import Ended, nexfn
 from tests.support.nexlets import NAMESPACE, NexletBench, nexlet_bench
 from tests.support.nodes import NO_NEX, Node, RealNode, StandIn, find_nex
@@ -146,3 +152,54 @@ async def test_where_nobody_can_run_it_it_says_so(nats_server: EmbeddedServer, t
     assert nowhere.code == 2, "a namespace is to be named"
     wrong = await nexfn("deploy", "-s", nats_server.url, "-n", "a.b", folder)
     assert (wrong.code, wrong.error["code"]) == (2, "invalid-namespace")
+
+
+async def test_an_import_that_an_operator_may_permit_is_for_the_nexlet_to_refuse(
+    nats_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "one", "open('x')", subject="greet..hello")
+    (folder / "function.py").write_text(f"import colorsys\n{(folder / 'function.py').read_text()}")
+    checked = await nexfn("check", folder)
+    refused = await nexfn("deploy", "-s", nats_server.url, "-n", "acme", folder)
+    known = [problem["code"] for problem in checked.records[0]["problems"]]
+    assert known == [known[0], "import-refused", known[2]]
+    assert [problem["code"] for problem in refused.error["problems"]] == [known[0], known[2]]
+    (tmp_path / "settings.yaml").write_text("modules: {colorsys: [rgb_to_hsv]}\n")
+    permitted = await nexfn("check", "--settings-file", tmp_path / "settings.yaml", folder)
+    assert [problem["code"] for problem in permitted.records[0]["problems"]] == [known[0], known[2]]
+
+
+NO_STOPPING = """
+authorization { users: [
+  { user: all, password: p }
+  { user: eve, password: p, permissions: { publish: { deny: ["$NEX.SVC.*.control.UNDEPLOY.>"] } } }
+] }
+"""
+
+
+async def test_what_could_not_be_stopped_is_told_and_goes_on(tmp_path: Path) -> None:
+    async with EmbeddedServer(config=NO_STOPPING, jetstream=False) as server:
+        url = server.url.replace("//", "//all:p@")
+        node = StandIn(url, tmp_path)
+        await node.start()
+        try:
+            async with nexlet_bench(server, node, url=url, servers=url) as bench:
+                one = await ship(bench.control, read_function(write(tmp_path / "one", "1")), NAMESPACE)
+                client = await nats.connect(server.url.replace("//", "//eve:p@"))
+                control = ControlClient(client, NAMESPACE, nodes=1, wait=2.0)
+                with pytest.raises(Left) as caught:
+                    await ship(control, read_function(write(tmp_path / "two", "2")), NAMESPACE)
+                await client.close()
+                left = caught.value
+                assert [each.id for each in left.shipped.beside] == [one.workload_id]
+                assert left.shipped.replaced == ()
+                assert expected_failure(left).exit is Exit.FAILED  # type: ignore[union-attr]
+                text = f"greet runs as {left.shipped.workload_id}, but what ran before it could not be stopped"
+                assert text in str(left)
+                assert "do these credentials permit that" in str(left)
+                assert f"nexfn stop ID --namespace {NAMESPACE}" in str(left)
+                answers = {(await bench.ask("greet.hello")).data for _ in range(40)}
+                assert answers == {b"1", b"2"}, "they share the messages"
+
+        finally:
+            await node.stop()

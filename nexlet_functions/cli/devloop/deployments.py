@@ -222,7 +222,7 @@ class Deployments:
             function = read_function(path)
             self._refuse_a_name_that_is_taken(path, function)
         except FunctionRefused as refused:
-            return self._refusal(path, refused.name, with_its_source(refused))
+            return self._refusal(path, refused.name, with_its_source(refused, {}))
         except OSError as error:
             return self._refusal(path, path.name, error)
         self._know_secrets(path, function)
