@@ -78,6 +78,9 @@ def logs(
         Stream | None,
         typer.Option("--stream", envvar="NEXFN_STREAM", metavar="stdout|stderr", help="Lines of this stream alone."),
     ] = None,
+    follow: Annotated[  # whoever types it expects what is done anyway
+        bool, typer.Option("--follow", "-f", envvar="NEXFN_FOLLOW", help="Until Ctrl-C, which is what it does anyway.")
+    ] = True,
     count: Annotated[
         int | None,
         typer.Option("--count", envvar="NEXFN_COUNT", min=1, metavar="N", help="End after so many lines."),
@@ -101,14 +104,14 @@ def logs(
     seconds = duration(period, "--for") if period is not None else None
     wanted = tuple(workloads or ())
 
-    async def follow(asked: asyncio.Event) -> bool:
+    async def until_asked(asked: asyncio.Event) -> bool:
         async with session("logs", namespace, flags, nodes=nodes) as to:
             following = _Following(to, Output(json=json), wanted, _passes(level, invocation, stream), count)
             await following.begin()
             await following.until(asked, seconds)
         return True
 
-    run_until_signalled(follow, on_signal=lambda: None)
+    run_until_signalled(until_asked, on_signal=lambda: None)
 
 
 class _Line:

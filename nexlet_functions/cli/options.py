@@ -6,6 +6,7 @@ Every option has an environment twin: `--log-level` is `NEXFN_LOG_LEVEL`. The op
 
 from __future__ import annotations
 
+import enum
 import functools
 import inspect
 import os
@@ -19,7 +20,15 @@ import typer
 from nexlet_functions.cli.completion import function_folders
 from nexlet_functions.cli.exits import CommandFailed, Exit
 
-__all__ = ["CREDENTIALS", "SELDOM", "Folders", "Json", "SecretsDir", "Workloads", "duration", "setting_flags"]
+__all__ = ["CREDENTIALS", "SELDOM", "Folders", "Form", "Json", "SecretsDir", "Workloads", "duration", "setting_flags"]
+
+
+class Form(enum.StrEnum):
+    """How it is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
 
 Json = Annotated[
     bool | None,

@@ -6,7 +6,6 @@ Here, each function runs in a worker as `invoke --local` makes it; with `--nats`
 from __future__ import annotations
 
 import asyncio
-import enum
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -18,7 +17,7 @@ import typer
 
 from nexlet_functions.cli.completion import function_folders
 from nexlet_functions.cli.exits import CommandFailed, Exit
-from nexlet_functions.cli.options import CREDENTIALS, Json, SecretsDir, duration, setting_flags
+from nexlet_functions.cli.options import CREDENTIALS, Form, Json, SecretsDir, duration, setting_flags
 from nexlet_functions.cli.output import Output, styled
 from nexlet_functions.cli.own_log import set_up_logging
 
@@ -30,17 +29,10 @@ if TYPE_CHECKING:
     from nexlet_functions.testing import AsyncFunction
     from nexlet_functions.testing.events import SampleEvent
 
-__all__ = ["Form", "replay"]
+__all__ = ["replay"]
 
 TIMEOUT = "5s"
 """How long an answer is waited for over NATS; here the function's own limit decides."""
-
-
-class Form(enum.StrEnum):
-    """How what came back is written."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 @setting_flags(NATS=CREDENTIALS)

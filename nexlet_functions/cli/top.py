@@ -17,7 +17,7 @@ import typer
 
 from nexlet_functions.cli.activity import Activity, Row
 from nexlet_functions.cli.nodes import EVERYWHERE, Namespace, Nodes, Session, session
-from nexlet_functions.cli.options import CREDENTIALS, Json, Workloads, duration, setting_flags
+from nexlet_functions.cli.options import CREDENTIALS, Form, Json, Workloads, duration, setting_flags
 from nexlet_functions.cli.output import Output, styled
 from nexlet_functions.cli.own_log import set_up_logging
 
@@ -27,20 +27,13 @@ if TYPE_CHECKING:
 
     from nexlet_models.workloads import WorkloadSummary
 
-__all__ = ["Form", "Sort", "top"]
+__all__ = ["Sort", "top"]
 
 REFRESH: Final = 0.5
 """Seconds between two pictures on a terminal."""
 
 WITH_IDS: Final = 120
 """Columns of a terminal from which on there is room for ids."""
-
-
-class Form(enum.StrEnum):
-    """How it is written."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 class Sort(enum.StrEnum):

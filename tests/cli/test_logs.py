@@ -39,7 +39,7 @@ async def bench(nats_server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Ne
 
 
 async def follow(live: StartLive, bench: NexletBench, *arguments: str) -> Live:
-    following = await live("logs", "-s", bench.server.url, "-n", NAMESPACE, "--nodes", "1", *arguments)
+    following = await live("logs", "-f", "-s", bench.server.url, "-n", NAMESPACE, "--nodes", "1", *arguments)
     await following.until("following")
     return following
 
