@@ -94,6 +94,7 @@ ANSWERED = {
     "TypeError: items of Environment objects cannot be written": (
         "def handler(event, context):\n    context.env['A'] = 'b'\n"
     ),
+    "Denied: publishing on 'a.b' was not granted": returning("context.publish('a.b')"),
     "took longer than its limit of": ENDLESS,
     "took more memory than its limit of": returning("len(bytearray(10 ** 9))"),
 }

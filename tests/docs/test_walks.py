@@ -87,10 +87,10 @@ class NodeEquivalents:
     @property
     def table(self) -> dict[str, Equivalent]:
         if NEX is not None:
-            return {"nexfn pack samples/greet | nex workload start": self.for_real, "nex workload start": self.for_real}
+            return {"nexfn pack * | nex workload start": self.for_real, "nex workload start": self.for_real}
         return {
             "nex node up": self.node_up,
-            "nexfn pack samples/greet | nex workload start": self.start,
+            "nexfn pack * | nex workload start": self.start,
             "nex workload start": self.start,
             "nex workload ls": self.ls,
         }

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import doctest
+import fnmatch
 import os
 import re
 import signal
@@ -149,7 +150,7 @@ class Walk:
         Args:
             folder: where commands run.
             url: see above.
-            equivalents: the beginning of a command line to what is done in its place.
+            equivalents: the beginning of a command line, `*` for anything, to what is done in its place.
             programs: a folder with further programs, first on PATH.
         """
         self.folder = folder
@@ -183,7 +184,7 @@ class Walk:
         """One command, or its equivalent."""
         self.ran.append(command.line)
         for beginning, equivalent in self._equivalents.items():
-            if command.line.startswith(beginning):
+            if fnmatch.fnmatchcase(command.line, f"{beginning}*"):
                 await equivalent(self, command)
                 return
         if _GOES_ON.match(command.line):
