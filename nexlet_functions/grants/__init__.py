@@ -5,6 +5,7 @@
     kv          buckets of keys and values
     objects     object stores
     http        requests by HTTP; the call itself:
+      http_requests what is asked for, and whether it was granted
       http_client   one function's: guarded on the way out and on the way back
       outwards      urls, hosts and addresses: what may be reached
       network       connections to the addresses that were looked at, and nowhere else

@@ -10,22 +10,18 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import orjson
-
-from nexlet_functions.grants.checks import parts_of
+from nexlet_functions.grants.http_requests import answer_parts, request_of
 from nexlet_functions.grants.resolving import Lookup, ThreadResolver, system_lookup
 from nexlet_sandboxes.asking import Ask, Verb
-from nexlet_sandboxes.frames import FrameError
 
 if TYPE_CHECKING:
-    from nexlet_functions.grants.http_client import HttpClient, HttpMemory, HttpRequest
+    from nexlet_functions.grants.http_client import HttpClient, HttpMemory
+    from nexlet_functions.grants.http_requests import HttpRequest
     from nexlet_functions.grants.network import Trust
     from nexlet_functions.rules import HttpRules
     from nexlet_models.start_request import HttpGrant
 
 __all__ = ["Hosts", "HttpMissing", "Outside"]
-
-_KEYS: Final = frozenset({"method", "url", "headers", "follow"})
 
 _HEAD: Final = 128 * 1024
 """Bytes of what a worker says of a call, beside its body: more than a url and headers may have, written as JSON."""
@@ -92,8 +88,7 @@ class Hosts:
 
     def call(self, ask: Ask) -> Work:
         """JSON that says what is asked for, and a body; the same comes back."""
-        head, body = parts_of(ask.parts, 2)
-        request = _request(head, body)
+        request = request_of(ask.parts)
         self._client.check(request)
         return partial(self._call, request, ask.deadline_ns / 1e9)
 
@@ -103,24 +98,4 @@ class Hosts:
 
     async def _call(self, request: HttpRequest, deadline: float) -> Sequence[bytes]:
         answer = await self._client.call(request, deadline)
-        head = {"status": answer.status, "url": answer.url, "headers": answer.headers}
-        return orjson.dumps(head), answer.body
-
-
-def _request(head: bytes, body: bytes) -> HttpRequest:
-    from nexlet_functions.grants.http_client import HttpRequest  # with the extra: there is none without a client
-
-    try:
-        said = orjson.loads(head)
-    except orjson.JSONDecodeError:
-        raise FrameError("an HTTP call that is not JSON") from None
-    match said:
-        case {"method": str(method), "url": str(url), "headers": list(headers), "follow": bool(follow)} if (
-            said.keys() == _KEYS and all(map(_is_header, headers))
-        ):
-            return HttpRequest(method, url, tuple((name, value) for name, value in headers), body, follow)
-    raise FrameError("an HTTP call of another form")
-
-
-def _is_header(entry: object) -> bool:
-    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(text, str) for text in entry)
+        return answer_parts(answer.status, answer.url, answer.headers, answer.body)

@@ -20,10 +20,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Final
@@ -32,15 +31,15 @@ import httpcore
 import structlog
 
 from nexlet_functions.grants.failures import CallFailed, Failure
+from nexlet_functions.grants.http_requests import MAX_HEAD, MAX_HEADERS, HttpRequest, Reach
 from nexlet_functions.grants.network import METER, Meter, Network, Trust
-from nexlet_functions.grants.outwards import Address, HostPattern, Url, UrlRefused
+from nexlet_functions.grants.outwards import Address, Url, UrlRefused
 from nexlet_functions.grants.resolving import Resolver
 from nexlet_functions.grants.unpacking import Unpacking
 from nexlet_functions.rules import MAX_ANSWER, HttpRules
 from nexlet_models.durations import format_duration
 from nexlet_models.sizes import format_size
-from nexlet_models.start_request import METHODS, HttpGrant
-from nexlet_sandboxes.asking import not_granted
+from nexlet_models.start_request import HttpGrant
 
 __all__ = ["HttpAnswer", "HttpClient", "HttpMemory", "HttpRequest"]
 
@@ -50,10 +49,6 @@ MAX_CONNECTIONS: Final = 16
 MAX_IDLE: Final = 4
 KEEP_ALIVE: Final = 5.0
 """Seconds for which an idle connection is kept: less than servers do, which then close them under a request."""
-MAX_HEADERS: Final = 100
-"""Headers of a request or of an answer, as most servers have it."""
-MAX_HEAD: Final = 32 * 1024
-"""Bytes of these."""
 FREE_PIECES: Final = 4096
 SMALL_PIECE: Final = 64
 """So many pieces of a body may be of any size; beyond them a piece has as many bytes on average. A small one costs as
@@ -62,16 +57,6 @@ TURN: Final = 0.001
 """Seconds of work on one answer before others have their turn."""
 
 _AGENT: Final = f"nexlet-functions/{version('nexlet-functions')}"
-_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE: Final = re.compile(r"[\t\x20-\x7e]*")
-# What frames a message, belongs to a single connection, or names another host than the one that was granted.
-_OURS: Final = frozenset(
-    {
-        *("host", "content-length", "transfer-encoding", "te", "trailer", "expect"),
-        *("connection", "keep-alive", "upgrade", "http2-settings", "forwarded", "via"),
-    }
-)
-_OURS_BEGIN: Final = ("proxy-", "x-forwarded-")
 # What says nothing about who asks, and so may go to another origin.
 _HARMLESS: Final = frozenset(
     {"accept", "accept-encoding", "accept-language", "cache-control", "content-type", "content-encoding", "user-agent"}
@@ -79,22 +64,6 @@ _HARMLESS: Final = frozenset(
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 _log = structlog.stdlib.get_logger("nexlet_functions.functions")
-
-
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
-    """What a function asks for, not looked at yet.
-
-    Attributes:
-        headers: name and value, in the order to send them.
-        follow: whether redirects are followed.
-    """
-
-    method: str
-    url: str
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = field(default=b"", repr=False)
-    follow: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +141,7 @@ class HttpClient:
         Raises:
             UrlRefused: an entry of the grant names no host.
         """
-        self._hosts = tuple(HostPattern.parse(text) for text in grant.hosts)
-        self._methods = frozenset(grant.methods)
+        self._reach = Reach(grant)
         self._rules = rules
         self._resolver = resolver
         self._trust = trust
@@ -190,7 +158,7 @@ class HttpClient:
         Raises:
             CallFailed: it may not be made.
         """
-        self._begin(request, self._rules())
+        self._reach.begin(request, self._rules().max_request)
 
     async def call(self, request: HttpRequest, deadline: float) -> HttpAnswer:
         """Make one call.
@@ -231,25 +199,8 @@ class HttpClient:
         for pool in pools:
             await pool.connections.aclose()
 
-    def _begin(self, request: HttpRequest, rules: HttpRules) -> tuple[str, Url, list[tuple[str, str]]]:
-        """Method, url and headers of the first call."""
-        method, body = request.method.upper(), request.body
-        if len(body) > rules.max_request:
-            raise CallFailed(
-                Failure.TOO_LARGE,
-                f"the request's body is {format_size(len(body))}, at most {format_size(rules.max_request)} are "
-                "sent: ask the operator for more",
-            )
-        headers = _own_headers(request.headers)
-        try:
-            url = Url.parse(request.url)
-        except UrlRefused as refused:
-            raise CallFailed(Failure.DENIED, f"the url {refused}") from None
-        self._check(method, url)
-        return method, url, headers
-
     async def _follow(self, request: HttpRequest, rules: HttpRules, meter: Meter) -> HttpAnswer:
-        method, url, headers = self._begin(request, rules)
+        method, url, headers = self._reach.begin(request, rules.max_request)
         body = request.body
         for _ in range(MAX_REDIRECTS + 1):
             meter.at = url.origin
@@ -261,29 +212,11 @@ class HttpClient:
             if (answer.status == 303 and method != "HEAD") or (answer.status in (301, 302) and method == "POST"):
                 method, body = "GET", b""
                 headers = [entry for entry in headers if not entry[0].lower().startswith("content-")]
-            self._check(method, goal, by=url)
+            self._reach.check(method, goal, by=url)
             if goal.origin != url.origin:
                 headers = [entry for entry in headers if entry[0].lower() in _HARMLESS]
             url = goal
         raise CallFailed(Failure.UNAVAILABLE, f"{meter.at} redirects more than {MAX_REDIRECTS} times")
-
-    def _check(self, method: str, url: Url, *, by: Url | None = None) -> None:
-        """Hold a call to the grant."""
-        whence = f" (where {by.origin} redirects to)" if by is not None else ""
-        if not any(pattern.grants(url) for pattern in self._hosts):
-            raise CallFailed(
-                Failure.DENIED,
-                not_granted(f"HTTP to {url.origin}{whence}", f"http: {{hosts: [{_in_yaml(url.authority)}]}}"),
-            )
-        if method not in self._methods:
-            if method not in METHODS:
-                raise CallFailed(
-                    Failure.DENIED, f"the method {method[:20]!a} is not one that is taken: {', '.join(METHODS)}"
-                )
-            raise CallFailed(
-                Failure.DENIED,
-                not_granted(f"{method} to {url.origin}{whence}", f"http: {{methods: [{method}]}}"),
-            )
 
     async def _once(
         self,
@@ -421,44 +354,6 @@ class HttpClient:
                 reason=what,
                 advice="if functions are to reach it, permit the range under http.addresses of the namespace",
             )
-
-
-def _in_yaml(host: str) -> str:
-    return f'"{host}"' if host.startswith("[") else host
-
-
-def _own_headers(given: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """A function's headers.
-
-    Raises:
-        CallFailed: one of them is none, or is not a function's to set.
-    """
-    headers: list[tuple[str, str]] = []
-    names: set[str] = set()
-    size = 0
-    for name, value in given:
-        lower = name.lower()
-        value = value.strip(" \t")
-        if not _NAME.fullmatch(name):
-            raise CallFailed(Failure.DENIED, f"{name[:50]!a} cannot be the name of a header")
-        if not _VALUE.fullmatch(value):
-            raise CallFailed(
-                Failure.DENIED,
-                f"the value of the header '{name[:50]}' has a line end, a control character or one beyond ASCII "
-                "in it: encode it, as with base64 or urllib.parse.quote",
-            )
-        if lower in _OURS or lower.startswith(_OURS_BEGIN):
-            raise CallFailed(Failure.DENIED, f"the header '{name[:50]}' is written by the nexlet: leave it out")
-        if lower in names:
-            raise CallFailed(Failure.DENIED, f"the header '{name[:50]}' is given twice")
-        names.add(lower)
-        headers.append((name, value))
-        size += len(name) + len(value)
-    if len(headers) > MAX_HEADERS or size > MAX_HEAD:
-        raise CallFailed(
-            Failure.TOO_LARGE, f"a request has at most {MAX_HEADERS} headers, of {format_size(MAX_HEAD)} together"
-        )
-    return headers
 
 
 def _goal(url: Url, location: Sequence[str]) -> Url:

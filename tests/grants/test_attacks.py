@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nexlet_functions.grants.failures import CallFailed
-from nexlet_functions.grants.http_client import HttpRequest
+from nexlet_functions.grants.http_requests import HttpRequest
 from tests.support.http_server import Asked, answer
 from tests.support.outside import METHODS, Outside
 

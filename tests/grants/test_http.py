@@ -15,7 +15,8 @@ import pytest
 import trustme
 
 from nexlet_functions.grants.failures import CallFailed, Failure
-from nexlet_functions.grants.http_client import KEEP_ALIVE, HttpAnswer, HttpClient, HttpMemory, HttpRequest
+from nexlet_functions.grants.http_client import KEEP_ALIVE, HttpAnswer, HttpClient, HttpMemory
+from nexlet_functions.grants.http_requests import HttpRequest
 from nexlet_functions.grants.resolving import MAX_LOOKUPS, ThreadResolver
 from nexlet_functions.rules import HttpRules
 from nexlet_models.start_request import HttpGrant
