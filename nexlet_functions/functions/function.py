@@ -28,7 +28,7 @@ from nexlet_functions.functions.requests import fit_reply
 from nexlet_functions.functions.schedules import FunctionSchedules
 from nexlet_functions.functions.triggers import Trigger
 from nexlet_functions.grants.calls import Calls
-from nexlet_functions.grants.http import Hosts, HttpMissing, Outside
+from nexlet_functions.grants.http import Hosts, HttpMissing, NoHosts, Outside
 from nexlet_functions.grants.room import Room
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.errors import NatsioError, SubscriptionRefused
@@ -440,11 +440,11 @@ class Function:
             ) from None
         return calls
 
-    async def _hosts(self) -> list[Hosts]:
+    async def _hosts(self) -> list[Hosts | NoHosts]:
         """Where it may do HTTP."""
         grant = self.start_request.grants.http
         if grant is None:
-            return []
+            return [NoHosts()]
         try:
             hosts = await self._means.outside.hosts(
                 grant,

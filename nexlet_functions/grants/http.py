@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from nexlet_functions.grants.http_requests import answer_parts, request_of
+from nexlet_functions.grants.http_requests import Reach, answer_parts, request_of
 from nexlet_functions.grants.resolving import Lookup, ThreadResolver, system_lookup
+from nexlet_models.start_request import HttpGrant
 from nexlet_sandboxes.asking import Ask, Verb
 
 if TYPE_CHECKING:
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
     from nexlet_functions.grants.http_requests import HttpRequest
     from nexlet_functions.grants.network import Trust
     from nexlet_functions.rules import HttpRules
-    from nexlet_models.start_request import HttpGrant
 
-__all__ = ["Hosts", "HttpMissing", "Outside"]
+__all__ = ["Hosts", "HttpMissing", "NoHosts", "Outside"]
 
 _HEAD: Final = 128 * 1024
 """Bytes of what a worker says of a call, beside its body: more than a url and headers may have, written as JSON."""
@@ -62,6 +62,23 @@ class Outside:
         trust, memory = self._shared
         client = client_class(grant, rules, resolver=ThreadResolver(self._lookup), trust=trust, memory=memory, who=who)
         return Hosts(client, rules().max_request + _HEAD)
+
+
+class NoHosts:
+    """HTTP of a function that was granted other things. See `calls.Further`."""
+
+    max_size = 0
+
+    def __init__(self) -> None:
+        """Nothing is asked yet."""
+        self.verbs: Mapping[int, Callable[[Ask], Work]] = {Verb.HTTP: self.call}
+        self._reach = Reach(HttpGrant(hosts=()))
+
+    def call(self, ask: Ask) -> Work:
+        """Refuse a call, with the line that grants it."""
+        request = request_of(ask.parts)
+        self._reach.begin(request, len(request.body))
+        raise AssertionError("no host is granted by no host")
 
 
 def _library() -> tuple[type[HttpClient], type[HttpMemory], type[Trust]]:

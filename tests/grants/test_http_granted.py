@@ -119,13 +119,16 @@ async def test_what_fails_has_a_name(bench: AgentBench, server: Server) -> None:
     assert [asked.path for asked in server.asked] == ["/large", "/silent", "/not"]
 
 
-async def test_a_function_that_was_granted_nothing_reads_what_to_add(bench: AgentBench, server: Server) -> None:
-    await deploy(bench, server, grants={})
+@pytest.mark.parametrize(("grants", "whom"), [({}, "'api"), ({"publish": ["out.>"]}, "https://api")])
+async def test_a_function_that_was_granted_no_http_reads_what_to_add(
+    bench: AgentBench, server: Server, grants: dict[str, Any], whom: str
+) -> None:
+    await deploy(bench, server, grants=grants)
     ((name, text),) = await run(bench, ["GET", "https://api.example.com:8443/a?key=secret", {}])
     assert name == "Denied"
-    assert text == (
-        "HTTP to 'api.example.com:8443' was not granted; "
-        "add to start_request in the Nexfile: grants: {http: {hosts: [api.example.com:8443]}}"
+    assert text.startswith(f"HTTP to {whom}.example.com:8443")
+    assert text.endswith(
+        "was not granted; add to start_request in the Nexfile: grants: {http: {hosts: [api.example.com:8443]}}"
     )
 
 
