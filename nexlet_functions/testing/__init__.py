@@ -16,11 +16,14 @@ from nexlet_functions.testing.events import EventRefused, SampleEvent, sample_ev
 from nexlet_functions.testing.function import AsyncFunction, Function, load_function
 from nexlet_functions.testing.granted import Sent
 from nexlet_functions.testing.invocation import Invocation, LogLine
+from nexlet_functions.testing.outside import HttpReply, HttpSent
 
 __all__ = [
     "AsyncFunction",
     "EventRefused",
     "Function",
+    "HttpReply",
+    "HttpSent",
     "Invocation",
     "LogLine",
     "SampleEvent",

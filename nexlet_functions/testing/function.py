@@ -19,6 +19,7 @@ from nexlet_functions.nexfile import FunctionFolder, read_function
 from nexlet_functions.testing.events import SampleEvent
 from nexlet_functions.testing.granted import Provided, Responder, header_block
 from nexlet_functions.testing.invocation import Invocation, LogLine, Message
+from nexlet_functions.testing.outside import HttpResponder
 from nexlet_functions.testing.worker import WorkerHome, limits_of, program_of, resolve
 from nexlet_models.subjects import matches
 from nexlet_sandboxes.launching import Launched, launch_early
@@ -67,6 +68,7 @@ class load_function:  # reads as the function it is used as: `with load_function
         kv: Mapping[str, Mapping[str, Any] | None] | None = None,
         objects: Mapping[str, Mapping[str, Any] | None] | None = None,
         replies: Mapping[str, Responder] | None = None,
+        http: Mapping[str, HttpResponder] | None = None,
         nats: bool = False,
         launched: Launched | None = None,
     ) -> None:
@@ -85,6 +87,9 @@ class load_function:  # reads as the function it is used as: `with load_function
             objects: likewise of object stores.
             replies: who answers the function's requests: subject, or pattern, to an answer (as above, or a `Reply`),
                 or to a callable that is given the request (`Sent`) and returns one, or raises `Reject`.
+            http: who answers the function's HTTP: url without its query, `*` in it for anything, to an answer (as
+                above, an `HttpReply`, or an exception such as `Unavailable("no network")`), or to a callable that is
+                given the call (`HttpSent`) and returns or raises one. Nobody answers anywhere else. Not with `nats`.
             nats: whether the function is deployed, by way of a node, to a nexlet beside a NATS server, all of them for
                 this block alone. Messages reach it over its triggers then.
             launched: a zygote that is on its way already (see `nexlet_sandboxes.launching`), for who wants it sooner.
@@ -103,7 +108,9 @@ class load_function:  # reads as the function it is used as: `with load_function
         self._profile = profile
         self._limits = dict(limits or {})
         self._settings_file = Path(settings_file) if settings_file is not None else None
-        self._provided = Provided(kv or {}, objects or {}, replies or {})
+        self._provided = Provided(kv or {}, objects or {}, replies or {}, http or {})
+        if nats and http:
+            raise ValueError("with nats=True HTTP goes out: a test that says who answers keeps to nats=False")
         self._nats = nats
         self._launched = launched
         self._running: AsyncFunction | None = None

@@ -19,6 +19,7 @@ import orjson
 
 from nexlet_functions.grants.checks import bucket_of, headers_of, key_of, name_of, parts_of, revision_of, subject_of
 from nexlet_functions.grants.checks import text_of as checked_text
+from nexlet_functions.testing.outside import HttpDouble, HttpResponder, data_of
 from nexlet_models.base import timestamp
 from nexlet_models.start_request import GrantsRequest
 from nexlet_models.subjects import matches
@@ -72,11 +73,13 @@ class Provided:
     Attributes:
         kv, objects: bucket to its values by key or name; None for one that is not there.
         replies: pattern of subjects to what answers there. Nobody listens anywhere else.
+        http: url to what answers there.
     """
 
     kv: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     objects: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     replies: Mapping[str, Responder] = field(default_factory=dict)
+    http: Mapping[str, HttpResponder] = field(default_factory=dict)
 
     def responder(self, subject: str) -> tuple[bool, Responder]:
         """Whether somebody listens on a subject, and what answers."""
@@ -98,15 +101,6 @@ class Provided:
             for name, values in every.items()
             if values is not None
         }
-
-
-def data_of(value: Any) -> bytes:
-    """A payload of what a test wrote: bytes, text, None, or what JSON can say."""
-    if value is None:
-        return b""
-    if isinstance(value, str):
-        return value.encode()
-    return bytes(value) if isinstance(value, (bytes, bytearray)) else orjson.dumps(value)
 
 
 def answer_of(responder: Responder, sent: Sent) -> tuple[Mapping[str, str], bytes]:
@@ -138,7 +132,7 @@ class Double:
 
     Attributes:
         kv, objects: buckets and what is in them.
-        published, requested: what an invocation did, by its number.
+        published, requested, called: what an invocation did, by its number.
     """
 
     def __init__(self, grants: GrantsRequest, provided: Provided) -> None:
@@ -148,6 +142,8 @@ class Double:
         self.objects = provided.buckets(grants, "objects")
         self.published: dict[int, list[Sent]] = {}
         self.requested: dict[int, list[Sent]] = {}
+        self._http = HttpDouble(grants.http, provided.http)
+        self.called = self._http.called
         self._revisions: dict[tuple[str, str], int] = {
             (bucket, key): number for bucket, values in self.kv.items() for number, key in enumerate(values, 1)
         }
@@ -176,6 +172,10 @@ class Double:
 
     def asked(self, ask: Ask) -> None:
         """See `Answerer.asked`."""
+        if ask.verb == Verb.HTTP:
+            status, told = self._http.answer(ask)
+            ask.answer(status, *told)
+            return
         verb = self._verbs.get(ask.verb)
         try:
             if verb is None:

@@ -12,6 +12,7 @@ from nexlet_sandboxes.outcomes import Outcome
 if TYPE_CHECKING:
     from nexlet_functions.testing.events import SampleEvent
     from nexlet_functions.testing.granted import Sent
+    from nexlet_functions.testing.outside import HttpSent
 
 __all__ = ["Invocation", "LogLine", "Message"]
 
@@ -77,6 +78,7 @@ class Invocation:
         published: messages that it published, in order.
         requested: requests that somebody answered (see `replies` of `load_function`). Over NATS a request does not say
             which invocation it is of: those of others that ran at the same time are among them.
+        called: calls by HTTP that were granted (see `http` of `load_function`).
     """
 
     outcome: Outcome
@@ -95,6 +97,7 @@ class Invocation:
     answered: bool = field(default=True, repr=False)
     published: tuple[Sent, ...] = field(default=(), repr=False)
     requested: tuple[Sent, ...] = field(default=(), repr=False)
+    called: tuple[HttpSent, ...] = field(default=(), repr=False)
 
     @property
     def ok(self) -> bool:

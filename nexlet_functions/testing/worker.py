@@ -120,6 +120,7 @@ class WorkerHome:
             peak_memory_bytes=result.peak_memory_bytes,
             published=tuple(self._double.published.pop(call.id, ())),
             requested=tuple(self._double.requested.pop(call.id, ())),
+            called=tuple(self._double.called.pop(call.id, ())),
         )
 
     async def kv(self, bucket: str) -> dict[str, bytes]:

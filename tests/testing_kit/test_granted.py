@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from nexlet_functions.authoring import Reject, Reply
-from nexlet_functions.testing import AsyncFunction, Invocation, Sent, load_function
+from nexlet_functions.authoring import Reject, Reply, TimedOut
+from nexlet_functions.testing import AsyncFunction, HttpReply, HttpSent, Invocation, Sent, load_function
 
 NEXFILE = """\
 name: demo
@@ -217,3 +217,53 @@ def test_for_a_test_without_a_loop(tmp_path: Path, nats: bool) -> None:
         assert function.invoke(json=steps, subject="run").published == (Sent("out.a", b"1"),)
         assert function.kv("settings") == {"theme": b"light"}
         assert function.objects("reports") == {}
+
+
+HTTP = """\
+def handler(event, context):
+    asked = event.json()
+    try:
+        answer = context.http.request(asked[0], asked[1], json=asked[2] if len(asked) > 2 else None)
+    except CallFailed as error:
+        return [isinstance(error, Denied), isinstance(error, TimedOut), str(error)]
+    return [answer.status, answer.text, answer.headers.get("X-A", "")]
+"""
+
+
+def calling(path: Path, **there: Any) -> load_function:
+    grant = "  grants: {http: {hosts: [api.example.com], methods: [GET, POST]}}\n"
+    (path / "Nexfile").write_text(NEXFILE.partition("  grants:")[0] + grant)
+    (path / "function.py").write_text(HTTP)
+    return load_function(path, **there)
+
+
+async def test_http_is_held_to_its_grant_and_answered_by_the_test(tmp_path: Path) -> None:
+    def orders(call: HttpSent) -> Any:
+        if call.json() == {"n": 0}:
+            raise TimedOut("too slow")
+        return HttpReply(201, call.json(), {"X-A": call.headers["content-type"]})
+
+    answers = {"https://api.example.com/tea": "3 EUR", "https://api.example.com/orders/*": orders}
+    async with calling(tmp_path, http=answers) as function:
+
+        async def call(*asked: Any) -> Any:
+            return (await function.invoke(json=list(asked), subject="run")).json()
+
+        assert await call("GET", "https://api.example.com/tea?of=a") == [200, "3 EUR", ""]
+        assert await call("POST", "https://api.example.com/orders/1", {"n": 1}) == [201, '{"n":1}', "application/json"]
+        assert await call("POST", "https://api.example.com/orders/1", {"n": 0}) == [False, True, "too slow"]
+        assert "nobody answers at https://api.example.com/" in (await call("GET", "https://api.example.com"))[2]
+        for method, url, line in (
+            ("GET", "https://example.com/", "http: {hosts: [example.com]}"),
+            ("DELETE", "https://api.example.com/", "http: {methods: [DELETE]}"),
+        ):
+            denied, _, text = await call(method, url)
+            assert denied
+            assert line in text
+        result = await function.invoke(json=["GET", "https://api.example.com/tea"], subject="run")
+        assert [(each.method, each.url) for each in result.called] == [("GET", "https://api.example.com/tea")]
+
+
+def test_who_says_who_answers_http_stays_at_the_desk(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="HTTP goes out"):
+        calling(tmp_path, http={"https://api.example.com/": "hi"}, nats=True)
