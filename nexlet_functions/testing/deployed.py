@@ -38,7 +38,7 @@ from nexlet_models import subjects
 from nexlet_models.durations import format_duration
 from nexlet_models.events import INVOCATION_HEADER, EventName, WorkloadTriggeredEvent
 from nexlet_models.problems import Problem
-from nexlet_models.start_request import GrantsRequest, LimitsRequest
+from nexlet_models.start_request import GrantsRequest, LimitsRequest, Trigger
 from nexlet_models.subjects import matches
 from nexlet_sandboxes.language import check
 from nexlet_sandboxes.launching import Launched
@@ -81,7 +81,7 @@ class NatsHome:
     """One deployed function, and everything around it. Made by `open`. A `MessageSink` of the feeds."""
 
     def __init__(self, folder: FunctionFolder, patience: float) -> None:
-        self._silent = tuple(trigger.pattern for trigger in folder.start.triggers if not _answers(trigger))
+        self._silent = tuple(each.pattern for each in folder.start.triggers if not _answers(each))
         self._patience = patience
         self._stack = AsyncExitStack()
         self._connection: Connection | None = None
@@ -372,8 +372,9 @@ def _own(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name not in (_MESSAGE_ID, HOPS_HEADER, DEADLINE_HEADER)}
 
 
-def _answers(trigger: Any) -> bool:
-    return bool(getattr(trigger, "reply", True))
+def _answers(trigger: object) -> bool:
+    """Whether a requester hears of the function: on a subject that a stream keeps it is the stream that answers."""
+    return isinstance(trigger, Trigger) and trigger.reply
 
 
 def _request(
