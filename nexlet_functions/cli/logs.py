@@ -79,7 +79,10 @@ def logs(
         typer.Option("--stream", envvar="NEXFN_STREAM", metavar="stdout|stderr", help="Lines of this stream alone."),
     ] = None,
     follow: Annotated[  # whoever types it expects what is done anyway
-        bool, typer.Option("--follow", "-f", envvar="NEXFN_FOLLOW", help="Until Ctrl-C, which is what it does anyway.")
+        bool,
+        typer.Option(
+            "--follow", "-f", envvar="NEXFN_FOLLOW", hidden=True, help="Until Ctrl-C, which is what it does anyway."
+        ),
     ] = True,
     count: Annotated[
         int | None,
