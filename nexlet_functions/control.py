@@ -174,6 +174,11 @@ class ControlClient:
         self._wait = wait
         self._stall = stall
 
+    @property
+    def client(self) -> Client:
+        """What it asks over."""
+        return self._client
+
     # --- workloads -------------------------------------------------------------------------------------------------
 
     async def auction(
