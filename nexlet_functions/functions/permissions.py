@@ -373,11 +373,19 @@ class ReplyRule:
 
 def notices(settings: Settings) -> list[str]:
     """What the start log says about rules that an operator may not know to be missing."""
-    open_to_all = not settings.defaults.subjects
-    own_credentials = settings.defaults.credentials is not None
-    if open_to_all and not own_credentials:
-        return [
+    if settings.defaults.credentials is not None:
+        return []
+    told, grants = [], settings.defaults.grants
+    if not settings.defaults.subjects:
+        told.append(
             "no subject patterns are set: any namespace whose credentials the server lets subscribe may listen to any "
-            "subject; set defaults.subjects, such as ['{namespace}.>'], in the settings file"
-        ]
-    return []
+            "subject, and be granted to publish on it; set defaults.subjects, such as ['{namespace}.>'], in the "
+            "settings file"
+        )
+    if grants.kv is None or grants.objects is None:
+        told.append(
+            "no buckets are set for grants: functions of any namespace may be granted any bucket that its credentials "
+            "reach; set defaults.grants.kv and defaults.grants.objects, such as {'{namespace}-*': write}, in the "
+            "settings file"
+        )
+    return told

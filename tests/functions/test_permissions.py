@@ -296,9 +296,13 @@ class TestReplyRule:
 
 
 def test_an_operator_who_set_no_patterns_is_told() -> None:
-    (notice,) = notices(Settings())
-    assert "any subject" in notice
-    assert notices(Settings.read({"defaults": {"subjects": ["{namespace}.>"]}})) == []
+    subjects, buckets = notices(Settings())
+    assert "any subject" in subjects
+    assert "any bucket" in buckets
+    rules: dict[str, Any] = {"subjects": ["{namespace}.>"]}
+    assert notices(Settings.read({"defaults": rules})) == [buckets]
+    assert notices(Settings.read({"defaults": {"grants": {"kv": {}, "objects": {}}}})) == [subjects]
+    assert notices(Settings.read({"defaults": {**rules, "grants": {"kv": {}, "objects": {}}}})) == []
 
 
 class TestRequests:
