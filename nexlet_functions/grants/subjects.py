@@ -119,7 +119,11 @@ class Subjects:
             try:
                 answer = await questions.ask(subject, payload, headers=block, deadline_ns=deadline_ns)
             except NoResponders:
-                self._streams.pop(subject, None)  # the stream is gone, and nobody has heard it
+                # Nobody has heard it: its stream was deleted, or has no leader at the moment. What a stream keeps is
+                # not published past it, where it would be lost without a word.
+                self._streams[subject] = (True, 0)
+                if await self._kept(subject, deadline_ns):
+                    raise _no_leader(subject) from None
             else:
                 done = acknowledged(answer.payload).taken()
                 return done.stream.encode(), b"%d" % done.sequence, b"%d" % done.duplicate
@@ -136,7 +140,9 @@ class Subjects:
             asked = orjson.dumps({"subject": subject})
             answer = await self._questions.ask("$JS.API.STREAM.LIST", asked, deadline_ns=deadline_ns)
         except (NoResponders, PublishRefused):
-            kept = False  # no JetStream, or none that this workload may ask
+            if kept:
+                raise _no_leader(subject) from None
+            # There is no JetStream, or none that this workload may ask.
         else:
             streams = orjson.loads(answer.payload).get("streams") or ()
             kept = any(not stream.get("config", {}).get("no_ack") for stream in streams)
@@ -148,3 +154,7 @@ class Subjects:
     async def _request(self, subject: str, block: bytes, payload: bytes, deadline_ns: int) -> Sequence[bytes]:
         answer = await self._questions.ask(subject, payload, headers=block, deadline_ns=deadline_ns)
         return answer.headers, answer.payload
+
+
+def _no_leader(subject: str) -> CallFailed:
+    return CallFailed(Failure.UNAVAILABLE, f"the stream that keeps '{subject}' does not answer; nothing was published")

@@ -117,9 +117,13 @@ async def test_dev_says_it_for_each_and_goes_on(tmp_path: Path) -> None:
         "twice": nexfile("name: demo\n", "name: demo\nname: other\n"),
         "handlers": ("function.py", "def handler(event, context):\n    pass\n\ndef handler(a, b):\n    pass\n"),
     }
+    for name in (*wrong, "event"):
+        # Each with a name of its own: two of one name are refused for that.
+        manifest = demo_in(tmp_path / name) / "Nexfile"
+        manifest.write_text(manifest.read_text().replace("name: demo", f"name: {name}"))
     for name, (file, text) in wrong.items():
-        (demo_in(tmp_path / name) / file).write_text(text)
-    (demo_in(tmp_path / "event") / "events" / "a.json").write_text("{'json': 1}")
+        (tmp_path / name / file).write_text(text.replace("name: demo", f"name: {name}"))
+    (tmp_path / "event" / "events" / "a.json").write_text("{'json': 1}")
     checked = await nexfn("check", tmp_path)
     ended = await nexfn("dev", "--once", "--port", "0", tmp_path)
     assert ended.code == 1
