@@ -20,29 +20,16 @@ from nexlet_functions.runner.takeover import TakeOverFailed
 from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle, WorkloadState
 from tests.support.live import StartLive
 from tests.support.load import Load
-from tests.support.nodes import NO_NEX, Node, RealNode, StandIn, find_nex
+from tests.support.nodes import Node, node
 from tests.support.processes import descendants, none_left
+
+__all__ = ["node"]
 
 pytestmark = pytest.mark.faults  # whole processes, each of which takes seconds to start
 
 WHICH = "def handler(event, context):\n    return {version!r}\n"
 SLOW = "SPENT = sum(range(80_000_000))\n"
 """Takes seconds to load: time in which a nexlet that takes over can be met half way."""
-
-
-@pytest.fixture(params=["stand-in", "real"])
-async def node(request: pytest.FixtureRequest, nats_server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Node]:
-    made: Node
-    if request.param == "stand-in":
-        made = StandIn(nats_server.url, tmp_path)
-    else:
-        binary = find_nex()
-        if binary is None:
-            pytest.skip(NO_NEX)
-        made = RealNode(binary, nats_server.url, tmp_path)
-    await made.start()
-    yield made
-    await made.stop()
 
 
 @pytest.fixture

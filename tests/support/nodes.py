@@ -12,16 +12,19 @@ import os
 import shutil
 import signal
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import nats
+import pytest
 from nats.aio.client import Client
 
 from nexlet_functions.devnode.node import DevNode
+from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.devnode.state import Identity
 from nexlet_models import subjects
 
-__all__ = ["NO_NEX", "Node", "RealNode", "StandIn", "find_nex"]
+__all__ = ["NO_NEX", "Node", "RealNode", "StandIn", "find_nex", "node"]
 
 NO_NEX = "no nex: set NEX_BIN to a Nex binary, or put one on PATH"
 
@@ -132,3 +135,19 @@ async def _answers(client: Client, node_id: str) -> bool:
     except (nats.errors.NoRespondersError, nats.errors.TimeoutError):
         return False
     return b'"running"' in answer.data
+
+
+@pytest.fixture(params=["stand-in", "real"])
+async def node(request: pytest.FixtureRequest, nats_server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Node]:
+    """A node that runs, of either make. A folder of tests has it by importing it in its conftest."""
+    made: Node
+    if request.param == "stand-in":
+        made = StandIn(nats_server.url, tmp_path)
+    else:
+        binary = find_nex()
+        if binary is None:
+            pytest.skip(NO_NEX)
+        made = RealNode(binary, nats_server.url, tmp_path)
+    await made.start()
+    yield made
+    await made.stop()
