@@ -11,6 +11,7 @@ from nats.js.api import KeyValueConfig
 
 from nexlet_functions.devnode.server import EmbeddedServer
 from tests.support.agent import AgentBench, agent_bench
+from tests.support.row import row
 
 RUN = """
 import json
@@ -110,6 +111,7 @@ async def test_a_stream_acknowledges(bench: AgentBench) -> None:
         await stream.delete_stream("KEPT")
 
 
+@row("nobody listens, no JetStream")
 async def test_requests(bench: AgentBench) -> None:
     async def answer(message: Any) -> None:
         assert int(message.headers["Nex-Deadline-Ms"]) <= 5000
@@ -174,6 +176,7 @@ async def test_an_object_store(bench: AgentBench) -> None:
         await stream.delete_object_store("reports")
 
 
+@row("it was not granted")
 async def test_what_was_not_granted(bench: AgentBench) -> None:
     found = await run(
         bench, ["publish", "in.a", "x"], ["request", "in.a", "x"], ["other.put", "k", "v"], ["other.get", "k"]

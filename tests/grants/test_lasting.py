@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
 
 from nexlet_functions.devnode.server import EmbeddedServer
+from nexlet_functions.natsio import Connection, Credentials
+from nexlet_functions.natsio.asking import Questions
+from nexlet_functions.natsio.errors import ConnectionLost
 from tests.support.agent import agent_bench
 from tests.support.polling import eventually
+from tests.support.row import row
 
 ONE_CALL = """
 def handler(event, context):
@@ -20,6 +25,7 @@ def handler(event, context):
 """
 
 
+@row("NATS goes while it waits")
 async def test_a_server_that_goes_while_a_function_waits() -> None:
     async with EmbeddedServer() as server, agent_bench(server) as bench:
         source = """
@@ -46,6 +52,22 @@ def handler(event, context):
         assert "whether it was done is not known" in "".join(bench.logs())
 
 
+@row("NATS is away when it is asked")
+async def test_a_server_that_is_away_when_it_is_asked(nats_server: EmbeddedServer) -> None:
+    async with await Connection.open(Credentials(servers=(nats_server.url,))) as connection:
+        questions = Questions(connection)
+        await questions.open()
+        await nats_server.stop()
+        await eventually(lambda: not connection.connected, what="it is seen to be away")
+        for send in (questions.ask, questions.tell):
+            with pytest.raises(ConnectionLost):
+                await send("out.a", b"x", deadline_ns=time.monotonic_ns() + 10**10)
+        assert connection.stats().outgoing_bytes == 0, "nothing is done later either"
+        assert questions.under_way == 0
+        await questions.close()
+
+
+@row("no answer in time")
 async def test_a_call_ends_within_the_time_of_its_invocation(nats_server: EmbeddedServer) -> None:
     async with agent_bench(nats_server) as bench:
         source = ONE_CALL.format(call='request("slow")')
@@ -88,6 +110,7 @@ authorization {{
         ('objects("o").put("n", "x")', {"objects": {"o": "write"}}, "publish on '$JS.API.DIRECT.GET.OBJ_o"),
     ],
 )
+@row("the server does not permit it to the workload")
 async def test_what_the_server_forbids_the_workload_is_denied_at_once(
     call: str, grants: dict[str, Any], said: str
 ) -> None:
@@ -102,6 +125,7 @@ async def test_what_the_server_forbids_the_workload_is_denied_at_once(
             assert said in answer.data.decode()
 
 
+@row("functions that trigger each other without end")
 async def test_functions_that_run_each_other_come_to_an_end(nats_server: EmbeddedServer) -> None:
     async with agent_bench(nats_server, max_hops=5) as bench:
         for name, other in (("ping", "pong"), ("pong", "ping")):
@@ -148,6 +172,7 @@ def handler(event, context):
         assert info.state.messages == 2
 
 
+@row("too much at once, over all functions")
 async def test_calls_of_many_functions_at_once_keep_within_their_room(nats_server: EmbeddedServer) -> None:
     async with agent_bench(nats_server, max_calls_at_once=2) as bench:
         source = ONE_CALL.format(call='request("slow").text')

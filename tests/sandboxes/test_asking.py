@@ -22,6 +22,7 @@ from nexlet_sandboxes.worker.asking import Asker, Sieve
 from tests.support.hostile import Peer, Script, answer, open_stage
 from tests.support.polling import eventually
 from tests.support.pools import KeepingSink, Sandbox, call, limits, run
+from tests.support.row import row
 
 PARTS = st.lists(st.binary(max_size=40), max_size=8)
 
@@ -188,6 +189,7 @@ async def test_a_call_reaches_its_answerer_and_comes_back() -> None:
         lambda call: HEADER.pack(1 << 30, Kind.ASK, 1, 0, call),
     ],
 )
+@row("a worker that asks otherwise than a worker of ours")
 async def test_what_breaks_the_protocol_ends_the_worker(data: Callable[[int], bytes]) -> None:
     answers = Answers(lambda ask: None)
 
@@ -212,6 +214,7 @@ async def test_whoever_was_granted_nothing_may_not_ask() -> None:
     assert "granted nothing" in sink.results[1].error
 
 
+@row("more calls than `limits.max_calls`")
 async def test_an_invocation_has_so_many_calls_and_a_worker_that_goes_on_is_ended() -> None:
     answers, heard = Answers(), []
 
@@ -258,6 +261,7 @@ async def test_a_call_of_an_invocation_that_has_ended_is_dropped() -> None:
         assert [result.outcome for result in sink.results.values()] == [Outcome.OK] * 2
 
 
+@row("the invocation is over its time, or its worker dies")
 async def test_a_worker_that_dies_leaves_no_call() -> None:
     dropped: list[int] = []
 
