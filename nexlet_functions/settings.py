@@ -249,6 +249,9 @@ class Settings(BaseSettings):
     metrics_interval: Interval = Field(
         10.0, description="time between two messages about a function on Nex's metrics feed; 0s for none"
     )
+    rotation_interval: Interval = Field(
+        10.0, description="time between two looks at the secrets of functions with rotation: live; 0s for none"
+    )
     tracing: bool = Field(False, description="a span for each invocation; the OTEL_ variables say where they go")
     log_format: LogFormat = Field(LogFormat.AUTO, description="auto, text or json")
     log_level: LogLevel = Field(LogLevel.INFO, description="debug, info, warning or error")

@@ -37,6 +37,9 @@ DELIVER = ("all", "new", "last", "last_per_subject")
 """Where a consumer may begin; words of JetStream's."""
 
 _MAX_PAUSES = 32
+ROTATION = ("redeploy", "live")
+"""When a changed secret may reach a function that runs."""
+
 MISSED = ("skip", "once")
 """What may become of runs of a schedule that nobody could begin in time."""
 
@@ -381,6 +384,7 @@ ScheduleName = Annotated[
         "use letters, digits, '-' and '_', as in nightly",
     ),
 ]
+Rotation = Annotated[Text, _one_of(ROTATION, "bad-policy", "word for the rotation of secrets")]
 Missed = Annotated[Text, _one_of(MISSED, "bad-policy", "word for missed runs")]
 Overlap = Annotated[Text, _one_of(OVERLAP, "bad-policy", "word for runs that overlap")]
 Handler = Annotated[Text, AfterValidator(_handler)]

@@ -53,6 +53,7 @@ from nexlet_models._forms import (
     Overlap,
     Profile,
     QueueGroup,
+    Rotation,
     ScheduleName,
     Sha256,
     Size,
@@ -397,6 +398,7 @@ class StartRequest(_Part):
         encrypted_environment: joined to `environment` by whoever can open it.
         grants: what it may touch.
         sandbox: one of `PROFILES`; None means the operator's default.
+        rotation: "redeploy" or "live", for secrets that are changed while it runs.
     """
 
     source: Absent[Source] = Field(default=None, repr=False)
@@ -411,6 +413,7 @@ class StartRequest(_Part):
     limits: LimitsRequest = LimitsRequest()
     workers: WorkersRequest = WorkersRequest()
     sandbox: Absent[Profile] = None
+    rotation: Rotation = "redeploy"
 
     @property
     def subject_triggers(self) -> tuple[Trigger, ...]:
@@ -573,6 +576,7 @@ _MEANT = {
     "modules": "files",
     "entrypoint": "handler",
     "profile": "sandbox",
+    "rotate": "rotation",
     "cron": "schedule",
     "schedules": "schedule",
     "interval": "every",

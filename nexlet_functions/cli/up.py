@@ -67,6 +67,7 @@ ONE_CTRL_C = 1.0
         "max_calls_bytes",
         "max_call_size",
         "schedules_bucket",
+        "rotation_interval",
     ),
 )
 def up(*, flags: Mapping[str, object]) -> None:

@@ -36,6 +36,7 @@ from nexlet_functions.functions.requests import (
     sound_part,
     triggers_of,
 )
+from nexlet_functions.functions.rotation import watch_secrets
 from nexlet_functions.grants.http import Outside
 from nexlet_functions.grants.room import Room
 from nexlet_functions.observing.feed import MetricsFeed
@@ -164,6 +165,7 @@ class FunctionAgent:
         self._failed_replays: dict[str, str] = {}  # workload id to namespace
         self._feed: MetricsFeed | None = None
         self._feeding: asyncio.Task[None] | None = None
+        self._rotating: asyncio.Task[None] | None = None
         interval = settings.current.metrics_interval
         if interval:
             self._feed = MetricsFeed(services, lambda: self.functions, interval=interval)
@@ -181,6 +183,9 @@ class FunctionAgent:
             )
             if self._feed is not None:
                 self._feeding = self._own(self._feed.run(), "metrics feed")
+            if interval := self._settings.current.rotation_interval:
+                watching = watch_secrets(lambda: self.functions, interval=interval)
+                self._rotating = self._own(watching, "rotation of secrets")
         settings = self._settings.current
         return RegisterAgentRequest(
             name=settings.name,
@@ -551,8 +556,9 @@ class FunctionAgent:
         lameduck = self._state is AgentState.LAMEDUCK
         reason = "its nexlet went into lameduck" if lameduck else "its nexlet was shut down"
         await self._drain(WorkloadFailure(code="503", message=reason), grace)
-        if self._feeding is not None:
-            self._feeding.cancel()
+        for task in (self._feeding, self._rotating):
+            if task is not None:
+                task.cancel()
         if self._tidying is not None:
             self._tidying.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

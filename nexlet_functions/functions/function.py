@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -135,6 +135,7 @@ class Function:
         artifact: its source; None before that is fetched.
         streams: its triggers that are streams.
         schedules: its triggers that are times.
+        rotation_trouble: why it has not the secrets that there are now; "" where it has.
     """
 
     def __init__(
@@ -170,6 +171,7 @@ class Function:
         self.artifact: Artifact | None = None
         self.streams = Streams(start_request, Sender(self.namespace, name, workload_id))
         self.schedules = FunctionSchedules(means.scheduler, start_request)
+        self.rotation_trouble = ""
         self._creds = creds
         self._means = means
         self._on_change = on_change
@@ -231,6 +233,10 @@ class Function:
     def metadata(self) -> dict[str, str]:
         """What it runs, how it is locked in, and who shares its messages: in its events."""
         facts = {"sandbox": self.profile, **self._means.sandboxing.facts(self.profile)}
+        if self.start_request.rotation == "live":
+            facts["rotation"] = "live"
+        if self.rotation_trouble:
+            facts["rotation_trouble"] = self.rotation_trouble
         if self.start_request.grants:
             facts["grants"] = self.start_request.grants.summary()
         if self.artifact is not None:
@@ -417,6 +423,41 @@ class Function:
             name=self.name,
             limits=self.limits,
         )
+
+    async def renew_secrets(self) -> None:
+        """Where it asked for it, and a secret is another than it was, let workers with the new values take over.
+
+        Where that cannot be done the ones it has go on with what they have, and its metadata says why.
+        """
+        pool = self._pool
+        # In `dev` a changed secret is a new version of the function, which whoever records it has to know first.
+        renews = self.start_request.rotation == "live" and self._means.dispatchers is None
+        if not renews or pool is None or self._phase is not WorkloadState.RUNNING:
+            return
+        try:
+            opened = await open_environment(
+                self.start_request, self.namespace, secrets=self._means.services, key=self._means.key
+            )
+            values = {name: value.get_secret_value() for name, value in opened.items()}
+            before = pool.program.environment
+            if values != before:
+                await pool.renew(replace(pool.program, environment=values))
+                changed = sorted(name for name in values if values[name] != before.get(name))
+                self._log.info("secrets renewed", variables=changed)
+        except Refusal as refusal:
+            self._not_renewed(refusal.problems[0].message)
+        except LoadRefused:
+            # What it raised may have the new value in it.
+            self._not_renewed("it does not load with the new values: deploy it anew to see why")
+        except SandboxError as error:
+            self._not_renewed(f"no worker could be made: {error}")
+        else:
+            self.rotation_trouble = ""
+
+    def _not_renewed(self, reason: str) -> None:
+        if reason != self.rotation_trouble:
+            self._log.warning("secrets not renewed", reason=reason, consequence="it goes on with those it has")
+        self.rotation_trouble = reason
 
     async def _open_calls(self, connection: Connection, dispatcher: Dispatcher) -> Calls:
         settings = self._means.settings()

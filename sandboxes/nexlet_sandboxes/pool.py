@@ -117,6 +117,10 @@ class Pool:
         self._timeout_ns = int(limits.timeout * 1e9)
         self._queue_timeout_ns = int(limits.queue_timeout * 1e9)
         self._links: list[Link] = []
+        # Workers of a program that was renewed: they finish what they were sent. Where there may be one worker only,
+        # the one that follows them waits until they have.
+        self._leaving: list[Link] = []
+        self._successor: Link | None = None
         self._pending: deque[Call] = deque()
         self._pending_bytes = 0
         self._backlog = backlog or Backlog(2 * limits.max_pending, 2 * limits.max_pending_bytes)
@@ -197,13 +201,42 @@ class Pool:
             link.close()
             await link.gone()
 
+    async def renew(self, program: Program) -> None:
+        """Have calls run by workers that have loaded `program`, from now on: the same sources, another environment.
+
+        No call is lost or waits for it: a first worker of it is loaded, then those that are here get no more calls, and
+        end when they have finished what they were sent.
+
+        Raises:
+            LoadRefused: it raised or took too long to load; everything is as before.
+            SandboxError: no worker could be made; likewise.
+        """
+        link = await self._load_link(program)
+        if self._draining:
+            self._discard(link)
+            return
+        self.program = program
+        if self._successor is not None:  # renewed again, before it had its turn
+            self._discard(self._successor)
+            self._successor = None
+        for old in tuple(self._links):
+            if not old.fifo:
+                self.retire(old)
+            elif not self._single_use:  # one that is used once goes with its call
+                self._links.remove(old)
+                self._leaving.append(old)
+        if self._leaving and self.limits.max_workers == 1:
+            self._successor = link
+        else:
+            self._admit(link)
+
     async def drain(self, grace: float) -> None:
         """Take no more calls, finish what is here within `grace` seconds, then close.
 
         What is not finished by then ends `unavailable`.
         """
         self._draining = True
-        if self._pending or any(link.fifo for link in self._links):
+        if self._at_work:
             self._drained = asyncio.get_running_loop().create_future()
             try:
                 async with asyncio.timeout(grace):
@@ -225,7 +258,10 @@ class Pool:
         self._tell_dropped()
         for task in self._starts:
             task.cancel()
-        links, self._links = self._links, []
+        links, self._links, self._leaving = [*self._leaving, *self._links], [], []
+        if self._successor is not None:
+            links.append(self._successor)
+            self._successor = None
         now = time.monotonic_ns()
         for link in links:
             for call in link.close():
@@ -309,12 +345,12 @@ class Pool:
     def stats(self) -> PoolStats:
         """Figures for metrics, heartbeats and tests."""
         return PoolStats(
-            workers=len(self._links),
-            busy=sum(1 for link in self._links if link.fifo),
+            workers=len(self._links) + len(self._leaving),
+            busy=sum(1 for link in self._links if link.fifo) + len(self._leaving),
             starting=len(self._starts),
             pending=len(self._pending),
             pending_bytes=self._pending_bytes,
-            in_flight=sum(len(link.fifo) for link in self._links),
+            in_flight=sum(len(link.fifo) for link in (*self._links, *self._leaving)),
             cold_starts=self._cold_starts,
             deaths=dict(self._deaths),
             log_lines_dropped=self._dropped_in_all,
@@ -379,6 +415,9 @@ class Pool:
                 self._arm_queue_timer()
         self.sink.flush()
         if not link.fifo:
+            if self._leaving and link in self._leaving:
+                self._discard(link)
+                self._left(link)
             if self._drained is not None:
                 self._look_drained()
             elif self._idle_timer is None and len(self._links) > self.limits.min_workers:
@@ -419,6 +458,8 @@ class Pool:
         """A worker is gone, or was killed: settle its calls and see to a replacement."""
         if link in self._links:
             self._links.remove(link)
+        elif link is self._successor:
+            self._successor = None
         now = time.monotonic_ns()
         calls = end.calls
         at = next((index for index, call in enumerate(calls) if call.id == end.running), None)
@@ -441,9 +482,23 @@ class Pool:
             self._deaths_in_row += 1
             self.last_failure = end.reason
         self._track(link)
+        if link in self._leaving:
+            self._left(link)
         self.sink.flush()
         self.sink.changed()
         self._replace()
+
+    def _left(self, link: Link) -> None:
+        """One of those that were to finish has."""
+        self._leaving.remove(link)
+        if not self._leaving and self._successor is not None:
+            successor, self._successor = self._successor, None
+            self._admit(successor)
+        self.sink.changed()
+
+    def _discard(self, link: Link) -> None:
+        link.close()
+        self._track(link)
 
     def _track(self, link: Link) -> None:
         assert self._loop is not None
@@ -483,6 +538,8 @@ class Pool:
         """Start a worker in the background, unless one is on its way or the pool must wait before the next try."""
         if (self._starts and not self._single_use) or self._retry_timer is not None or self._closed or self._held:
             return
+        if self._successor is not None:
+            return  # it has only to wait for its turn
         assert self._loop is not None
         if self.unwell:
             first, longest = BACK_OFF
@@ -530,22 +587,28 @@ class Pool:
 
     async def _open_link(self, *, compiling: float = 0.0) -> None:
         """One more worker. `compiling`: seconds of the time for loading that compiling has taken."""
+        program = self.program
+        link = await self._load_link(program, compiling=compiling)
+        if self._closed or program is not self.program:
+            self._discard(link)
+        else:
+            self._admit(link)
+
+    async def _load_link(self, program: Program, *, compiling: float = 0.0) -> Link:
         began = time.monotonic_ns()
         process = await self.zygote.spawn(self.profile, self.limits.memory)
         link = Link(process, self)
         left = max(0.001, self.limits.load_timeout - compiling)
         try:
-            await link.load(self.program, self.limits, self.prefix, self.compiled, timeout=left)
+            await link.load(program, self.limits, self.prefix, self.compiled, timeout=left)
         except BaseException:
-            link.close()
-            self._track(link)
+            self._discard(link)
             raise
         self._cold_starts += 1
         self.start_times.add(time.monotonic_ns() - began)
-        if self._closed:
-            link.close()
-            self._track(link)
-            return
+        return link
+
+    def _admit(self, link: Link) -> None:
         self._links.append(link)
         self._refill(link)
         if self.warm is not None:
@@ -627,8 +690,7 @@ class Pool:
     def retire(self, link: Link) -> None:
         """End a worker that is `spare`."""
         self._links.remove(link)
-        link.close()
-        self._track(link)
+        self._discard(link)
         self.sink.changed()
 
     def _on_idle_timer(self) -> None:
@@ -648,5 +710,9 @@ class Pool:
 
     def _look_drained(self) -> None:
         assert self._drained is not None
-        if not self._drained.done() and not self._pending and not any(link.fifo for link in self._links):
+        if not self._drained.done() and not self._at_work:
             self._drained.set_result(None)
+
+    @property
+    def _at_work(self) -> bool:
+        return bool(self._pending or self._leaving or any(link.fifo for link in self._links))
