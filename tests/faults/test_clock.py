@@ -13,7 +13,7 @@ PACKAGES = ("nexlet_functions", "models/nexlet_models", "sandboxes/nexlet_sandbo
 TOLD = {
     "models/nexlet_models/base.py": "timestamps of messages, for people",
     "nexlet_functions/cli/watching.py": "the time of day beside a line, for people",
-    "nexlet_functions/cli/devloop/deployments.py": "how long ago a file was saved, of which the file has the time of day",
+    "nexlet_functions/cli/devloop/deployments.py": "how long ago a file was saved, by the file's own stamp",
     "nexlet_functions/cli/secrets.py": "when a secret was sealed, for people",
     "nexlet_functions/cli/top.py": "the time of day above a table, for people",
     "nexlet_functions/devnode/clock.py": "the stand-in node's, which a test may set",
@@ -21,7 +21,7 @@ TOLD = {
     "nexlet_functions/functions/pins.py": "the age of files that no workload uses",
     "nexlet_functions/natsio/connection.py": "since when refused credentials have been expired, for people",
     "nexlet_functions/observing/tracing.py": "when a span began, for people",
-    "nexlet_functions/schedules/scheduler.py": "when runs are due, which is said in times of day; see its tests for jumps",
+    "nexlet_functions/schedules/scheduler.py": "when runs are due; its tests have the clock jump",
     "sandboxes/nexlet_sandboxes/language/modules/offer.py": "has libc read what it needs before workers are locked",
 }
 """Who may ask for it, and what for."""
