@@ -291,6 +291,9 @@ class Dispatcher:
         if outcome is not _OK:
             self._tell(call, result)
             if not call.reply and call.pattern in self._on_failure:
+                if result.code == LOOP and hops_of(call.headers) > self.max_hops + 1:
+                    self.counts.failures_dropped += 1  # a letter of a letter: they would go on for ever
+                    return
                 self._send_failed(call, result, self._on_failure[call.pattern])
 
     def logged(self, call_id: int, stream: str, level: int, line: bytes) -> None:

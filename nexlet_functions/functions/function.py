@@ -172,6 +172,7 @@ class Function:
         self.streams = Streams(start_request, Sender(self.namespace, name, workload_id))
         self.schedules = FunctionSchedules(means.scheduler, start_request)
         self.rotation_trouble = ""
+        self._not_loaded: dict[str, str] | None = None
         self._creds = creds
         self._means = means
         self._on_change = on_change
@@ -440,16 +441,21 @@ class Function:
             )
             values = {name: value.get_secret_value() for name, value in opened.items()}
             before = pool.program.environment
-            if values != before:
+            if values not in (before, self._not_loaded):
+                self._not_loaded = values
                 await pool.renew(replace(pool.program, environment=values))
                 changed = sorted(name for name in values if values[name] != before.get(name))
+                self._not_loaded = None
                 self._log.info("secrets renewed", variables=changed)
+            elif values != before:
+                return  # tried before; it costs a worker each time
         except Refusal as refusal:
             self._not_renewed(refusal.problems[0].message)
         except LoadRefused:
             # What it raised may have the new value in it.
             self._not_renewed("it does not load with the new values: deploy it anew to see why")
         except SandboxError as error:
+            self._not_loaded = None
             self._not_renewed(f"no worker could be made: {error}")
         else:
             self.rotation_trouble = ""
@@ -466,6 +472,7 @@ class Function:
             connection,
             identity=dispatcher.identity,
             room=self._means.room,
+            owner=self.namespace,
             max_size=settings.max_call_size,
             more=await self._hosts(),
         )

@@ -9,9 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+import structlog
+
 from nexlet_functions.functions.function import Function
 
 __all__ = ["watch_secrets"]
+
+_log = structlog.stdlib.get_logger("nexlet_functions.functions")
 
 
 async def watch_secrets(functions: Callable[[], Iterable[Function]], *, interval: float) -> None:
@@ -24,4 +28,7 @@ async def watch_secrets(functions: Callable[[], Iterable[Function]], *, interval
     while True:
         await asyncio.sleep(interval)
         for function in tuple(functions()):
-            await function.renew_secrets()
+            try:
+                await function.renew_secrets()
+            except Exception:  # noqa: BLE001  # one function's, or one store's: the others are looked after
+                _log.exception("looking at the secrets of a function failed", workload_id=function.workload_id)

@@ -125,8 +125,8 @@ class FunctionSchedules:
             )
         if problems:
             raise Refusal(*problems)
+        self._kept = made  # whatever becomes of it: `end` takes back what was added
         outcomes = await asyncio.gather(*map(self._scheduler.add, made), return_exceptions=True)
-        self._kept = [schedule for schedule, outcome in zip(made, outcomes, strict=True) if outcome is None]
         for outcome in outcomes:
             if isinstance(outcome, LedgerUnavailable):
                 raise Refusal(self._refused(outcome, ledger, namespace))

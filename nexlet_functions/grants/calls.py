@@ -91,6 +91,7 @@ class Calls:
         *,
         identity: Callable[[Call], str],
         room: Room,
+        owner: str = "",
         max_size: int,
         more: Sequence[Further] = (),
     ) -> None:
@@ -100,6 +101,7 @@ class Calls:
             connection: the workload's, with its credentials.
             identity: of an invocation, the same when its message is delivered again.
             room: shared with other functions.
+            owner: of the part of it that these calls take: the namespace.
             max_size: bytes of the largest object.
             more: further kinds of calls.
         """
@@ -107,6 +109,7 @@ class Calls:
         self._connection = connection
         self._questions = Questions(connection)
         self._room = room
+        self._owner = owner
         self._max_object = max_size
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers: dict[int, Callable[[Ask], Work]] = {}
@@ -173,6 +176,11 @@ class Calls:
         except CallFailed as failed:
             self._fail(ask, failed)
             return
+        except FrameError:
+            raise
+        except Exception as error:  # noqa: BLE001  # ours, and one call's: what was read with it is still to be served
+            self._ours(ask, error)
+            return
         task = asyncio.get_running_loop().create_task(self._run(ask, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -180,7 +188,7 @@ class Calls:
 
     async def _run(self, ask: Ask, work: Work) -> None:
         size = self._max_object if ask.verb in _WHOLE_OBJECTS else sum(map(len, ask.parts))
-        room = contextlib.nullcontext() if ask.verb in self._elsewhere else self._room.enter(size)
+        room = contextlib.nullcontext() if ask.verb in self._elsewhere else self._room.enter(size, self._owner)
         left = (ask.deadline_ns - time.monotonic_ns()) / 1e9
         try:
             async with asyncio.timeout(left), room:
@@ -201,13 +209,16 @@ class Calls:
             text = f"{_named(ask)}: {error}; whether it was done is not known"
             self._fail(ask, CallFailed(Failure.UNAVAILABLE, text))
         except Exception as error:  # noqa: BLE001  # ours, whatever it is, and one call's: the nexlet goes on
-            error_id = secrets.token_hex(8)
-            _log.exception("a call of a function failed", verb=_named(ask), error_id=error_id, error=str(error))
-            text = f"the nexlet failed to do it (error id {error_id}): ask its operator"
-            self._fail(ask, CallFailed(Failure.UNAVAILABLE, text))
+            self._ours(ask, error)
         else:
             self.counts["ok"] += 1
             ask.answer(Status.OK, *parts)
+
+    def _ours(self, ask: Ask, error: Exception) -> None:
+        error_id = secrets.token_hex(8)
+        _log.exception("a call of a function failed", verb=_named(ask), error_id=error_id, error=str(error))
+        text = f"the nexlet failed to do it (error id {error_id}): ask its operator"
+        self._fail(ask, CallFailed(Failure.UNAVAILABLE, text))
 
     def _fail(self, ask: Ask, failed: CallFailed) -> None:
         status = _STATUS[failed.failure]

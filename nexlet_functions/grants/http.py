@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from nexlet_functions.grants.http_requests import Reach, answer_parts, request_of
+from nexlet_functions.grants.http_requests import MAX_SAID, Reach, answer_parts, request_of
 from nexlet_functions.grants.resolving import Lookup, ThreadResolver, system_lookup
 from nexlet_models.start_request import HttpGrant
 from nexlet_sandboxes.asking import Ask, Verb
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Hosts", "HttpMissing", "NoHosts", "Outside"]
 
-_HEAD: Final = 128 * 1024
 """Bytes of what a worker says of a call, beside its body: more than a url and headers may have, written as JSON."""
 
 Work = Callable[[], Awaitable[Sequence[bytes]]]
@@ -61,7 +60,7 @@ class Outside:
             self._shared = trust_class(), memory_class()
         trust, memory = self._shared
         client = client_class(grant, rules, resolver=ThreadResolver(self._lookup), trust=trust, memory=memory, who=who)
-        return Hosts(client, rules().max_request + _HEAD)
+        return Hosts(client, rules().max_request + MAX_SAID)
 
 
 class NoHosts:

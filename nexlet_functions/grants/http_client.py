@@ -253,7 +253,7 @@ class HttpClient:
         except httpcore.RemoteProtocolError:
             # What the library says of it may show what the server sent.
             raise CallFailed(Failure.UNAVAILABLE, f"what {url.origin} answers is not HTTP") from None
-        except httpcore.NetworkError:
+        except (httpcore.NetworkError, ssl.SSLError, OSError):
             raise CallFailed(Failure.UNAVAILABLE, f"the connection to {url.origin} was lost") from None
 
     async def _read(self, response: httpcore.Response, url: Url, rules: HttpRules, meter: Meter) -> HttpAnswer:

@@ -20,10 +20,13 @@ from nexlet_models.start_request import METHODS, HttpGrant
 from nexlet_sandboxes.asking import not_granted
 from nexlet_sandboxes.frames import FrameError
 
-__all__ = ["MAX_HEAD", "MAX_HEADERS", "HttpRequest", "Reach", "answer_parts", "request_of"]
+__all__ = ["MAX_HEAD", "MAX_HEADERS", "MAX_SAID", "HttpRequest", "Reach", "answer_parts", "request_of"]
 
 MAX_HEADERS: Final = 100
 """Headers of a request or of an answer, as most servers have it."""
+MAX_SAID: Final = 128 * 1024
+"""Bytes of the JSON that says method, url and headers: more is not parsed."""
+
 MAX_HEAD: Final = 32 * 1024
 """Bytes of these."""
 
@@ -122,12 +125,17 @@ def _in_yaml(host: str) -> str:
     return f'"{host}"' if host.startswith("[") else host
 
 
-def _own_headers(given: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def _own_headers(given: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """A function's headers.
 
     Raises:
         CallFailed: one of them is none, or is not a function's to set.
     """
+    too_many = CallFailed(
+        Failure.TOO_LARGE, f"a request has at most {MAX_HEADERS} headers, of {format_size(MAX_HEAD)} together"
+    )
+    if len(given) > MAX_HEADERS:
+        raise too_many
     headers: list[tuple[str, str]] = []
     names: set[str] = set()
     size = 0
@@ -149,10 +157,8 @@ def _own_headers(given: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         names.add(lower)
         headers.append((name, value))
         size += len(name) + len(value)
-    if len(headers) > MAX_HEADERS or size > MAX_HEAD:
-        raise CallFailed(
-            Failure.TOO_LARGE, f"a request has at most {MAX_HEADERS} headers, of {format_size(MAX_HEAD)} together"
-        )
+    if size > MAX_HEAD:
+        raise too_many
     return headers
 
 
@@ -160,9 +166,14 @@ def request_of(parts: Sequence[bytes]) -> HttpRequest:
     """What a worker asks for (`Verb.HTTP`): JSON that says it, and a body.
 
     Raises:
+        CallFailed: its url and headers are too large to be looked at.
         FrameError: no worker of ours asks so.
     """
     head, body = parts_of(parts, 2)
+    if len(head) > MAX_SAID:
+        raise CallFailed(
+            Failure.TOO_LARGE, f"url and headers of a request have at most {format_size(MAX_SAID)} together"
+        )
     try:
         said = orjson.loads(head)
     except orjson.JSONDecodeError:

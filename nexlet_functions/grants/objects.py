@@ -202,7 +202,7 @@ class Stores:
                         break
                     shown = _shown(told.as_dict())
                     found[shown["name"]] = shown
-                    size += len(shown["name"]) + len(shown["description"]) + 128
+                    size += len(orjson.dumps(shown))
                     if size > most:
                         text = f"what the {store.what} tells of its objects is more than the {most} bytes of an answer"
                         raise CallFailed(Failure.TOO_LARGE, text)

@@ -62,7 +62,6 @@ class Questions:
         self._open: dict[str, _Open] = {}
         self._told: list[_Open] = []  # what the next flush is for
         self._flushing: asyncio.Task[None] | None = None
-        self._count = 0
         self._subscription: Subscription | None = None
         self._ends = [connection.on_violation(self._violation), connection.on_state(self._state)]
 
@@ -119,8 +118,8 @@ class Questions:
             # What waits for a connection would be sent after all when there is one, and be done without anyone knowing.
             raise ConnectionLost(f"a message to {subject!r}")
         loop = asyncio.get_running_loop()
-        self._count += 1
-        token = f"{self._count:x}"
+        # Not to be guessed: whoever answers one question sees its subject, and is not to answer the next one as well.
+        token = secrets.token_urlsafe(12)
         found = self._open[token] = _Open(subject, loop.create_future())
         left = max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)
         timer = loop.call_later(left, self._expire, token, left)

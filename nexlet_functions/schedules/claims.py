@@ -196,7 +196,8 @@ class Schedule:
             for _ in range(_TRIES):
                 entry = await self._records.read(self._key)
                 mark = entry.mark
-                if mark is None or mark.by != self._me or not mark.busy_until:
+                # Of a later run, this nexlet's own too, nothing has ended.
+                if mark is None or mark.by != self._me or mark.busy_until != claim.until:
                     return
                 ended = Mark(mark.last, mark.by, schedule=mark.schedule)
                 if await self._records.write(self._key, ended, entry.revision):

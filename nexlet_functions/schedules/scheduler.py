@@ -116,7 +116,7 @@ class Scheduler:
         heapq.heapify(self._heap)
         self._arm()
         if waiting.busy is not None:
-            await waiting.busy  # what it claims meanwhile is begun, and not lost
+            await asyncio.wait([waiting.busy])  # what it claims meanwhile is begun, and not lost
 
     def next_due(self, schedule: Schedule) -> int:
         """When it is looked at next, in microseconds since 1970; 0 where it is not waited for."""
@@ -198,7 +198,8 @@ class Scheduler:
             _log.exception("looking after a schedule failed", schedule=schedule.text)
         finally:
             assert waiting.busy is not None
-            waiting.busy.set_result(None)
+            if not waiting.busy.done():
+                waiting.busy.set_result(None)
             waiting.busy = None
             if not waiting.gone and schedule in self._waiting:
                 self._push(waiting, again)

@@ -179,6 +179,9 @@ class DeadLetters:
             _acknowledged(answer.payload, stream)
         elif failed := answer.headers.get("error"):
             raise NotSentBack(f"it failed again: {failed}")
+        elif "workload_id" not in answer.headers:
+            # A stream that keeps the subject as well acknowledges it, perhaps before the function has run.
+            raise NotSentBack(f"somebody answered on '{subject}' who is no function")
         await self.discard(entry)
 
     async def discard(self, entry: Entry) -> None:

@@ -412,7 +412,8 @@ class Puller:
         self._flush()
 
     def _give_up(self, delivery: Delivery, call: Call, result: Result) -> None:
-        if self.letters is None:
+        # A letter of a letter, of two that get each other's, would go on for ever.
+        if self.letters is None or (result.code == LOOP and hops_of(call.headers) > self._max_hops + 1):
             self._settle(delivery)
             self.counts.dropped += 1
             self._say(TERM % delivery.reply)

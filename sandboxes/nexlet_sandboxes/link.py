@@ -59,6 +59,10 @@ BEGINS_WITHIN_NS: Final = 1_000_000_000
 or the one before it answered: on a busy machine it gets its turn late, and its time counts from then. One that lies
 gains no more."""
 
+UNREAD: Final = 64 * 1024
+"""Bytes beyond its invocations that may still lie here unsent when a worker asks for something: one of ours has read
+the answer before, so there is next to nothing else."""
+
 MAX_REFUSAL: Final = 256 * 1024
 MAX_LINE_SLACK: Final = 64
 MAX_ASK_SLACK: Final = 1024
@@ -155,7 +159,7 @@ class Link:
         self.ahead = 0
         self.window = 1
         self.since_ns = time.monotonic_ns()
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []
         self._writing = False
         self._run_us = 1000.0
         self._peak = 0
@@ -338,7 +342,7 @@ class Link:
         except OSError:
             return  # it ended: the end of the stream is read, and says so to everybody
         if sent < len(data):
-            self._out.append(data[sent:])
+            self._out.append(memoryview(data)[sent:])  # not copied for each piece that the socket takes
             self._writing = True
             self._loop.add_writer(self.process.sock, self._on_writable)
 
@@ -504,6 +508,8 @@ class Link:
         self._asked = (self._asked + 1) & 0xFFFFFFFF
         if numbered != self._asked:
             raise FrameError(f"a call with the number {numbered}, where {self._asked} comes next")
+        if self._writing and sum(map(len, self._out)) > self.ahead + UNREAD:
+            raise FrameError("calls whose answers it does not read")
         asks = call.asks
         if asks is None:
             asks = call.asks = Asks()

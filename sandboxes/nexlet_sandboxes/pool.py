@@ -117,10 +117,11 @@ class Pool:
         self._timeout_ns = int(limits.timeout * 1e9)
         self._queue_timeout_ns = int(limits.queue_timeout * 1e9)
         self._links: list[Link] = []
-        # Workers of a program that was renewed: they finish what they were sent. Where there may be one worker only,
-        # the one that follows them waits until they have.
+        # Workers of a program that was renewed: they finish what they were sent. Where there may be no more workers,
+        # the first one of the new program waits until one of them has.
         self._leaving: list[Link] = []
         self._successor: Link | None = None
+        self._renewals: set[asyncio.Task[Link]] = set()
         self._pending: deque[Call] = deque()
         self._pending_bytes = 0
         self._backlog = backlog or Backlog(2 * limits.max_pending, 2 * limits.max_pending_bytes)
@@ -204,18 +205,32 @@ class Pool:
     async def renew(self, program: Program) -> None:
         """Have calls run by workers that have loaded `program`, from now on: the same sources, another environment.
 
-        No call is lost or waits for it: a first worker of it is loaded, then those that are here get no more calls, and
-        end when they have finished what they were sent.
+        A first worker of it is loaded, then those that are here get no more calls, and end when they have finished what
+        they were sent. No call is lost. Where all the workers that there may be are at work, the new one has its turn
+        when the first of them has finished.
 
         Raises:
             LoadRefused: it raised or took too long to load; everything is as before.
             SandboxError: no worker could be made; likewise.
         """
-        link = await self._load_link(program)
+        loading = asyncio.get_running_loop().create_task(self._load_link(program))
+        self._renewals.add(loading)
+        try:
+            link = await loading
+        except asyncio.CancelledError:
+            if self._closed and loading.cancelled():
+                return  # `close` did that
+            loading.cancel()
+            raise
+        finally:
+            self._renewals.discard(loading)
         if self._draining:
             self._discard(link)
             return
         self.program = program
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+            self._retry_timer = None
         if self._successor is not None:  # renewed again, before it had its turn
             self._discard(self._successor)
             self._successor = None
@@ -225,10 +240,13 @@ class Pool:
             elif not self._single_use:  # one that is used once goes with its call
                 self._links.remove(old)
                 self._leaving.append(old)
-        if self._leaving and self.limits.max_workers == 1:
-            self._successor = link
-        else:
+        if len(self._links) + len(self._leaving) < self.limits.max_workers:
             self._admit(link)
+        elif self._single_use:
+            self._discard(link)  # it has shown that it loads; each call that ends makes room for another
+        else:
+            self._successor = link
+        self._replace()
 
     async def drain(self, grace: float) -> None:
         """Take no more calls, finish what is here within `grace` seconds, then close.
@@ -256,7 +274,7 @@ class Pool:
             if timer is not None:
                 timer.cancel()
         self._tell_dropped()
-        for task in self._starts:
+        for task in (*self._starts, *self._renewals):
             task.cancel()
         links, self._links, self._leaving = [*self._leaving, *self._links], [], []
         if self._successor is not None:
@@ -271,7 +289,7 @@ class Pool:
             self._waits_no_more(call)
             self._finish(call, Outcome.UNAVAILABLE, now, error="the function was stopped before it began")
         self.sink.flush()
-        await asyncio.gather(*self._starts, return_exceptions=True)
+        await asyncio.gather(*self._starts, *self._renewals, return_exceptions=True)
         await asyncio.gather(*(link.gone() for link in links), *self._closing)
 
     # Calls.
@@ -491,10 +509,11 @@ class Pool:
     def _left(self, link: Link) -> None:
         """One of those that were to finish has."""
         self._leaving.remove(link)
-        if not self._leaving and self._successor is not None:
+        if self._successor is not None:
             successor, self._successor = self._successor, None
             self._admit(successor)
         self.sink.changed()
+        self._replace()
 
     def _discard(self, link: Link) -> None:
         link.close()
@@ -530,16 +549,15 @@ class Pool:
     def _prepare(self) -> None:
         """Where each call takes a worker of its own: one for every call that waits, and spares, side by side."""
         free = sum(not link.fifo for link in self._links) + len(self._starts)
-        room = self.limits.max_workers - len(self._links) - len(self._starts)
-        for _ in range(min(len(self._pending) + self._kept - free, room)):
+        for _ in range(min(len(self._pending) + self._kept - free, self._room)):
             self._begin_start()
 
     def _begin_start(self) -> None:
         """Start a worker in the background, unless one is on its way or the pool must wait before the next try."""
         if (self._starts and not self._single_use) or self._retry_timer is not None or self._closed or self._held:
             return
-        if self._successor is not None:
-            return  # it has only to wait for its turn
+        if self._room <= 0:
+            return
         assert self._loop is not None
         if self.unwell:
             first, longest = BACK_OFF
@@ -547,6 +565,11 @@ class Pool:
             self._retry_timer = self._loop.call_later(delay, self._retry)
             return
         self._start_now()
+
+    @property
+    def _room(self) -> int:
+        """So many workers more there may be."""
+        return self.limits.max_workers - len(self._links) - len(self._leaving) - len(self._starts)
 
     @property
     def _held(self) -> bool:
@@ -560,7 +583,7 @@ class Pool:
 
     def _retry(self) -> None:
         self._retry_timer = None
-        if not self._closed and not self._starts:
+        if not self._closed and not self._starts and self._room > 0:
             self._start_now()
 
     def _start_now(self) -> None:
@@ -629,8 +652,7 @@ class Pool:
         due = self._pending[0].received_ns + self._queue_timeout_ns
         if self._next_deadline < due:
             due = max(self._next_deadline, self._looked_ns + LOOK_EVERY_NS)
-        room = len(self._links) + len(self._starts) < self.limits.max_workers
-        if self._links and room and not self._starts and not self._held:
+        if self._links and self._room > 0 and not self._starts and not self._held:
             due = min(due, max(now, self._pending[0].received_ns + GROW_AFTER_NS))
         if self._queue_timer is not None:
             if self._queue_due <= due:

@@ -71,3 +71,33 @@ def test_the_bounds_hold_and_nobody_is_forgotten(calls: list[tuple[int, int, boo
         assert (room.inside, room.waiting) == (0, 0)
 
     asyncio.run(go())
+
+
+async def test_one_owner_leaves_room_for_the_others() -> None:
+    room, order = Room(4, 100), []
+    leave = asyncio.Event()
+
+    async def one(name: str, size: int, owner: str) -> None:
+        async with room.enter(size, owner):
+            order.append(name)
+            await leave.wait()
+
+    asked = [("a1", 10, "a"), ("a2", 10, "a"), ("a3", 10, "a"), ("a4", 1, "a"), ("b1", 45, "b"), ("b2", 10, "b")]
+    tasks = [asyncio.create_task(one(*call)) for call in asked]
+    await asyncio.sleep(0)
+    assert order == ["a1", "a2", "b1"], "two of four each, and half of the bytes"
+    assert room.waiting == 3
+    tasks[0].cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert order == ["a1", "a2", "b1", "a3"], "the next of that owner"
+    leave.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert sorted(order) == ["a1", "a2", "a3", "a4", "b1", "b2"]
+    assert (room.inside, room.waiting) == (0, 0)
+
+
+async def test_what_is_larger_than_a_share_gets_in_where_its_owner_has_nothing_else() -> None:
+    room = Room(4, 100)
+    async with room.enter(80, "a"):
+        assert room.inside == 1

@@ -231,6 +231,23 @@ async def test_an_invocation_has_so_many_calls_and_a_worker_that_goes_on_is_ende
     assert "as many calls" in sink.results[1].error
 
 
+async def test_a_worker_that_asks_on_without_reading_its_answers_is_ended() -> None:
+    answers = Answers(lambda ask: ask.answer(Status.OK, bytes(300_000)))
+
+    async def script(peer: Peer) -> None:
+        await peer.load()
+        number, _ = await peer.invocation()
+        for count in range(1, 100):
+            await peer.say(asking(count, number))
+            # The next one is not asked while this one is under way.
+            await eventually(lambda count=count: len(answers.asks) == count)  # type: ignore[misc]  # bound, not given
+
+    _, sink = await played(script, answers)
+    assert sink.results[1].outcome is Outcome.CRASH
+    assert "answers it does not read" in sink.results[1].error
+    assert len(answers.asks) < 10
+
+
 async def test_a_call_of_an_invocation_that_has_ended_is_dropped() -> None:
     dropped: list[int] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from nexlet_sandboxes.outcomes import LoadRefused, Outcome
 from nexlet_sandboxes.pool import Pool
 from nexlet_sandboxes.program import Program
 from nexlet_sandboxes.zygote import Zygote
+from tests.support.polling import eventually
 from tests.support.pools import KeepingSink, call, limits, run
 
 TELLS = """
@@ -83,7 +85,7 @@ async def test_what_was_sent_to_the_old_worker_is_finished_by_it(zygote: Zygote,
         assert all(result.outcome is Outcome.OK for result in sink.results.values())
         if max_workers == 1:
             assert list(sink.results) == sorted(sink.results), "one after another, in their order"
-        assert pool.stats().workers == 1
+        assert 1 <= pool.stats().workers <= max_workers
 
 
 async def test_an_old_worker_that_dies_is_followed_all_the_same(pool: Pool) -> None:
@@ -148,3 +150,42 @@ async def test_closing_ends_them_all(pool: Pool) -> None:
     processes = [pool._leaving[0].process, pool._successor.process]
     await pool.close()
     assert all(process.exited for process in processes)
+
+
+async def test_there_are_never_more_workers_than_there_may_be(zygote: Zygote, profile: str) -> None:
+    async with started(zygote, max_workers=1, profile=profile) as pool:
+        sink = pool.sink
+        assert isinstance(sink, KeepingSink)
+        calls = [call(b"slow"), *(call(b"") for _ in range(5))]
+        for one in calls:
+            pool.submit(one)
+        await pool.renew(renewed(pool, SECOND))
+        await pool.renew(renewed(pool, THIRD))
+        assert pool.stats().workers + pool.stats().starting <= 1
+        await sink.until(lambda: len(sink.results) == 6)
+        assert list(sink.results) == sorted(sink.results), "one after another, in their order"
+        assert sink.results[calls[0].id].body == b"first 1"
+        assert sink.results[calls[-1].id].body.startswith(b"third" if profile == "oneshot" else b"")
+
+
+async def test_those_that_a_function_asked_to_keep_come_back(zygote: Zygote) -> None:
+    asked = limits(min_workers=3, max_workers=3)
+    pool = Pool(zygote, Program(TELLS, environment=FIRST), asked, KeepingSink())
+    await pool.start()
+    try:
+        await eventually(lambda: pool.stats().workers == 3)
+        await pool.renew(renewed(pool, SECOND))
+        await eventually(lambda: pool.stats().workers == 3)
+        assert (await run(pool, b""))[0].body == b"second 1"
+    finally:
+        await pool.close()
+
+
+async def test_closing_ends_one_that_is_loading(pool: Pool) -> None:
+    endless = replace(pool.program, source="while True:\n    pass\n")
+    pool.compiled = b""
+    renewing = asyncio.create_task(pool.renew(endless))
+    await eventually(lambda: pool._renewals)
+    await pool.close()
+    await renewing
+    assert not pool._renewals

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
 from nexlet_functions.devnode.server import EmbeddedServer
+from nexlet_functions.functions.function import Function
 from nexlet_functions.functions.rotation import watch_secrets
 from tests.support.agent import AgentBench, agent_bench
 from tests.support.polling import eventually
@@ -116,6 +118,46 @@ async def test_one_that_does_not_load_with_it_goes_on_and_the_value_is_told_to_n
     trouble = (await facts(bench))["rotation_trouble"]
     assert trouble == "it does not load with the new values: deploy it anew to see why"
     assert "hunter2" not in caplog.text
+
+
+async def test_values_that_it_does_not_load_with_are_tried_once(bench: AgentBench) -> None:
+    await bench.start(source=TELLS, **LIVE)
+    (function,) = bench.agent.functions
+    pool = function.pool
+    assert pool is not None
+    good, form = pool.program, pool.compiled
+    pool.program, pool.compiled = replace(good, handler="missing"), b""
+    bench.services.secrets["acme", "KEY"] = "second"
+    await renew(bench)
+    starts = pool.stats().cold_starts
+    pool.program, pool.compiled = good, form
+    await renew(bench)
+    assert (await told(bench), pool.stats().cold_starts) == ("first 1", starts)
+    bench.services.secrets["acme", "KEY"] = "third"
+    await renew(bench)
+    assert await told(bench) == "third 1"
+    assert "rotation_trouble" not in await facts(bench)
+
+
+async def test_whatever_goes_wrong_with_one_the_others_are_looked_after() -> None:
+    looked: list[str] = []
+
+    class Odd:
+        def __init__(self, workload_id: str) -> None:
+            self.workload_id = workload_id
+
+        async def renew_secrets(self) -> None:
+            looked.append(self.workload_id)
+            if self.workload_id == "broken":
+                raise UnicodeError("of a store")
+
+    functions = cast("list[Function]", [Odd("broken"), Odd("whole")])
+    watching = asyncio.create_task(watch_secrets(lambda: functions, interval=0.001))
+    await eventually(lambda: len(looked) >= 4)
+    watching.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watching
+    assert looked[:4] == ["broken", "whole", "broken", "whole"]
 
 
 async def test_it_is_looked_for_from_time_to_time(bench: AgentBench) -> None:
