@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from nexlet_functions.cli.remote import fill
 from nexlet_functions.devnode.server import EmbeddedServer
 from tests.support.cli import Ended, environment, nexfn
 from tests.support.nexlets import NAMESPACE, NexletBench, deploy, nexlet_bench
-from tests.support.nodes import NO_NEX, Node, RealNode, StandIn, find_nex
+from tests.support.nodes import StandIn
 
 TALKS = """
 def handler(event, context):
@@ -28,24 +27,6 @@ def handler(event, context):
             pass
     return {"subject": event.subject, "tokens": list(event.tokens)}
 """
-
-
-@pytest.fixture(params=["stand-in", "real"])
-async def bench(
-    request: pytest.FixtureRequest, nats_server: EmbeddedServer, tmp_path: Path
-) -> AsyncIterator[NexletBench]:
-    """A nexlet beside a node of this make."""
-    binary = find_nex()
-    if request.param == "real" and binary is None:
-        pytest.skip(NO_NEX)
-    url = nats_server.url
-    made: Node = StandIn(url, tmp_path) if request.param == "stand-in" else RealNode(binary or "", url, tmp_path)
-    await made.start()
-    try:
-        async with nexlet_bench(nats_server, made) as nexlet:
-            yield nexlet
-    finally:
-        await made.stop()
 
 
 async def invoke(bench: NexletBench, *arguments: str | Path, namespace: str = NAMESPACE) -> Ended:

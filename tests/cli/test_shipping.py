@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import nats
@@ -17,26 +16,8 @@ from nexlet_functions.nexfile import read_function
 from nexlet_functions.shipping import Left, ship
 from tests.support.cli import Ended, nexfn
 from tests.support.nexlets import NAMESPACE, NexletBench, nexlet_bench
-from tests.support.nodes import NO_NEX, Node, RealNode, StandIn, find_nex
+from tests.support.nodes import StandIn
 from tests.support.polling import eventually
-
-
-@pytest.fixture(params=["stand-in", "real"])
-async def bench(
-    request: pytest.FixtureRequest, nats_server: EmbeddedServer, tmp_path: Path
-) -> AsyncIterator[NexletBench]:
-    """A nexlet beside a node of this make."""
-    binary = find_nex()
-    if request.param == "real" and binary is None:
-        pytest.skip(NO_NEX)
-    url = nats_server.url
-    made: Node = StandIn(url, tmp_path) if request.param == "stand-in" else RealNode(binary or "", url, tmp_path)
-    await made.start()
-    try:
-        async with nexlet_bench(nats_server, made) as nexlet:
-            yield nexlet
-    finally:
-        await made.stop()
 
 
 def write(folder: Path, answer: str, *, name: str = "greet", subject: str = "greet.hello") -> Path:

@@ -8,16 +8,13 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
-
-import pytest
 
 from nexlet_functions.devnode.server import EmbeddedServer
 from tests.support.cli import PROGRAM, environment, nexfn
 from tests.support.live import StartLive
 from tests.support.nexlets import NAMESPACE, NexletBench, deploy, nexlet_bench
-from tests.support.nodes import NO_NEX, Node, RealNode, StandIn, find_nex
+from tests.support.nodes import StandIn
 
 WORKS = """
 def handler(event, context):
@@ -25,24 +22,6 @@ def handler(event, context):
         raise ValueError("oh dear")
     return event.text
 """
-
-
-@pytest.fixture(params=["stand-in", "real"])
-async def bench(
-    request: pytest.FixtureRequest, nats_server: EmbeddedServer, tmp_path: Path
-) -> AsyncIterator[NexletBench]:
-    """A nexlet beside a node of this make."""
-    binary = find_nex()
-    if request.param == "real" and binary is None:
-        pytest.skip(NO_NEX)
-    url = nats_server.url
-    made: Node = StandIn(url, tmp_path) if request.param == "stand-in" else RealNode(binary or "", url, tmp_path)
-    await made.start()
-    try:
-        async with nexlet_bench(nats_server, made) as nexlet:
-            yield nexlet
-    finally:
-        await made.stop()
 
 
 def options(bench: NexletBench, *more: str) -> tuple[str, ...]:
