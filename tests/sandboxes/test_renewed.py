@@ -182,10 +182,11 @@ async def test_those_that_a_function_asked_to_keep_come_back(zygote: Zygote) -> 
 
 
 async def test_closing_ends_one_that_is_loading(pool: Pool) -> None:
-    endless = replace(pool.program, source="while True:\n    pass\n")
+    endless = replace(pool.program, source=TELLS + "\nwhile True:\n    pass\n")
     pool.compiled = b""
     renewing = asyncio.create_task(pool.renew(endless))
-    await eventually(lambda: pool._renewals)
+    await eventually(lambda: pool._renewals or renewing.done())
+    assert not renewing.done(), "it loads until it is ended"
     await pool.close()
     await renewing
     assert not pool._renewals
