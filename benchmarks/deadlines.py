@@ -6,9 +6,10 @@ import statistics
 import time
 from dataclasses import asdict, dataclass
 
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, open_bench
+from benchmarks.kinds import Kind, Options
 
-__all__ = ["PROMISE_MS", "Deadlines", "measure"]
+__all__ = ["KIND", "PROMISE_MS", "Deadlines", "measure_on"]
 
 PROMISE_MS = 50.0
 """Milliseconds from the deadline to the requester's 504, at most."""
@@ -39,8 +40,16 @@ class Deadlines:
         """For `--json`."""
         return asdict(self)
 
+    def table(self) -> list[str]:
+        """For people."""
+        return [
+            "from the deadline of an invocation that does not end until the requester has its 504",
+            f"  {self.count} times, median {self.median_ms:.1f} ms, p99 {self.p99_ms:.1f} ms"
+            f"  (at most {PROMISE_MS:g} ms)",
+        ]
 
-async def measure(bench: Bench, *, count: int = 100) -> Deadlines:
+
+async def measure_on(bench: Bench, *, count: int = 100) -> Deadlines:
     """Have `count` invocations run over their time, one after another, each in a worker that was ready before.
 
     Raises:
@@ -65,3 +74,11 @@ async def measure(bench: Bench, *, count: int = 100) -> Deadlines:
     await bench.stop_workload("deadlines")
     late.sort()
     return Deadlines(count, statistics.median(late), late[int(len(late) * 0.99)])
+
+
+async def _measure(options: Options) -> Deadlines:
+    async with open_bench(floors=()) as bench:
+        return await measure_on(bench)
+
+
+KIND = Kind("deadlines", "how long after its deadline an invocation is answered", _measure)

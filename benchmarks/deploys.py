@@ -7,9 +7,10 @@ import statistics
 import time
 from dataclasses import asdict, dataclass
 
-from benchmarks.bench import TEN_LINES, Bench
+from benchmarks.bench import TEN_LINES, Bench, open_bench
+from benchmarks.kinds import Kind, Options
 
-__all__ = ["Deploys", "measure"]
+__all__ = ["KIND", "Deploys", "measure_on"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,17 @@ class Deploys:
         """For `--json`."""
         return asdict(self)
 
+    def table(self) -> list[str]:
+        """For people."""
+        return [
+            "STARTWORKLOAD to its answer, a ten-line function",
+            f"  one after another: {self.count}, median {self.median_ms:.1f} ms, worst {self.worst_ms:.1f} ms",
+            f"  side by side: {self.together} in {self.together_s:.2f} s, "
+            f"{self.answered_at_once} of them answered a request sent with the start's answer",
+        ]
 
-async def measure(bench: Bench, *, count: int = 50, together: int = 100) -> Deploys:
+
+async def measure_on(bench: Bench, *, count: int = 50, together: int = 100) -> Deploys:
     """Deploy a ten-line function `count` times, then `together` of them side by side."""
     taken = []
     for number in range(count):
@@ -61,3 +71,11 @@ async def measure(bench: Bench, *, count: int = 50, together: int = 100) -> Depl
 
 def _request(subject: str) -> dict[str, object]:
     return {"source": TEN_LINES, "triggers": [subject]}
+
+
+async def _measure(options: Options) -> Deploys:
+    async with open_bench(floors=()) as bench:
+        return await measure_on(bench)
+
+
+KIND = Kind("deploys", "how long a start takes, one after another and side by side", _measure)

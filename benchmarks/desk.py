@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["PROMISES_S", "Desk", "Waited", "measure"]
+from benchmarks.kinds import Kind, Options
+
+__all__ = ["KIND", "PROMISES_S", "Desk", "Waited"]
 
 PROMISES_S = {"check, 200 lines": 0.3, "init, and its tests": 2.0}
 """Seconds that these take at most, at the median, on a machine that does nothing else."""
@@ -60,13 +62,24 @@ class Desk:
         """For `--json`."""
         return [asdict(each) for each in self.waits]
 
+    def table(self) -> list[str]:
+        """For people."""
+        lines = ["at an author's desk, a process each: seconds until it ends, and of processor time"]
+        for each in self.waits:
+            promise = PROMISES_S.get(each.what)
+            lines.append(
+                f"  {each.what:22} {each.count} times, median {each.median_s:.2f}, worst {each.worst_s:.2f}, "
+                f"processor {each.cpu_s:.2f}" + (f"  (at most {promise:g})" if promise is not None else "")
+            )
+        return lines
 
-async def measure(*, count: int = 9) -> Desk:
+
+async def _measure(options: Options) -> Desk:
+    return await asyncio.to_thread(_wait_for_all, 9)
+
+
+def _wait_for_all(count: int) -> Desk:
     """Each command `count` times, one after another, after one that nobody counts: it may compile modules."""
-    return await asyncio.to_thread(_measure, count)
-
-
-def _measure(count: int) -> Desk:
     # As on an author's machine: Python keeps what it compiled.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     nexfn = [sys.executable, str(Path(sysconfig.get_path("scripts")) / "nexfn")]
@@ -111,3 +124,6 @@ def _wait(what: str, command: Sequence[str], cwd: Path, environment: Mapping[str
             took.append(seconds)
             cpu.append(after.children_user + after.children_system - before.children_user - before.children_system)
     return Waited(what, count, statistics.median(took), max(took), statistics.median(cpu))
+
+
+KIND = Kind("desk", "what an author waits for: check, a new function's tests, TAB", _measure)

@@ -17,10 +17,12 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 
-from benchmarks.bench import ECHO, ROOT, Bench, responder
+from benchmarks.bench import ECHO, ROOT, Bench, open_bench, responder
+from benchmarks.kinds import Kind, Options
 from benchmarks.load import Load
+from benchmarks.spread import percentile
 
-__all__ = ["KINDS", "Fairness", "Neighbour", "measure"]
+__all__ = ["KIND", "WAYS", "AllWays", "Fairness", "Neighbour", "measure_on"]
 
 BURN = """
 def handler(event, context):
@@ -31,7 +33,7 @@ def handler(event, context):
 """
 LARGE = "def handler(event, context):\n    return b'x' * 200_000\n"
 
-KINDS = {"flood": (ECHO, 512), "burn": (BURN, 16), "large": (LARGE, 32)}
+WAYS = {"flood": (ECHO, 512), "burn": (BURN, 16), "large": (LARGE, 32)}
 """What the busy function runs, and how many requests it is kept at."""
 
 PAYLOAD = b"x" * 128
@@ -60,7 +62,7 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Fairness:
-    """A kind of busy.
+    """A way of being busy.
 
     Attributes:
         kind: of what the busy one does.
@@ -72,22 +74,48 @@ class Fairness:
     ours: Neighbour
     floor: Neighbour
 
-    def as_json(self) -> dict[str, object]:
+
+@dataclass(frozen=True, slots=True)
+class AllWays:
+    """Every way that was measured."""
+
+    ways: list[Fairness]
+
+    def as_json(self) -> list[dict[str, object]]:
         """For `--json`."""
-        return asdict(self)
+        return [asdict(way) for way in self.ways]
+
+    def table(self) -> list[str]:
+        """For people."""
+        lines = [
+            f"an idle function among {FUNCTIONS}, beside one that is busy: p50 and p99 of its answers, ms",
+            "  (floor: bare responders, the idle and the busy ones in processes of their own)",
+        ]
+        for way in self.ways:
+            for name, one in (("ours", way.ours), ("floor", way.floor)):
+                lines.append(
+                    f"  {way.kind:6} {name:6} alone {one.p50_ms:.2f} {one.p99_ms:.2f}, beside it {one.busy_p50_ms:.2f} "
+                    f"{one.busy_p99_ms:.2f}: p99 times {one.ratio:.1f}; busy one: {one.busy_rate:.0f} answers a second"
+                )
+        return lines
 
 
-async def measure(
-    bench: Bench, *, seconds: float = 1.0, rounds: int = 5, kinds: tuple[str, ...] = tuple(KINDS)
+async def _measure(options: Options) -> AllWays:
+    async with open_bench(floors=()) as bench:
+        return AllWays(await measure_on(bench, seconds=options.seconds, rounds=options.rounds))
+
+
+async def measure_on(
+    bench: Bench, *, seconds: float = 1.0, rounds: int = 5, ways: tuple[str, ...] = tuple(WAYS)
 ) -> list[Fairness]:
-    """Measure these kinds of busy, idle and busy in turn."""
+    """Measure these ways of being busy, idle and busy in turn."""
     names = [f"fair-{number}" for number in range(FUNCTIONS - 1)]
     for name in names:
         await bench.start_workload(name, {"source": ECHO, "triggers": [f"fair.{name}"]})
     found = []
     try:
-        for kind in kinds:
-            source, in_flight = KINDS[kind]
+        for kind in ways:
+            source, in_flight = WAYS[kind]
             await bench.start_workload("fair-busy", {"source": source, "triggers": ["fair.busy"]})
             subjects = [f"fair.{name}" for name in names]
             ours = await asyncio.to_thread(_neighbour, bench.url, subjects, "fair.busy", in_flight, seconds, rounds)
@@ -135,7 +163,7 @@ def _neighbour(
 
 def _percentile(latencies: list[int], share: float) -> float:
     """Milliseconds, of sorted nanoseconds."""
-    return latencies[min(len(latencies) - 1, int(share * len(latencies)))] / 1e6
+    return percentile(latencies, share) / 1e6
 
 
 def _ask(load: Load, subjects: list[str], seconds: float) -> list[int]:
@@ -188,6 +216,9 @@ def _keep_busy(url: str, subject: str, in_flight: int) -> None:
         while not over.is_set():
             answers += load.requests(subject, count=in_flight * 8, in_flight=in_flight, payload=PAYLOAD).answers
     print(answers / (time.monotonic() - began), flush=True)
+
+
+KIND = Kind("fairness", "a hundred idle functions beside one that is busy", _measure, short=False)
 
 
 if __name__ == "__main__":

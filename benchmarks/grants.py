@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 from nats.aio.client import Client
 from nats.js.api import KeyValueConfig
 
-from benchmarks.bench import Bench, responder
+from benchmarks.bench import Bench, open_bench, responder
+from benchmarks.kinds import Kind, Options
 
-__all__ = ["MOST", "Granted", "measure"]
+__all__ = ["KIND", "MOST", "AllCalls", "Granted"]
 
 MOST = 2.0
 """What a granted `get` of a key may take at most, as a multiple of a bare one."""
@@ -62,12 +63,34 @@ class Granted:
     bare_us: float
     ratio: float
 
-    def as_json(self) -> dict[str, object]:
+
+@dataclass(frozen=True, slots=True)
+class AllCalls:
+    """Each kind of call."""
+
+    calls: list[Granted]
+
+    def as_json(self) -> list[dict[str, object]]:
         """For `--json`."""
-        return asdict(self)
+        return [asdict(one) for one in self.calls]
+
+    def table(self) -> list[str]:
+        """For people."""
+        lines = ["a call to what a function was granted, beside the same with bare nats-py, microseconds each"]
+        for one in self.calls:
+            promise = f" (at most {MOST:g})" if one.kind == "kv get" else ""
+            lines.append(
+                f"  {one.kind:20} ours {one.ours_us:6.0f}  bare {one.bare_us:6.0f}  ratio {one.ratio:.2f}{promise}"
+            )
+        return lines
 
 
-async def measure(bench: Bench, *, rounds: int = 5) -> list[Granted]:
+async def _measure(options: Options) -> AllCalls:
+    async with open_bench(floors=(), jetstream=True) as bench:
+        return AllCalls(await _calls(bench, options.rounds))
+
+
+async def _calls(bench: Bench, rounds: int) -> list[Granted]:
     """Measure each kind of call, ours and bare in turn."""
     stream = bench.client.jetstream()
     bucket = await stream.create_key_value(KeyValueConfig(bucket="bench", direct=True))
@@ -113,3 +136,6 @@ async def _bare(once: Callable[[], Awaitable[object]]) -> float:
     for _ in range(COUNT):
         await once()
     return (time.perf_counter() - began) / COUNT * 1e6
+
+
+KIND = Kind("grants", "a call to what a function was granted, beside the same with bare nats-py", _measure)

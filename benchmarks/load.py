@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from benchmarks.spread import percentile
+
 __all__ = ["Load", "Measured"]
 
 CRLF = b"\r\n"
@@ -40,8 +42,7 @@ class Measured:
 
     def percentile(self, share: float) -> float:
         """Milliseconds that `share` (0 to 1) of the answers stayed within."""
-        at = min(len(self.latencies) - 1, int(share * len(self.latencies)))
-        return self.latencies[at] / 1e6
+        return percentile(self.latencies, share) / 1e6
 
 
 class Load:

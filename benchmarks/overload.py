@@ -14,11 +14,12 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, open_bench
+from benchmarks.kinds import Kind, Options
 from benchmarks.load import Load
 from nexlet_functions.control import ControlClient
 
-__all__ = ["Overload", "measure", "proportional_mib"]
+__all__ = ["KIND", "Overload", "measure_on", "proportional_mib"]
 
 SLOW = "import time\ndef handler(event, context):\n    time.sleep(0.01)\n    return event.data\n"
 QUICK = "def handler(event, context):\n    print(event.subject)\n    return event.data\n"
@@ -59,6 +60,15 @@ class Overload:
         """For `--json`."""
         return asdict(self) | {"unaccounted": self.unaccounted}
 
+    def table(self) -> list[str]:
+        """For people."""
+        lines = [f"ten times what can be served, for {self.seconds:.0f} s, to consumers that do not read"]
+        for name, outcomes in self.outcomes.items():
+            told = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+            lines.append(f"  {name:6} {self.sent[name]} sent: {told}; unaccounted {self.unaccounted[name]}")
+        lines.append(f"  memory of the nexlet grew by {self.growth_mib:.2f} MiB after the tenth second (less than 10)")
+        return lines
+
 
 def proportional_mib(pid: int) -> float:
     """Proportional memory (PSS) of a process."""
@@ -91,7 +101,7 @@ class _Deaf:
         self._socket.close()
 
 
-async def measure(bench: Bench, *, seconds: float = 60.0) -> Overload:
+async def measure_on(bench: Bench, *, seconds: float = 60.0) -> Overload:
     """Run it."""
     limits = {"max_pending": 1024, "queue_timeout": "2s", "timeout": "5s"}
     for name, source in (("slow", SLOW), ("quick", QUICK)):
@@ -168,3 +178,11 @@ def _hammer(url: str, over: threading.Event, sent: dict[str, int]) -> None:
     with Load(url) as load:
         while not over.is_set():
             sent["quick"] += load.requests("overload.quick", count=20_000, in_flight=1000, payload=PAYLOAD).answers
+
+
+async def _measure(options: Options) -> Overload:
+    async with open_bench(floors=()) as bench:
+        return await measure_on(bench)
+
+
+KIND = Kind("overload", "ten times what can be served, for a minute: its account, and memory", _measure, short=False)

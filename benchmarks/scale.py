@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.bench import TEN_LINES, Bench, descendants
+from benchmarks.bench import TEN_LINES, Bench, descendants, open_bench
+from benchmarks.kinds import Kind, Options
 from benchmarks.load import Load
 
-__all__ = ["NUMBERS", "Scale", "measure"]
+__all__ = ["KIND", "NUMBERS", "Scale", "Scales"]
 
 NUMBERS = (100, 1000)
 SIDE_BY_SIDE = 4
 IDLE = "2s"
+IDLE_SECONDS = 20.0
 WOKEN = 200
 MIB = 1024
 
@@ -47,17 +48,36 @@ class Scale:
     first_p50_ms: float
     first_p99_ms: float
 
-    def as_json(self) -> dict[str, object]:
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """One number of functions after another."""
+
+    scales: list[Scale]
+
+    def as_json(self) -> list[dict[str, object]]:
         """For `--json`."""
-        return asdict(self)
+        return [asdict(one) for one in self.scales]
+
+    def table(self) -> list[str]:
+        """For people."""
+        return [
+            "functions that are deployed, left alone until they have no worker, and then asked one after another",
+            "  functions    start s   nexlet MiB   all MiB   grown MiB   idle CPU %   first answer p50, p99 ms",
+            *(
+                f"  {one.functions:9}   {one.start_s:8.2f}   {one.nexlet_mib:10.1f}   {one.all_mib:7.1f}   "
+                f"{one.grown_mib:9.1f}   {one.idle_percent:10.2f}   {one.first_p50_ms:.2f}, {one.first_p99_ms:.2f}"
+                for one in self.scales
+            ),
+        ]
 
 
-async def measure(bench: Bench, *, numbers: Iterable[int] = NUMBERS, idle_seconds: float = 20.0) -> list[Scale]:
-    """Measure so many functions, after another; none is left."""
-    return [await _measure(bench, number, idle_seconds) for number in numbers]
+async def _measure(options: Options) -> Scales:
+    async with open_bench(floors=()) as bench:
+        return Scales([await _scale(bench, number, IDLE_SECONDS) for number in NUMBERS])
 
 
-async def _measure(bench: Bench, number: int, idle_seconds: float) -> Scale:
+async def _scale(bench: Bench, number: int, idle_seconds: float) -> Scale:
     nexlet = bench.processes["nexlet"]
     before = _memory(nexlet)
     names = [f"scale-{at}" for at in range(number)]
@@ -120,3 +140,8 @@ def _proportional(pid: int) -> float:
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / MIB
+
+
+KIND = Kind(
+    "scale", "a hundred and a thousand functions: starts, memory, idle processor, waking", _measure, short=False
+)

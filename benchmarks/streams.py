@@ -7,7 +7,6 @@ consumer has all of them acknowledged; then the other, in turn: `python -m bench
 from __future__ import annotations
 
 import asyncio
-import statistics
 import time
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -15,9 +14,11 @@ from typing import Final
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, StorageType
 
-from benchmarks.bench import Bench, bare_consumer
+from benchmarks.bench import Bench, bare_consumer, open_bench
+from benchmarks.kinds import Kind, Options
+from benchmarks.spread import ratios, spread
 
-__all__ = ["PROMISE", "Pulled", "measure"]
+__all__ = ["KIND", "PROMISE", "Pulled"]
 
 PROMISE: Final = 0.5
 """What a stream trigger is to reach at least, as a share of the bare consumer."""
@@ -46,10 +47,21 @@ class Pulled:
         """For `--json`."""
         return asdict(self)
 
+    def table(self) -> list[str]:
+        """For people."""
+        return [
+            f"messages of a stream, {self.messages} at a time; ratio to a bare nats-py pull consumer on uvloop",
+            f"  batches of {self.batch}, each acknowledged: ours {self.ours:.0f}/s, bare {self.floor:.0f}/s, "
+            f"ratio {self.ratio:.2f} +- {self.ratio_mad:.2f}  (at least {PROMISE:g})",
+        ]
 
-async def measure(
-    bench: Bench, *, batch: int = 256, messages: int = 20_000, rounds: int = 5, payload: int = 128
-) -> Pulled:
+
+async def _measure(options: Options) -> Pulled:
+    async with open_bench(floors=(), jetstream=True) as bench:
+        return await _pulled(bench, batch=256, messages=20_000, rounds=options.rounds, payload=options.payload)
+
+
+async def _pulled(bench: Bench, *, batch: int, messages: int, rounds: int, payload: int) -> Pulled:
     """Measure each in turn, `rounds` times.
 
     Raises:
@@ -73,15 +85,14 @@ async def measure(
                     rates[name].append(messages / await _drained(bench.client, of, consumer, messages, payload))
     finally:
         await bench.stop_workload("bench-stream")
-    ratios = [ours / floor for ours, floor in zip(rates["ours"], rates["floor"], strict=True)]
-    ratio = statistics.median(ratios)
+    ratio = ratios(rates["ours"], rates["floor"])
     return Pulled(
         batch=batch,
         messages=messages,
-        ours=statistics.median(rates["ours"]),
-        floor=statistics.median(rates["floor"]),
-        ratio=ratio,
-        ratio_mad=statistics.median(abs(one - ratio) for one in ratios),
+        ours=spread(rates["ours"]).median,
+        floor=spread(rates["floor"]).median,
+        ratio=ratio.median,
+        ratio_mad=ratio.mad,
     )
 
 
@@ -99,3 +110,6 @@ async def _drained(client: Client, stream: str, consumer: str, count: int, paylo
             if not info.num_pending and not info.num_ack_pending:
                 return time.perf_counter() - began
             await asyncio.sleep(0.01)
+
+
+KIND = Kind("streams", "messages of a stream a second, beside a bare nats-py pull consumer", _measure)

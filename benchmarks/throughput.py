@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 from dataclasses import asdict, dataclass
 
-from benchmarks.bench import ECHO, FLOORS, Bench
+from benchmarks.bench import ECHO, FLOORS, Bench, open_bench
+from benchmarks.kinds import Kind, Options
 from benchmarks.load import Load, Measured
+from benchmarks.spread import ratios, spread
 
-__all__ = ["Cell", "measure"]
+__all__ = ["IN_FLIGHT", "KIND", "Cell", "Throughput"]
 
 SUBJECT = "bench.echo"
+IN_FLIGHT = (1, 8, 64, 512)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,33 +38,53 @@ class Cell:
     p99_ms: float
     cpu_us: dict[str, float]
 
-    def as_json(self) -> dict[str, object]:
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """A cell for each number of requests in flight, all with a payload of so many bytes."""
+
+    payload: int
+    cells: list[Cell]
+
+    def as_json(self) -> list[dict[str, object]]:
         """For `--json`."""
-        return asdict(self)
+        return [asdict(cell) for cell in self.cells]
+
+    def table(self) -> list[str]:
+        """For people."""
+        return [
+            f"request/reply, {self.payload} bytes, headers and events on; ratio to a bare nats-py responder on uvloop",
+            f"  {'in flight':>9}  {'ours/s':>8}  {'uvloop/s':>8}  {'asyncio/s':>9}"
+            f"  {'ratio':>6}  {'+-':>5}  {'p50 ms':>7}  {'p99 ms':>7}",
+            *(
+                f"  {cell.in_flight:>9}  {cell.ours:>8.0f}"
+                f"  {cell.floors['uvloop']:>8.0f}  {cell.floors['asyncio']:>9.0f}"
+                f"  {cell.ratio:>6.2f}  {cell.ratio_mad:>5.2f}  {cell.p50_ms:>7.2f}  {cell.p99_ms:>7.2f}"
+                for cell in self.cells
+            ),
+            *(
+                f"  CPU a message at {cell.in_flight} in flight, microseconds: "
+                + ", ".join(f"{name} {us:.1f}" for name, us in cell.cpu_us.items())
+                for cell in self.cells
+            ),
+        ]
 
 
-async def measure(
-    bench: Bench,
-    *,
-    in_flight: tuple[int, ...] = (1, 64, 512),
-    payload: int = 128,
-    seconds: float = 1.0,
-    rounds: int = 5,
-) -> list[Cell]:
-    """Measure every number of requests in flight, each `rounds` times for about `seconds`, ours and floors in turn.
+async def _measure(options: Options) -> Throughput:
+    """Every number of requests in flight, each `rounds` times for about `seconds`, ours and floors in turn.
 
     Raises:
         RuntimeError: an answer was an error.
     """
-    await bench.start_workload("bench-echo", {"source": ECHO, "triggers": [SUBJECT]})
-    cells = []
-    try:
+    async with open_bench() as bench:
+        await bench.start_workload("bench-echo", {"source": ECHO, "triggers": [SUBJECT]})
         with Load(bench.url) as load:
-            for count in in_flight:
-                cells.append(await asyncio.to_thread(_cell, bench, load, count, bytes(payload), seconds, rounds))
-    finally:
-        await bench.stop_workload("bench-echo")
-    return cells
+            payload = bytes(options.payload)
+            cells = [
+                await asyncio.to_thread(_cell, bench, load, count, payload, options.seconds, options.rounds)
+                for count in IN_FLIGHT
+            ]
+    return Throughput(options.payload, cells)
 
 
 def _cell(bench: Bench, load: Load, in_flight: int, payload: bytes, seconds: float, rounds: int) -> Cell:
@@ -82,17 +104,16 @@ def _cell(bench: Bench, load: Load, in_flight: int, payload: bytes, seconds: flo
                 for process, after in bench.cpu_seconds().items():
                     spent[process] = spent.get(process, 0.0) + after - before[process]
     rates = {name: [one.rate for one in measured] for name, measured in runs.items()}
-    ratios = [ours / floor for ours, floor in zip(rates["ours"], rates["uvloop"], strict=True)]
-    ratio = statistics.median(ratios)
+    ratio = ratios(rates["ours"], rates["uvloop"])
     messages = sum(one.answers for one in runs["ours"])
     return Cell(
         in_flight=in_flight,
-        ours=statistics.median(rates["ours"]),
-        floors={loop: statistics.median(rates[loop]) for loop in FLOORS},
-        ratio=ratio,
-        ratio_mad=statistics.median(abs(one - ratio) for one in ratios),
-        p50_ms=statistics.median(one.percentile(0.5) for one in runs["ours"]),
-        p99_ms=statistics.median(one.percentile(0.99) for one in runs["ours"]),
+        ours=spread(rates["ours"]).median,
+        floors={loop: spread(rates[loop]).median for loop in FLOORS},
+        ratio=ratio.median,
+        ratio_mad=ratio.mad,
+        p50_ms=spread(one.percentile(0.5) for one in runs["ours"]).median,
+        p99_ms=spread(one.percentile(0.99) for one in runs["ours"]).median,
         cpu_us={name: seconds / messages * 1e6 for name, seconds in spent.items() if not name.startswith("floor")},
     )
 
@@ -102,3 +123,6 @@ def _run(load: Load, subject: str, count: int, in_flight: int, payload: bytes) -
     if measured.errors:
         raise RuntimeError(f"{measured.errors} of {measured.answers} answers on {subject} were errors")
     return measured
+
+
+KIND = Kind("throughput", "requests a second at 1, 8, 64 and 512 in flight, beside bare responders", _measure)

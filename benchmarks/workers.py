@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from benchmarks.kinds import Kind, Options
 from nexlet_sandboxes.calls import Call, Result
 from nexlet_sandboxes.link import Link
 from nexlet_sandboxes.outcomes import Outcome, SandboxError
@@ -23,7 +24,7 @@ from nexlet_sandboxes.pool import Pool
 from nexlet_sandboxes.program import Limits, Program
 from nexlet_sandboxes.zygote import Zygote
 
-__all__ = ["LOCKS_US", "PROMISES", "Locks", "Start", "Workers", "measure"]
+__all__ = ["KIND", "LOCKS_US", "PROMISES", "Locks", "Start", "Workers"]
 
 PROMISES: dict[str, tuple[float, float | None]] = {"strict": (2.0, 5.0), "isolated": (6.0, None)}
 """Milliseconds from the request to the zygote until a worker has loaded an empty program, which was compiled before:
@@ -95,6 +96,39 @@ class Workers:
         """For `--json`."""
         return asdict(self)
 
+    def table(self) -> list[str]:
+        """For people."""
+        lines = ["a worker: from the request to the zygote until an empty program is loaded, and memory while it waits"]
+        for start in self.starts:
+            if start.missing:
+                lines.append(f"  {start.profile:9} cannot be had here: {start.missing}")
+                continue
+            median, p99 = PROMISES.get(start.profile, (None, None))
+            promise = ", ".join(
+                f"{name} {limit:g} ms" for name, limit in (("median", median), ("p99", p99)) if limit is not None
+            )
+            lines.append(
+                f"  {start.profile:9} {start.count} times, median {start.median_ms:.2f} ms, p99 {start.p99_ms:.2f} ms"
+                f", a function's first {start.first_ms:.2f} ms" + (f"  (at most {promise})" if promise else "")
+            )
+        locks = self.locks
+        if locks.missing:
+            lines.append(f"  locks: cannot be had here: {locks.missing}")
+        else:
+            lines.append(
+                f"  a warm call, {locks.count} times in turn, median: strict {locks.locked_us:.1f} us, "
+                f"unlocked {locks.unlocked_us:.1f} us, dearer by {locks.dearer_us:.1f} us  "
+                f"(at most {LOCKS_US:g} us)"
+            )
+        if self.idle_mib is None:
+            lines.append("  memory: the kernel lets only root look at workers")
+        else:
+            lines.append(
+                f"  {self.idle} idle strict workers: {self.idle_mib:.2f} MiB each, proportional  "
+                f"(at most 1.5 MiB); the zygote {self.zygote_mib:.1f} MiB"
+            )
+        return lines
+
 
 class _Nobody:
     """A sink: no call is ever submitted here, and an empty program says nothing."""
@@ -115,7 +149,11 @@ class _Nobody:
         pass
 
 
-async def measure(
+async def _measure(options: Options) -> Workers:
+    return await _workers()
+
+
+async def _workers(
     *,
     count: int = 200,
     idle: int = 200,
@@ -237,3 +275,6 @@ def _pss_mib(pid: int) -> float:
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
     raise RuntimeError(f"process {pid} has no memory")
+
+
+KIND = Kind("workers", "what a worker costs: time until it is ready, memory, and its locks", _measure)

@@ -35,7 +35,7 @@ LATE_MS = 50.0
 
 async def test_ten_times_the_load_leaves_memory_as_it_is_and_loses_nothing() -> None:
     async with open_bench(floors=()) as bench:
-        seen = await overload.measure(bench, seconds=62)
+        seen = await overload.measure_on(bench, seconds=62)
     assert seen.growth_mib < GROWTH_MIB, seen.memory_mib
     assert seen.unaccounted == {"slow": 0, "quick": 0}
     assert seen.outcomes["slow"]["rejected"] > seen.outcomes["slow"]["ok"], "it was too much by far"
@@ -44,7 +44,7 @@ async def test_ten_times_the_load_leaves_memory_as_it_is_and_loses_nothing() -> 
 
 async def test_a_function_that_computes_does_not_starve_an_idle_one() -> None:
     async with open_bench(floors=()) as bench:
-        (burning,) = await fairness.measure(bench, kinds=("burn",))
+        (burning,) = await fairness.measure_on(bench, ways=("burn",))
     alone, bare = burning.ours.p99_ms, burning.floor.busy_p99_ms
     assert burning.ours.busy_p99_ms <= max(STARVED * alone, AS_THE_MACHINE_HAS_IT * bare), burning
     assert burning.ours.busy_rate > 0

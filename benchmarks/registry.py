@@ -1,0 +1,39 @@
+"""Every kind of benchmark there is, in the order in which they are measured."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from benchmarks import (
+    attributes,
+    deadlines,
+    deploys,
+    desk,
+    fairness,
+    grants,
+    overload,
+    scale,
+    streams,
+    throughput,
+    workers,
+)
+from benchmarks.kinds import Kind
+
+__all__ = ["KINDS"]
+
+KINDS: Final[dict[str, Kind]] = {
+    kind.name: kind
+    for kind in (
+        throughput.KIND,
+        deploys.KIND,
+        deadlines.KIND,
+        streams.KIND,
+        grants.KIND,
+        workers.KIND,
+        attributes.KIND,
+        desk.KIND,
+        fairness.KIND,
+        overload.KIND,
+        scale.KIND,
+    )
+}
