@@ -1,18 +1,19 @@
 """Everything that touches nats-py's private names, in this one module.
 
 Two things are worth it (see "The hot path" in docs/architecture.md): a batch of encoded messages written at once
-instead of a coroutine for each, and a parser of our own for the messages of our sinks, which reach them with no
-coroutine, no `Msg` and no parsed headers; everything else goes on to the client's own parser. Three more come with it:
-a flush whose PING is written after everything before it, an unsubscribe that loses nothing, and the knowledge that a
-client's reader has died, which the client itself notices minutes later.
+instead of a coroutine for each, and a `Router` between the transport and the client's stream, by which the messages
+of our sinks reach them with no task, no `Msg` and no parsed headers; everything else goes on, whole. Three more come
+with it: a flush whose PING is written after everything before it, an unsubscribe that loses nothing, and the knowledge
+that a client's reader has died, which the client itself notices minutes later.
 
 Tested with nats-py 2.15 and 2.16. `why_not` looks at the client at hand, not at its version; where the private surface
 is not the one described here, the connection takes `wire.PublicWire` and says so in its log.
 
 The surface: `_pending` (list of bytes), `_pending_data_size`, `_flush_queue` (futures; the flusher writes `_pending`,
 drains, and sets the future), `_pongs` (futures, first in first out), `_transport` (`write`, `writelines`, `close`, and
-for TCP and TLS the `_io_writer` with its asyncio transport), `_subs`, `_remove_sub`, `_reading_task`, `_flusher_task`,
-and `_ps`, whose `parse` the reader looks up on the client for each chunk it has read.
+for TCP and TLS `_io_reader` and `_io_writer`, asyncio's streams over its transport), `_subs`, `_remove_sub`,
+`_reading_task`, `_flusher_task`, and `_ps`, whose `parse` the reader looks up on the client for each chunk it has read.
+Of asyncio's `StreamReader`: `_buffer`, `_paused` and `_maybe_resume_transport`.
 """
 
 from __future__ import annotations
@@ -23,12 +24,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
-import nats.errors
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription as ClientSubscription
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
-from nexlet_functions.natsio.complaints import TOO_MANY_SUBSCRIPTIONS
+from nexlet_functions.natsio.router import Router
 from nexlet_functions.natsio.sinks import BatchSink, MessageSink
 from nexlet_functions.natsio.wire import FutureSink, abort
 
@@ -46,10 +46,12 @@ _ATTRIBUTES: dict[str, type] = {
     "_flusher_task": asyncio.Task,
     "stats": dict,
 }
-_CRLF = b"\r\n"
 
 DIRECT = 256 * 1024
 """Bytes that may wait in the transport before batches take the client's own way, which waits until it has drained."""
+
+TURN = 32 * 1024
+"""Bytes that are walked in one turn of the loop: what a flood gets of it before workers and timers have their turn."""
 
 
 def why_not(client: Client) -> str:
@@ -102,123 +104,114 @@ def _nothing() -> None:
     pass
 
 
-class _Route:
-    """Where the messages of one subscription go."""
+class _RoutingParser(Parser):
+    """In place of the client's parser, where its transport is one that cannot be tapped, such as a WebSocket."""
 
-    __slots__ = ("end", "sink", "take")
-
-    def __init__(self, sink: MessageSink | BatchSink) -> None:
-        self.take: Callable[[bytes, bytes, bytes, bytes], None]
-        self.end: Callable[[], None] | None = None
-        self.sink: MessageSink | None = None
-        if isinstance(sink, BatchSink):
-            self.take, self.end = sink.take, sink.batch_end
-        else:
-            self.sink, self.take = sink, self._decoded
-
-    def _decoded(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
-        assert self.sink is not None
-        self.sink.message(subject.decode(), reply.decode(), payload, headers)
-
-
-class RoutingParser(Parser):
-    """Gives the messages of known subscriptions to their sinks, and everything else to nats-py's own parser, whole.
-
-    The bytes of one read are walked once. What is incomplete at their end is kept in pieces until all of it is there,
-    so that a large payload is joined once; nats-py's buffer is empty whenever `parse` returns.
-    """
-
-    def __init__(self, client: Any, routes: dict[bytes, _Route], failed: Callable[[BaseException], None]) -> None:
-        self._routes = routes
-        self._failed = failed
-        self._client = client
-        self._stats: dict[str, int] = client.stats
-        self.reads = 0
+    def __init__(self, client: Any, router: Router) -> None:
+        self._router = router
         super().__init__(client)
 
     def reset(self) -> None:
         """Forget what is incomplete: the connection it came over is gone."""
         super().reset()
-        self._parts: list[bytes] = []
-        self._have = 0
-        self._want = 0
+        self._router.reset()
 
     async def parse(self, data: bytes = b"") -> None:
         """Take what the reader has read."""
-        self.reads += 1
-        if self._parts:
-            self._parts.append(data)
-            self._have += len(data)
-            if self._have < self._want:
-                return
-            data = b"".join(self._parts)
-            self._parts.clear()
-        at, size, want = 0, len(data), 0
-        find, routes = data.find, self._routes
-        messages = payload_bytes = 0
-        last: _Route | None = None
-        touched: list[_Route] = []
-        while at < size:
-            end = find(_CRLF, at)
-            if end < 0:
-                break
-            first = data[at]
-            if first != 77 and first != 72:  # neither MSG nor HMSG: a line without a body
-                line = data[at : end + 2]
-                if first == 45 and TOO_MANY_SUBSCRIPTIONS.encode() in line.lower():
-                    # The server goes on without that subscription. nats-py would close the connection of all others.
-                    await self._client._error_cb(nats.errors.Error(TOO_MANY_SUBSCRIPTIONS))
-                else:
-                    await super().parse(line)
-                at = end + 2
-                continue
-            words = data[at:end].split()
-            try:
-                total, route = int(words[-1]), routes.get(words[2])
-            except (ValueError, IndexError):
-                # Malformed: nats-py says so in its own way.
-                await super().parse(data[at:])
-                return
-            start = end + 2
-            stop = start + total
-            if stop + 2 > size:
-                want = stop + 2 - at
-                break
-            if route is None:
-                await super().parse(data[at : stop + 2])
-                at = stop + 2
-                continue
-            # What is raised here would end the client's reader.
-            try:
-                if first == 77:
-                    route.take(words[1], words[3] if len(words) == 5 else b"", data[start:stop], b"")
-                else:
-                    body = start + int(words[-2])
-                    route.take(words[1], words[3] if len(words) == 6 else b"", data[body:stop], data[start:body])
-            except Exception as error:  # noqa: BLE001  # a sink's bug, or a subject that is no UTF-8: reported
-                self._failed(error)
-            if route is not last:
-                last = route
-                touched.append(route)
-            messages += 1
-            payload_bytes += total
-            at = stop + 2
-        if at < size:
-            self._parts.append(data[at:])
-            self._have = size - at
-            self._want = want
-        if messages:
-            stats = self._stats
-            stats["in_msgs"] += messages
-            stats["in_bytes"] += payload_bytes
-            for route in dict.fromkeys(touched):
-                if route.end is not None:
-                    try:
-                        route.end()
-                    except Exception as error:  # noqa: BLE001  # a sink's bug: reported, and the reader goes on
-                        self._failed(error)
-            # The client reads on without a pause while there is something to read: workers and timers have their turn.
-            await asyncio.sleep(0)
+        for other in self._router.walk(data):
+            await super().parse(other)
+        # The client reads on without a pause while there is something to read: workers and timers have their turn.
+        await asyncio.sleep(0)
+
+
+class _Tap(asyncio.Protocol):
+    """Between a transport and the client's stream: our messages go straight on, and the stream gets the rest.
+
+    So a message wakes no reader's task, and is there two turns of the loop earlier. What is read at once is walked a
+    piece a turn, with the transport paused: it may be 256 KiB, and workers and timers are to have their turn.
+    """
+
+    def __init__(self, transport: Any, stream: asyncio.StreamReaderProtocol, reader: Any, router: Router) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport = transport
+        self._stream = stream
+        self._reader = reader
+        self._router = router
+        self._waiting = b""
+        # What the client has not looked at yet comes first.
+        unread = bytes(reader._buffer)
+        reader._buffer.clear()
+        reader._maybe_resume_transport()
+        transport.set_protocol(self)
+        if unread:
+            self.data_received(unread)
+
+    @classmethod
+    def into(cls, client: Any, router: Router) -> bool:
+        """Tap a connected client's transport; whether it could be done."""
+        reader, writer = (getattr(client._transport, name, None) for name in ("_io_reader", "_io_writer"))
+        transport: Any = getattr(writer, "transport", None)
+        if not isinstance(reader, asyncio.StreamReader) or not hasattr(transport, "set_protocol"):
+            return False
+        stream = transport.get_protocol()
+        if not isinstance(stream, asyncio.StreamReaderProtocol) or not isinstance(
+            getattr(reader, "_buffer", None), bytearray
+        ):
+            return False
+        cls(transport, stream, reader, router)
+        return True
+
+    def data_received(self, data: bytes) -> None:
+        """Take what was read."""
+        if self._waiting:  # resumed by the stream, or there was more in hand when it was paused
+            self._waiting += data
+            self._transport.pause_reading()
+        elif len(data) <= TURN or len(data) <= self._router.missing:
+            self._walk(data)
+        else:
+            self._waiting = data
+            self._transport.pause_reading()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if not self._waiting:
+            return  # the connection ended, and `_finish` took it
+        size = max(TURN, self._router.missing)
+        piece, self._waiting = self._waiting[:size], self._waiting[size:]
+        self._walk(piece)
+        if self._waiting:
+            self._loop.call_soon(self._go_on)
+        elif not self._reader._paused and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _walk(self, data: bytes) -> None:
+        others = self._router.walk(data)
+        if others:
+            self._stream.data_received(others[0] if len(others) == 1 else b"".join(others))
+
+    def _finish(self) -> None:
+        data, self._waiting = self._waiting, b""
+        if data:
+            self._walk(data)
+
+    def eof_received(self) -> bool | None:
+        """The server will send nothing more."""
+        self._finish()
+        return self._stream.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone."""
+        self._finish()
+        self._router.reset()
+        self._stream.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The transport holds as much as it should."""
+        self._stream.pause_writing()
+
+    def resume_writing(self) -> None:
+        """It has room again."""
+        self._stream.resume_writing()
 
 
 class FastWire:
@@ -226,11 +219,14 @@ class FastWire:
 
     fast = True
 
-    def __init__(self, client: Client, failed: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, client: Client, failed: Callable[[BaseException], None], complained: Callable[[str], None]
+    ) -> None:
         self._client = cast(Any, client)
         self._failed = failed
-        self._routes: dict[bytes, _Route] = {}  # by subscription id, as the server writes it
-        self._parser = self._client._ps = RoutingParser(client, self._routes, failed)
+        self._router = Router(self._client.stats, failed=failed, complained=complained)
+        if not _Tap.into(self._client, self._router):
+            self._client._ps = _RoutingParser(client, self._router)
         self._written = 0  # bytes of ours, ever
         self._pinged = 0  # of them, those before the last PING
         self._queued: list[bytes] = []  # what the flusher has still to take
@@ -295,7 +291,7 @@ class FastWire:
         waiting = sum(map(len, self._client._pending)) - len(_PING)
         if self._direct is not None:
             waiting += self._direct.get_write_buffer_size()
-        return self._parser.reads, min(self._written - waiting, self._pinged)
+        return self._router.reads, min(self._written - waiting, self._pinged)
 
     def take_back(self) -> list[bytes]:
         queued, self._queued = {id(blob) for blob in self._queued}, []
@@ -309,7 +305,7 @@ class FastWire:
         future: Any = FutureSink(sink, self._failed)
         handle: ClientSubscription = await self._client.subscribe(subject, queue=queue, future=future)
         # Messages that come before this line go the client's own way to the same sink.
-        self._routes[b"%d" % _sid(handle)] = _Route(sink)
+        self._router.add(_sid(handle), sink)
         return handle
 
     async def unsubscribe(self, handle: ClientSubscription) -> None:
@@ -323,10 +319,10 @@ class FastWire:
             await self.flush()
         finally:
             client._remove_sub(sid)
-            self._routes.pop(b"%d" % sid, None)
+            self._router.remove(sid)
 
     async def close(self) -> None:
-        self._routes.clear()
+        self._router.clear()
 
     def abandon(self) -> None:
         abort(self._client)

@@ -146,7 +146,10 @@ class Life:
             raise ConnectFailed(credentials.addresses, reason, refused=refused) from None
         await _end(failed_once)
         life.reason = ""
-        life.wire = PublicWire(life.client, failed) if options.public_only else _best_wire(life.client, failed)
+        if options.public_only or fast.why_not(life.client):
+            life.wire = PublicWire(life.client, failed)
+        else:
+            life.wire = fast.FastWire(life.client, failed, life._complain)
         return life
 
     @property
@@ -201,7 +204,9 @@ class Life:
             pass  # it writes what it still holds to a socket that is gone; uvloop makes that a RuntimeError
 
     async def _error(self, error: Exception) -> None:
-        text = _text(error)
+        self._complain(_text(error))
+
+    def _complain(self, text: str) -> None:
         if "permissions violation" not in text:
             self.reason = text
         self._complained.set()
@@ -273,10 +278,6 @@ async def _end(*tasks: asyncio.Future[Any]) -> None:
     for task in tasks:
         if not task.cancelled():
             task.exception()  # seen
-
-
-def _best_wire(client: Client, failed: Callable[[BaseException], None]) -> Wire:
-    return PublicWire(client, failed) if fast.why_not(client) else fast.FastWire(client, failed)
 
 
 def _text(error: BaseException) -> str:

@@ -1,13 +1,15 @@
-"""Everything about connections is tested over nats-py's private names and without them."""
+"""Everything about connections is tested over nats-py's private names, in both ways of reading, and without them."""
 
 from __future__ import annotations
 
 import pytest
 
-from nexlet_functions.natsio import Options
+from nexlet_functions.natsio import Options, fast
 
 
-@pytest.fixture(params=["fast", "public"])
-def options(request: pytest.FixtureRequest) -> Options:
-    """Options of a connection: one run on the fast path, one on the fallback."""
+@pytest.fixture(params=["tapped", "parsed", "public"])
+def options(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Options:
+    """Options of a connection: the fast path, that of transports which cannot be tapped, and the fallback."""
+    if request.param == "parsed":
+        monkeypatch.setattr(fast._Tap, "into", lambda client, router: False)
     return Options(public_only=request.param == "public", retry_refused=0.2)
