@@ -9,7 +9,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -17,17 +18,28 @@ from pathlib import Path
 import nats
 from nats.aio.client import Client
 
+from benchmarks.processes import alive, cpu_seconds, descendants
 from nexlet_functions.control import ControlClient
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_models import subjects
 from nexlet_models.connection import NatsConnectionData
 from nexlet_models.workloads import AgentStartWorkloadRequest, StartWorkloadRequest, StartWorkloadResponse
 
-__all__ = ["FLOORS", "ROOT", "Bench", "bare_consumer", "descendants", "environment", "open_bench", "responder"]
+__all__ = [
+    "FLOORS",
+    "ROOT",
+    "TEN_LINES",
+    "Bench",
+    "bare_consumer",
+    "bare_subscriber",
+    "environment",
+    "open_bench",
+    "responder",
+    "spawn",
+]
 
 FLOORS = ("uvloop", "asyncio")
 ROOT = Path(__file__).parent.parent
-TICKS = os.sysconf("SC_CLK_TCK")
 
 ECHO = "def handler(event, context):\n    return event.data\n"
 TEN_LINES = '''"""Adds up an order."""
@@ -61,17 +73,21 @@ class Bench:
 
     Attributes:
         url: of the server.
+        monitoring: of the server, too.
         client: a connection for asking things; no load goes over it.
         node_id, agent_id: whom to ask for a start.
         processes: what was started, by name.
+        deployed: ids of what was started and not stopped.
     """
 
     url: str
+    monitoring: str
     client: Client
     node_id: str
     agent_id: str
     processes: dict[str, int]
     deployed: list[str] = field(default_factory=list)
+    _running: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
     async def start_workload(self, workload_id: str, run_request: Mapping[str, object]) -> StartWorkloadResponse:
         """STARTWORKLOAD to its answer, as the node would ask.
@@ -106,37 +122,61 @@ class Bench:
         )
         self.deployed.remove(workload_id)
 
+    def restart_nexlet(self) -> float:
+        """Kill the nexlet as a crash would, and execute it again as it was; when that was, by `time.perf_counter`.
+
+        What it was before has gone by then, workers included. Nothing of the new one is waited for. It blocks.
+        """
+        former = self._running["nexlet"]
+        below = descendants(former.pid)
+        former.kill()
+        former.communicate(timeout=30)
+        while any(map(alive, below)):
+            time.sleep(0.01)
+        began = time.perf_counter()
+        self._running["nexlet"] = subprocess.Popen(former.args, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        self.processes["nexlet"] = self._running["nexlet"].pid
+        return began
+
     def cpu_seconds(self) -> dict[str, float]:
         """User and system time of each process so far, the workers' and their parent's under `workers`."""
-        seconds = {name: _cpu(pid) for name, pid in self.processes.items()}
-        seconds["workers"] = sum(_cpu(pid) for pid in descendants(self.processes["nexlet"]))
+        seconds = {name: cpu_seconds(pid) for name, pid in self.processes.items()}
+        seconds["workers"] = sum(cpu_seconds(pid) for pid in descendants(self.processes["nexlet"]))
         return seconds
 
 
 @contextlib.asynccontextmanager
 async def open_bench(
-    *, floors: tuple[str, ...] = FLOORS, nexlet: bool = True, jetstream: bool = False
+    *,
+    floors: tuple[str, ...] = FLOORS,
+    nexlet: bool = True,
+    jetstream: bool = False,
+    options: Sequence[str] = ("--no-state",),
 ) -> AsyncIterator[Bench]:
-    """Everything started and ready; everything gone afterwards."""
-    async with EmbeddedServer(jetstream=jetstream) as server:
+    """Everything started and ready; everything gone afterwards.
+
+    Args:
+        options: further ones of the nexlet's command line.
+    """
+    async with EmbeddedServer(jetstream=jetstream, config='http: "127.0.0.1:-1"') as server:
         running: dict[str, subprocess.Popen[str]] = {}
         client = await nats.connect(server.url)
         try:
             for loop in floors:
-                running[f"floor {loop}"] = _spawn("-m", "benchmarks.floor", server.url, f"floor.{loop}", loop)
+                running[f"floor {loop}"] = spawn("-m", "benchmarks.floor", server.url, f"floor.{loop}", loop)
             node_id = agent_id = ""
             if nexlet:
-                running["node"] = node = _spawn("-m", "benchmarks.node", server.url)
+                running["node"] = node = spawn("-m", "benchmarks.node", server.url)
                 node_id = _first_line(node)
                 # The command line, not the classes: what is measured is what a user runs.
-                command = ["-m", "nexlet_functions", "up", "-s", server.url, "--no-state", "--log-level", "warning"]
-                running["nexlet"] = _spawn(*command)
+                command = ["-m", "nexlet_functions", "up", "-s", server.url, "--log-level", "warning", *options]
+                running["nexlet"] = spawn(*command)
                 agent_id = await _registered(client, node_id)
             for loop in floors:
                 _first_line(running[f"floor {loop}"])
             assert server.pid is not None
             pids = {"server": server.pid, "load": os.getpid(), **{name: one.pid for name, one in running.items()}}
-            yield Bench(server.url, client, node_id, agent_id, pids)
+            yield Bench(server.url, server.monitoring, client, node_id, agent_id, pids, _running=running)
         finally:
             await client.close()
             for one in running.values():
@@ -148,7 +188,7 @@ async def open_bench(
 @contextlib.contextmanager
 def bare_consumer(url: str, stream: str, consumer: str, batch: int) -> Iterator[int]:
     """A bare pull consumer on uvloop while the block lasts (see `consumer`); its process id."""
-    process = _spawn("-m", "benchmarks.consumer", url, stream, consumer, str(batch))
+    process = spawn("-m", "benchmarks.consumer", url, stream, consumer, str(batch))
     try:
         _first_line(process)
         yield process.pid
@@ -158,9 +198,9 @@ def bare_consumer(url: str, stream: str, consumer: str, batch: int) -> Iterator[
 
 
 @contextlib.contextmanager
-def responder(url: str, subject: str, kind: str = "") -> Iterator[int]:
-    """A bare responder on uvloop while the block lasts, which does that kind of work (see `floor`); its process id."""
-    process = _spawn("-m", "benchmarks.floor", url, subject, "uvloop", kind)
+def bare_subscriber(url: str, subject: str) -> Iterator[int]:
+    """A bare subscriber on uvloop while the block lasts, which keeps an account (see `subscriber`); its process id."""
+    process = spawn("-m", "benchmarks.subscriber", url, subject)
     try:
         _first_line(process)
         yield process.pid
@@ -169,11 +209,34 @@ def responder(url: str, subject: str, kind: str = "") -> Iterator[int]:
         process.communicate(timeout=30)
 
 
-def _spawn(*arguments: str) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def responder(url: str, subject: str, kind: str = "", subjects: int = 0) -> Iterator[int]:
+    """A bare responder on uvloop while the block lasts (see `floor`); its process id.
+
+    Args:
+        kind: of work that it does for each message.
+        subjects: where not 0, it has so many subscriptions: to SUBJECT.0, SUBJECT.1 and so on.
+    """
+    process = spawn("-m", "benchmarks.floor", url, subject, "uvloop", kind, str(subjects))
+    try:
+        _first_line(process)
+        yield process.pid
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def spawn(*arguments: str) -> subprocess.Popen[str]:
+    """A Python process of its own, whose standard output is ours to read."""
     return subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
 
 def _first_line(process: subprocess.Popen[str]) -> str:
+    """What it says first, which it says when it is ready.
+
+    Raises:
+        RuntimeError: it ended without.
+    """
     assert process.stdout is not None
     line = process.stdout.readline().strip()
     if not line:
@@ -191,23 +254,3 @@ async def _registered(client: Client, node_id: str) -> str:
                 if summary.agent_summary is not None and summary.agent_summary.state == "running":
                     return summary.agent_id
             await asyncio.sleep(0.05)
-
-
-def _cpu(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except FileNotFoundError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def descendants(pid: int) -> list[int]:
-    """Ids of all processes below one."""
-    found: list[int] = []
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except FileNotFoundError:
-        return found
-    for child in map(int, children):
-        found += [child, *descendants(child)]
-    return found

@@ -1,6 +1,8 @@
-"""The floor: a bare nats-py responder, no sandbox, no events: `python -m benchmarks.floor URL SUBJECT LOOP [KIND]`.
+"""The floor: a bare nats-py responder, no sandbox, no events.
 
-With a kind it does for each message what the busy function of `fairness` does. Several of one subject share it.
+`python -m benchmarks.floor URL SUBJECT LOOP [KIND [NUMBER]]`. With a kind it does for each message what the busy
+function of `fairness` does. With a number it has so many subscriptions: to SUBJECT.0, SUBJECT.1 and so on. Several of
+one subject share it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ def _large(_: bytes) -> bytes:
 WORK: dict[str, Callable[[bytes], bytes]] = {"burn": _burn, "large": _large}
 
 
-async def respond(url: str, subject: str, kind: str = "") -> None:
+async def respond(url: str, subject: str, kind: str = "", number: str = "0") -> None:
     """Answer every request, for ever: with its own payload, or with what that kind of work makes of it."""
     client = await nats.connect(url)
     work = WORK.get(kind, bytes)
@@ -37,7 +39,8 @@ async def respond(url: str, subject: str, kind: str = "") -> None:
     async def answer(message: Msg) -> None:
         await client.publish(message.reply, work(message.data))
 
-    await client.subscribe(subject, queue="floor", cb=answer)
+    for each in [f"{subject}.{at}" for at in range(int(number))] or [subject]:
+        await client.subscribe(each, queue="floor", cb=answer)
     await client.flush()
     await client.flush()  # nats-py lets the first overtake the subscription
     print("ready", flush=True)

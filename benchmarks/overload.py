@@ -12,14 +12,15 @@ import socket
 import threading
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
+from benchmarks.accounts import outcomes
 from benchmarks.bench import Bench, open_bench
 from benchmarks.kinds import Kind, Options
 from benchmarks.load import Load
+from benchmarks.processes import proportional_mib
 from nexlet_functions.control import ControlClient
 
-__all__ = ["KIND", "Overload", "measure_on", "proportional_mib"]
+__all__ = ["KIND", "Deaf", "Overload", "measure_on"]
 
 SLOW = "import time\ndef handler(event, context):\n    time.sleep(0.01)\n    return event.data\n"
 QUICK = "def handler(event, context):\n    print(event.subject)\n    return event.data\n"
@@ -63,22 +64,14 @@ class Overload:
     def table(self) -> list[str]:
         """For people."""
         lines = [f"ten times what can be served, for {self.seconds:.0f} s, to consumers that do not read"]
-        for name, outcomes in self.outcomes.items():
-            told = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+        for name, ended in self.outcomes.items():
+            told = ", ".join(f"{count} {outcome}" for outcome, count in ended.items())
             lines.append(f"  {name:6} {self.sent[name]} sent: {told}; unaccounted {self.unaccounted[name]}")
         lines.append(f"  memory of the nexlet grew by {self.growth_mib:.2f} MiB after the tenth second (less than 10)")
         return lines
 
 
-def proportional_mib(pid: int) -> float:
-    """Proportional memory (PSS) of a process."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"process {pid} says nothing of its memory")
-
-
-class _Deaf:
+class Deaf:
     """A connection that never reads: as a subscriber, it is one that does not keep up. The server cuts it in time."""
 
     def __init__(self, url: str, first: bytes = b"") -> None:
@@ -115,7 +108,7 @@ async def measure_on(bench: Bench, *, seconds: float = 60.0) -> Overload:
         threading.Thread(target=_publish, args=(bench.url, over, sent)),
         threading.Thread(target=_hammer, args=(bench.url, over, sent)),
     ]
-    deaf = _Deaf(bench.url, b"SUB $NEX.FEED.> 1\r\n")
+    deaf = Deaf(bench.url, b"SUB $NEX.FEED.> 1\r\n")
     memory = []
     began = time.monotonic()
     try:
@@ -130,27 +123,19 @@ async def measure_on(bench: Bench, *, seconds: float = 60.0) -> Overload:
             await asyncio.to_thread(thread.join)
         deaf.close()
     control = ControlClient(bench.client, namespace="bench", nodes=1)
-    outcomes = await _outcomes(control, sent)
+    ended = await _ended(control, sent)
     for name in sent:
         await bench.stop_workload(f"overload-{name}")
     settled = memory[int(SETTLED) - 1] if len(memory) > SETTLED else memory[0]
     growth = max(memory[int(SETTLED) :], default=memory[-1]) - settled
-    return Overload(seconds, sent, outcomes, memory, growth)
+    return Overload(seconds, sent, ended, memory, growth)
 
 
-async def _outcomes(control: ControlClient, sent: dict[str, int]) -> dict[str, dict[str, int]]:
+async def _ended(control: ControlClient, sent: dict[str, int]) -> dict[str, dict[str, int]]:
     """How everything ended, once all that was sent has, or nothing changes any more."""
     before: dict[str, dict[str, int]] = {}
     while True:
-        found = {}
-        for name in sent:
-            (summary,) = await control.workloads([f"overload-{name}"])
-            facts = summary.metadata or {}
-            found[name] = {
-                fact.removeprefix("outcome_"): int(count)
-                for fact, count in facts.items()
-                if fact.startswith("outcome_")
-            }
+        found = {name: await outcomes(control, f"overload-{name}") for name in sent}
         if all(sum(found[name].values()) >= count for name, count in sent.items()) or found == before:
             return found
         before = found
@@ -159,7 +144,7 @@ async def _outcomes(control: ControlClient, sent: dict[str, int]) -> dict[str, d
 
 def _publish(url: str, over: threading.Event, sent: dict[str, int]) -> None:
     """Ten times what the slow function gets through, evenly; answers go where nobody reads them."""
-    publisher, deaf = _Deaf(url), _Deaf(url, b"SUB _INBOX.deaf 1\r\n")
+    publisher, deaf = Deaf(url), Deaf(url, b"SUB _INBOX.deaf 1\r\n")
     request = b"PUB overload.slow _INBOX.deaf %d\r\n%b\r\n" % (len(PAYLOAD), PAYLOAD)
     began = time.monotonic()
     while not over.is_set():

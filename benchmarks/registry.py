@@ -6,6 +6,7 @@ from typing import Final
 
 from benchmarks import (
     attributes,
+    bursts,
     deadlines,
     deploys,
     desk,
@@ -34,6 +35,7 @@ KINDS: Final[dict[str, Kind]] = {
         desk.KIND,
         fairness.KIND,
         overload.KIND,
+        bursts.KIND,
         scale.KIND,
     )
 }

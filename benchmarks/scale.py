@@ -12,9 +12,10 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.bench import TEN_LINES, Bench, descendants, open_bench
+from benchmarks.bench import TEN_LINES, Bench, open_bench
 from benchmarks.kinds import Kind, Options
 from benchmarks.load import Load
+from benchmarks.processes import descendants
 
 __all__ = ["KIND", "NUMBERS", "Scale", "Scales"]
 

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks.kinds import Kind, Options
+from benchmarks.processes import proportional_mib
 from nexlet_sandboxes.calls import Call, Result
 from nexlet_sandboxes.link import Link
 from nexlet_sandboxes.outcomes import Outcome, SandboxError
@@ -24,7 +25,7 @@ from nexlet_sandboxes.pool import Pool
 from nexlet_sandboxes.program import Limits, Program
 from nexlet_sandboxes.zygote import Zygote
 
-__all__ = ["KIND", "LOCKS_US", "PROMISES", "Locks", "Start", "Workers"]
+__all__ = ["KIND", "LOCKS_US", "PROMISES", "Locks", "Start", "Workers", "measure_starts"]
 
 PROMISES: dict[str, tuple[float, float | None]] = {"strict": (2.0, 5.0), "isolated": (6.0, None)}
 """Milliseconds from the request to the zygote until a worker has loaded an empty program, which was compiled before:
@@ -167,7 +168,7 @@ async def _workers(
     """
     zygote = await Zygote.start()
     try:
-        starts = [await _starts(zygote, profile, count) for profile in profiles]
+        starts = [await measure_starts(zygote, profile, count) for profile in profiles]
         locks = await _locks(zygote, calls)
         each, own = await _memory(zygote, idle)
     finally:
@@ -175,7 +176,8 @@ async def _workers(
     return Workers(starts, idle, each, own, locks)
 
 
-async def _starts(zygote: Zygote, profile: str, count: int) -> Start:
+async def measure_starts(zygote: Zygote, profile: str, count: int) -> Start:
+    """Start `count` workers of this profile one after another, and a few that are their functions' first."""
     limits = Limits(max_workers=1)
     firsts, ready = [], []
     gc.collect()
@@ -265,16 +267,9 @@ async def _memory(zygote: Zygote, idle: int) -> tuple[float | None, float | None
 def _shares(zygote: int) -> tuple[float | None, float | None]:
     children = Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split()
     try:
-        return statistics.fmean(_pss_mib(int(pid)) for pid in children), _pss_mib(zygote)
+        return statistics.fmean(proportional_mib(int(pid)) for pid in children), proportional_mib(zygote)
     except PermissionError:
         return None, None  # neither is dumpable: only root may look
-
-
-def _pss_mib(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"process {pid} has no memory")
 
 
 KIND = Kind("workers", "what a worker costs: time until it is ready, memory, and its locks", _measure)

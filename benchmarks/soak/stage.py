@@ -18,7 +18,8 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from benchmarks.bench import ROOT, descendants
+from benchmarks.bench import ROOT
+from benchmarks.processes import descendants
 from benchmarks.soak.functions import LONGEST, NAMESPACE, SETTINGS, Workload
 from benchmarks.soak.proxy import Proxy
 from nexlet_functions.control import ControlClient, ControlRefused, NoAnswer, NoBid
