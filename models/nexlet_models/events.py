@@ -172,6 +172,7 @@ class WorkloadTriggeredEvent(Event):
         cpu_ms: processor time of the run.
         peak_memory_bytes: the worker's so far.
         attempt: 1, or which delivery it was where the trigger is durable.
+        stream, sequence: where the message is from, if that is a stream.
         calls: what it asked for of what it was granted; absent where that is nothing.
     """
 
@@ -188,6 +189,8 @@ class WorkloadTriggeredEvent(Event):
     cpu_ms: float | None = None
     peak_memory_bytes: int | None = None
     attempt: int | None = None
+    stream: str | None = None
+    sequence: int | None = None
     calls: int | None = None
 
 

@@ -22,8 +22,10 @@ from nats.js.api import KeyValueConfig
 from nats.js.errors import BucketNotFoundError, NoKeysError, NotFoundError
 
 from nexlet_functions.control import ControlClient, ControlRefused
+from nexlet_functions.devnode.buckets import make_buckets
 from nexlet_functions.devnode.node import DevNode
 from nexlet_functions.devnode.server import EmbeddedServer
+from nexlet_functions.devnode.streams import make_streams
 from nexlet_functions.functions.deadlines import DEADLINE_HEADER
 from nexlet_functions.functions.hops import HOPS_HEADER
 from nexlet_functions.natsio import Connection, Credentials
@@ -38,7 +40,7 @@ from nexlet_models import subjects
 from nexlet_models.durations import format_duration
 from nexlet_models.events import INVOCATION_HEADER, EventName, WorkloadTriggeredEvent
 from nexlet_models.problems import Problem
-from nexlet_models.start_request import GrantsRequest, LimitsRequest, Trigger
+from nexlet_models.start_request import LimitsRequest, StartRequest, Trigger
 from nexlet_models.subjects import matches
 from nexlet_sandboxes.language import check
 from nexlet_sandboxes.launching import Launched
@@ -81,7 +83,9 @@ class NatsHome:
     """One deployed function, and everything around it. Made by `open`. A `MessageSink` of the feeds."""
 
     def __init__(self, folder: FunctionFolder, patience: float) -> None:
-        self._silent = tuple(each.pattern for each in folder.start.triggers if not _answers(each))
+        self._silent = frozenset(
+            number for number, trigger in enumerate(folder.start.triggers) if not _answers(trigger)
+        )
         self._patience = patience
         self._stack = AsyncExitStack()
         self._connection: Connection | None = None
@@ -91,6 +95,7 @@ class NatsHome:
         self._published: dict[str, dict[int, Sent]] = {}
         self._requested: list[Sent] = []
         self._nexlet: Nexlet | None = None
+        self._url = ""
         self._asking = 0
         """Requests under way; -1 while a message is, for which nobody gets an answer."""
 
@@ -128,7 +133,7 @@ class NatsHome:
         home = cls(folder, limits.timeout + limits.queue_timeout + _PATIENCE)
         try:
             await home._start(program, launched)
-            await home._provide(folder.start.grants, provided)
+            await home._provide(folder.start, provided)
             await home._deploy(folder, program, request)
         except BaseException:
             await home.close()
@@ -148,6 +153,7 @@ class NatsHome:
         stack.push_async_callback(server.stop)
         try:
             await server.start()
+            self._url = server.url
             node = await stack.enter_async_context(await DevNode.start(server.url))
         except BaseException:
             await (await zygote).close()
@@ -175,10 +181,13 @@ class NatsHome:
             while not node.registrations.healthy(settings.register_type):  # noqa: ASYNC110  # as just said
                 await asyncio.sleep(0.002)
 
-    async def _provide(self, grants: GrantsRequest, provided: Provided) -> None:
-        """Buckets, stores and answers as the test wants them, and an ear for what is published."""
+    async def _provide(self, start: StartRequest, provided: Provided) -> None:
+        """Streams, buckets, stores and answers as the test wants them, and an ear for what is published."""
         assert self._connection is not None
-        connection = self._connection
+        connection, grants = self._connection, start.grants
+        await make_streams(connection.client, start)
+        if start.timed_triggers:
+            await make_buckets(self._url, Settings.model_fields["schedules_bucket"].default)
         jetstream = connection.client.jetstream()
         for bucket, values in provided.buckets(grants, "kv").items():
             made = await jetstream.create_key_value(KeyValueConfig(bucket=bucket))
@@ -253,11 +262,18 @@ class NatsHome:
         """One message, to its end.
 
         Raises:
-            ValueError: it is not the first delivery: over a plain subscription there is no other.
+            ValueError: it says what is not a test's to say here: which delivery it is, its number in its stream, or
+                when a schedule has it due.
         """
+        if message.scheduled:
+            raise ValueError("over NATS a schedule runs by the clock: test it with nats=False")
         if message.attempt != 1:
             raise ValueError("over NATS the attempt is counted where messages are kept: leave it out")
-        if message.reply and not any(matches(pattern, message.subject) for pattern in self._silent):
+        if message.sequence is not None:
+            raise ValueError("over NATS a stream numbers its messages: leave sequence out")
+        if message.stream:
+            return await self._keep(message)
+        if message.reply and message.pattern not in self._silent:
             return await self._ask(message)
         return await self._tell(message)
 
@@ -298,16 +314,52 @@ class NatsHome:
             self._connection.publish(message.subject, message.payload, headers=block)
             heard = await self._until(
                 lambda: next(
-                    (one for one, heard in self._heard.items() if one not in before and heard.event is not None), None
+                    (
+                        one
+                        for one, heard in self._heard.items()
+                        if one not in before and heard.event is not None and heard.event.stream is None
+                    ),
+                    None,
                 )
             )
-            # No answer came behind what it published: that is here once each has told the other all it had to say.
-            assert self._nexlet is not None
-            for connection in (*self._nexlet.runner.connections, self._connection):
-                await connection.flush(self._patience)
+            await self._hear_all()
         finally:
             await self._now(+1)
         return self._invocation(heard, asked_before, code=0, data=b"", headers={}, answered=False)
+
+    async def _keep(self, message: Message) -> Invocation:
+        """Have the stream keep it, and wait for the first attempt at it."""
+        assert self._connection is not None
+        async with self._more:  # not beside a message that is known by being the only one
+            await self._more.wait_for(lambda: self._asking >= 0)
+            self._asking += 1
+        asked_before = len(self._requested)
+        try:
+            kept = await self._connection.client.jetstream().publish(
+                message.subject, message.payload, stream=message.stream, headers=dict(message.headers) or None
+            )
+            first = (message.stream, kept.seq, 1)
+            heard = await self._until(
+                lambda: next(
+                    (
+                        one
+                        for one, heard in self._heard.items()
+                        if (event := heard.event) is not None and (event.stream, event.sequence, event.attempt) == first
+                    ),
+                    None,
+                )
+            )
+            await self._hear_all()
+        finally:
+            await self._now(-1)
+        return self._invocation(heard, asked_before, code=0, data=b"", headers={}, answered=False)
+
+    async def _hear_all(self) -> None:
+        """No answer came behind what it published: that is here once each has told the other all it had to say."""
+        assert self._nexlet is not None
+        assert self._connection is not None
+        for connection in (*self._nexlet.runner.connections, self._connection):
+            await connection.flush(self._patience)
 
     def _invocation(self, heard: _Heard, asked_before: int, **answer: Any) -> Invocation:
         assert heard.event is not None

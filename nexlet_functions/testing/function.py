@@ -8,20 +8,19 @@ there (`deployed`). A test is the same for both. An invocation that fails is a v
 from __future__ import annotations
 
 import asyncio
-import json as json_
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from nexlet_functions.functions.deadlines import deadline_ns
 from nexlet_functions.nexfile import FunctionFolder, read_function
 from nexlet_functions.testing.events import SampleEvent
-from nexlet_functions.testing.granted import Provided, Responder, header_block
+from nexlet_functions.testing.granted import Provided, Responder
 from nexlet_functions.testing.invocation import Invocation, LogLine, Message
+from nexlet_functions.testing.messages import INBOX, Messages
 from nexlet_functions.testing.outside import HttpResponder
 from nexlet_functions.testing.worker import WorkerHome, limits_of, program_of, resolve
-from nexlet_models.subjects import matches
 from nexlet_sandboxes.launching import Launched, launch_early
 from nexlet_sandboxes.profiles import DEFAULT
 
@@ -187,7 +186,7 @@ class AsyncFunction:
 
     def __init__(self, folder: FunctionFolder, patterns: tuple[str, ...], home: Home) -> None:
         self.folder = folder
-        self._patterns = patterns
+        self._messages = Messages(folder, patterns)
         self._home = home
 
     @property
@@ -202,8 +201,11 @@ class AsyncFunction:
         data: bytes | str | None = None,
         subject: str = "",
         headers: Mapping[str, str] | None = None,
-        reply: str = "_INBOX.test",
+        reply: str = INBOX,
         attempt: int = 1,
+        stream: str = "",
+        sequence: int | None = None,
+        scheduled_time: datetime | str | None = None,
     ) -> Invocation:
         """Run the function once.
 
@@ -213,27 +215,32 @@ class AsyncFunction:
             data: a payload as it is, text as UTF-8. Neither is an empty payload.
             subject: "" is the function's only trigger, where that has no wildcards.
             headers: of the message.
-            reply: where an answer would go; "" for a message that nobody waits for.
+            reply: where an answer would go; "" for a message that nobody waits for. Nobody does for one of a stream.
             attempt: which delivery this is.
+            stream: that the message is from. Where it is left out, the first trigger that takes the subject decides.
+            sequence: its number in that stream; 1 where it is left out.
+            scheduled_time: run it as its schedule does, due at this time: a text is read as ISO 8601, and a time
+                without an offset is one of the schedule's time zone. `subject` says which schedule, where there are
+                several: `$SCHEDULE.NAME`.
 
         Raises:
-            ValueError: both `json` and `data`, a subject that none of the function's triggers takes, or a header
-                `Nex-Deadline-Ms` that is no whole number.
+            ValueError: what is said contradicts itself or the function's triggers, such as both `json` and `data`, a
+                subject that no trigger takes, or a header `Nex-Deadline-Ms` that is no whole number. With `nats=True`
+                also `attempt`, `sequence` and `scheduled_time`: there these are a stream's or a clock's to say.
         """
-        if json is not None and data is not None:
-            raise ValueError("json and data: one of the two")
-        event = event or SampleEvent("")
-        payload = event.payload
-        if json is not None:
-            payload = json_.dumps(json, ensure_ascii=False).encode()
-        elif data is not None:
-            payload = data.encode() if isinstance(data, str) else data
-        subject = subject or event.subject or self._only_subject()
-        if not any(matches(pattern, subject) for pattern in self._patterns):
-            raise ValueError(f"no trigger takes {subject!r}: the function's are {', '.join(self._patterns)}")
-        joined = {**event.headers, **(headers or {})}
-        deadline_ns(header_block(joined), 0)  # raises here for what the sender would be told
-        return await self._home.run(Message(subject, payload, joined, reply, attempt))
+        message = self._messages.make(
+            event,
+            json=json,
+            data=data,
+            subject=subject,
+            headers=headers,
+            reply=reply,
+            attempt=attempt,
+            stream=stream,
+            sequence=sequence,
+            scheduled_time=scheduled_time,
+        )
+        return await self._home.run(message)
 
     async def kv(self, bucket: str) -> dict[str, bytes]:
         """What is in a bucket that the function was granted: values by key.
@@ -250,12 +257,6 @@ class AsyncFunction:
             KeyError: there is no such store.
         """
         return await self._home.objects(bucket)
-
-    def _only_subject(self) -> str:
-        patterns = self._patterns
-        if len(patterns) == 1 and not {"*", ">"} & set(patterns[0].split(".")):
-            return patterns[0]
-        raise ValueError(f"say which subject: the function's triggers are {', '.join(patterns)}")
 
 
 class Function:
@@ -283,13 +284,25 @@ class Function:
         data: bytes | str | None = None,
         subject: str = "",
         headers: Mapping[str, str] | None = None,
-        reply: str = "_INBOX.test",
+        reply: str = INBOX,
         attempt: int = 1,
+        stream: str = "",
+        sequence: int | None = None,
+        scheduled_time: datetime | str | None = None,
     ) -> Invocation:
         """Run the function once; everything as for `AsyncFunction.invoke`."""
         return self._runner.run(
             self._function.invoke(
-                event, json=json, data=data, subject=subject, headers=headers, reply=reply, attempt=attempt
+                event,
+                json=json,
+                data=data,
+                subject=subject,
+                headers=headers,
+                reply=reply,
+                attempt=attempt,
+                stream=stream,
+                sequence=sequence,
+                scheduled_time=scheduled_time,
             )
         )
 

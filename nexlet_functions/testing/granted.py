@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -20,6 +19,7 @@ import orjson
 from nexlet_functions.grants.checks import bucket_of, headers_of, key_of, name_of, parts_of, revision_of, subject_of
 from nexlet_functions.grants.checks import text_of as checked_text
 from nexlet_functions.testing.outside import HttpDouble, HttpResponder, data_of
+from nexlet_functions.testing.readable import Readable
 from nexlet_models.base import timestamp
 from nexlet_models.start_request import GrantsRequest
 from nexlet_models.subjects import matches
@@ -39,7 +39,7 @@ Responder = Answer | Callable[["Sent"], Answer]
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(Readable):
     """A message that the function published, or a request that it made.
 
     Attributes:
@@ -51,19 +51,6 @@ class Sent:
     subject: str
     data: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def text(self) -> str:
-        """The payload as UTF-8."""
-        return self.data.decode()
-
-    def json(self) -> Any:
-        """The payload as JSON.
-
-        Raises:
-            ValueError: it is none.
-        """
-        return json.loads(self.data)
 
 
 @dataclass(frozen=True, slots=True)

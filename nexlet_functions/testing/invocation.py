@@ -25,8 +25,13 @@ class Message:
         subject: without wildcards.
         payload: the bytes.
         headers: by name.
-        reply: where an answer would go; "" for a message that nobody waits for.
+        reply: where an answer would go; "" for a message that nobody waits for. Of one of a stream, what it is
+            acknowledged on.
         attempt: which delivery this is.
+        pattern: which of the function's triggers takes it.
+        stream: that it is from; "" for none.
+        sequence: its number there, where the test says which.
+        scheduled: whether it is a run by schedule.
     """
 
     subject: str
@@ -34,6 +39,10 @@ class Message:
     headers: Mapping[str, str]
     reply: str
     attempt: int
+    pattern: int = 0
+    stream: str = ""
+    sequence: int | None = None
+    scheduled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ Nothing goes out. Redirects are answers like any other, and addresses are nobody
 from __future__ import annotations
 
 import fnmatch
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,6 +14,7 @@ import orjson
 
 from nexlet_functions.grants.failures import CallFailed as NexletFailed
 from nexlet_functions.grants.http_requests import Reach, answer_parts, request_of
+from nexlet_functions.testing.readable import Readable
 from nexlet_models.start_request import HttpGrant
 from nexlet_sandboxes.asking import Ask, Status
 from nexlet_sandboxes.worker.grants import FAILURES, CallFailed
@@ -26,7 +26,7 @@ _MAX_REQUEST: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class HttpSent:
+class HttpSent(Readable):
     """A call that the function made.
 
     Attributes:
@@ -40,19 +40,6 @@ class HttpSent:
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     data: bytes = b""
-
-    @property
-    def text(self) -> str:
-        """The body as UTF-8."""
-        return self.data.decode()
-
-    def json(self) -> Any:
-        """The body as JSON.
-
-        Raises:
-            ValueError: it is none.
-        """
-        return json.loads(self.data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ from nexlet_functions.testing.granted import Double, Provided, header_block
 from nexlet_functions.testing.invocation import Invocation, LogLine, Message
 from nexlet_models.problems import Problem
 from nexlet_models.start_request import SECRET_PREFIX, GrantsRequest, StartRequest
-from nexlet_models.subjects import matches
 from nexlet_sandboxes.calls import Call, Result
 from nexlet_sandboxes.launching import Launched
 from nexlet_sandboxes.outcomes import LoadRefused
@@ -96,9 +95,7 @@ class WorkerHome:
             message.payload,
             reply=message.reply.encode(),
             headers=block,
-            pattern=next(
-                number for number, each in enumerate(self._pool.program.patterns) if matches(each, message.subject)
-            ),
+            pattern=message.pattern,
             received_ns=now,
             attempt=message.attempt,
             deadline_ns=deadline_ns(block, now),

@@ -3,11 +3,6 @@
 import pytest
 
 
-def at(function, due):
-    """A run by schedule, as the nexlet begins it."""
-    return function.invoke(subject="$SCHEDULE.nightly", headers={"Nex-Scheduled-Time": due}, reply="")
-
-
 def test_sample_events(function, sample_event):
     assert function.invoke(sample_event).differences(sample_event) == []
 
@@ -17,7 +12,7 @@ def test_sample_events(function, sample_event):
     [("2026-03-30T00:05:00+02:00", "2026-03-29"), ("2026-01-01T00:05:00+01:00", "2025-12-31")],
 )
 def test_the_day_is_that_of_the_schedules_time_zone(function, due, day):
-    result = at(function, due)
+    result = function.invoke(scheduled_time=due)
     assert result.json()["day"] == day
     (line,) = result.logs
     assert line.json()["message"] == "day closed"

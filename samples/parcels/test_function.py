@@ -22,9 +22,7 @@ def test_sample_events(parcels, event):
 
 
 def test_a_booking_is_named_after_its_message(parcels):
-    # What a message of a stream is acknowledged on: stream, consumer, attempt, number, and what follows.
-    reply = "$JS.ACK.PARCELS.demo-parcels.2.17.20.1700000000000000000.0"
-    result = parcels.invoke(json=SCAN, subject="parcels.south.scanned", reply=reply, attempt=2)
+    result = parcels.invoke(json=SCAN, subject="parcels.south.scanned", sequence=17, attempt=2)
     (line,) = result.logs
     assert line.json()["booking"] == "PARCELS-17"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,89 @@ async def test_what_nobody_is_answered_is_known_all_the_same(tmp_path: Path, nat
             assert lines(ended[1]) == ["hello raise"]
             assert ended[1].differences(event) == []
             assert ended[1].differences(wrong) == ["outcome: expected ok, got error (KeyError: 'x')"]
+
+
+KEEPING = """\
+name: keeping
+type: python
+lifecycle: function
+start_request:
+  source_file: function.py
+  triggers:
+    - demo.run
+    - {stream: ORDERS, filter: "orders.*", max_deliver: 3, backoff: [10ms], dead_letter: dead.orders}
+    - {schedule: "0 0 1 1 *", timezone: Europe/Berlin, name: yearly}
+"""
+
+KEEPS = """\
+def handler(event, context):
+    told = [event.stream, event.sequence, event.attempt, event.reply, event.subject, event.tokens]
+    print(*told, event.scheduled_time.isoformat() if event.scheduled_time else None)
+    if event.text == "raise":
+        raise ValueError("not now")
+"""
+
+
+def keeping_in(path: Path) -> Path:
+    (path / "Nexfile").write_text(KEEPING)
+    (path / "function.py").write_text(KEEPS)
+    return path
+
+
+async def test_a_message_of_a_stream(tmp_path: Path, nats: bool) -> None:
+    async with load_function(keeping_in(tmp_path), nats=nats) as function:
+        first = await function.invoke(data="a", subject="orders.new", headers={"X": "1"})
+        assert lines(first) == ["ORDERS 1 1  orders.new ['new'] None"]
+        assert first.ok
+        failed, plain = await asyncio.gather(
+            function.invoke(data="raise", subject="orders.old", stream="ORDERS"),
+            function.invoke(data="b", subject="demo.run", reply=""),
+        )
+        assert (failed.outcome, failed.error) == (Outcome.ERROR, "ValueError: not now")
+        assert lines(plain) == [" 0 1  demo.run [] None"]
+        contradictions: list[dict[str, Any]] = [
+            {"subject": "orders.new", "stream": "OTHER"}, {"subject": "demo.run", "sequence": 1},
+        ]  # fmt: skip
+        for contradiction in contradictions:
+            with pytest.raises(ValueError, match=r"the stream 'OTHER'|is from no stream"):
+                await function.invoke(**contradiction)
+
+
+async def test_which_message_of_a_stream_it_is_says_the_test(tmp_path: Path) -> None:
+    async with load_function(keeping_in(tmp_path)) as function:
+        again = await function.invoke(subject="orders.new", sequence=17, attempt=2)
+        assert lines(again) == ["ORDERS 17 2  orders.new ['new'] None"]
+
+
+@pytest.mark.parametrize(
+    ("due", "told"),
+    [
+        ("2026-01-01T00:00", "2026-01-01T00:00:00+01:00"),
+        ("2025-12-31T23:00:00Z", "2026-01-01T00:00:00+01:00"),
+        (datetime(2026, 7, 1), "2026-07-01T00:00:00+02:00"),  # noqa: DTZ001  # of the schedule's time zone
+        (datetime(2026, 7, 1, tzinfo=UTC), "2026-07-01T02:00:00+02:00"),
+    ],
+)
+async def test_a_run_by_schedule(tmp_path: Path, due: datetime | str, told: str) -> None:
+    async with load_function(keeping_in(tmp_path)) as function:
+        for subject in ("", "$SCHEDULE.yearly"):
+            result = await function.invoke(scheduled_time=due, subject=subject)
+            assert lines(result) == [f" 0 1  $SCHEDULE.yearly [] {told}"]
+        for more in ({"data": "x"}, {"stream": "ORDERS"}, {"subject": "$SCHEDULE.daily"}):
+            with pytest.raises(ValueError, match="schedule"):
+                await function.invoke(scheduled_time=due, **more)  # type: ignore[arg-type]  # texts
+
+
+async def test_what_is_a_streams_or_a_clocks_to_say_is_not_a_tests(tmp_path: Path) -> None:
+    async with load_function(keeping_in(tmp_path), nats=True) as function:
+        for said, why in (
+            ({"sequence": 3}, "a stream numbers its messages"),
+            ({"attempt": 2}, "the attempt is counted where messages are kept"),
+        ):
+            with pytest.raises(ValueError, match=why):
+                await function.invoke(subject="orders.new", **said)  # type: ignore[arg-type]  # numbers
+        with pytest.raises(ValueError, match="a schedule runs by the clock"):
+            await function.invoke(scheduled_time="2026-01-01T00:00")
 
 
 async def test_what_is_refused_reads_the_same(tmp_path: Path, nats: bool) -> None:
