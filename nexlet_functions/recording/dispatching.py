@@ -13,6 +13,7 @@ from typing import Any
 from nexlet_functions.functions.dispatch import Dispatcher
 from nexlet_functions.functions.function import DispatcherFactory
 from nexlet_functions.recording.recorder import Invoked, Recorder
+from nexlet_functions.streams.deliveries import Delivery
 from nexlet_sandboxes.calls import Call, Result
 from nexlet_sandboxes.worker.event import parse_headers
 
@@ -38,6 +39,8 @@ class RecordingDispatcher(Dispatcher):
     def finished(self, call: Call, result: Result) -> None:
         """See `Dispatcher.finished`."""
         super().finished(call, result)
+        if isinstance(call.tag, Delivery) and call.tag.waits:
+            return  # it was not run, and is put in line once more
         if not self._recorder.has_room(self._name):
             return  # before anything is made for it
         self._recorder.take(

@@ -22,7 +22,7 @@ from urllib.parse import quote, quote_plus
 from nexlet_functions.recording.fields import Fields, Paths, below, plain_name, within
 from nexlet_functions.testing.comparing import MASK
 
-__all__ = ["Masks"]
+__all__ = ["Masks", "Repeated"]
 
 _SECRET_NAME: Final = re.compile(
     r"(^|-)(auth|authorization|authentication|cookie|credentials?|passw(or)?d|passphrase|secret|session(-id)?|token"
@@ -35,6 +35,20 @@ _SHORTEST: Final = 4
 
 _SHORTEST_LINE: Final = 16
 """Characters of a line of a secret of several lines, such as a key in PEM, which is a secret by itself."""
+
+
+class Repeated(dict[str, Any]):
+    """A JSON object in which a name comes more than once: as everybody reads it, the last of each.
+
+    Attributes:
+        pairs: all of them. What they hide is in the message, too.
+    """
+
+    __slots__ = ("pairs",)
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
 
 
 class Masks:
@@ -106,7 +120,7 @@ class Masks:
         """
         if isinstance(value, dict):
             kept = {}
-            for name, each in value.items():
+            for name, each in value.pairs if isinstance(value, Repeated) else value.items():
                 rest, meant = below(paths, name)
                 place = self.text(name)
                 whole = all_of_it or meant or self._is_secret(name)

@@ -20,9 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
 from nexlet_functions.functions.deadlines import DEADLINE_HEADER
 from nexlet_functions.functions.private_files import create_private, private_folder
-from nexlet_functions.recording.forms import body_as, event_text, message_as
+from nexlet_functions.recording.forms import NotKept, body_as, event_text, message_as
 from nexlet_functions.recording.masks import Masks
 from nexlet_functions.testing.events import EventRefused, parse_event
 from nexlet_models.base import timestamp
@@ -30,6 +32,8 @@ from nexlet_models.events import INVOCATION_HEADER
 from nexlet_sandboxes.outcomes import Outcome
 
 __all__ = ["MAX_BYTES", "MOST", "Invoked", "Recorder", "expectation"]
+
+_log = structlog.stdlib.get_logger("nexlet_functions.recording")
 
 MOST: Final = 200
 """Events of one function, those of earlier runs included: more is a log, and not a choice of samples."""
@@ -169,6 +173,12 @@ class Recorder:
                     file, reason = await asyncio.to_thread(self._keep, masks, invoked)
                 except OSError as error:
                     file, reason = None, f"{self.folder}: {error.strerror or error}"
+                except Exception as error:  # noqa: BLE001  # ours, and one invocation's: the others are kept
+                    file, reason = None, f"a fault of the recorder: {type(error).__name__}"
+                    # Not its text, and no traceback: what it is about has not been masked.
+                    _log.error(
+                        "an invocation could not be recorded", function=invoked.function, reason=type(error).__name__
+                    )
                 self._waiting.popleft()
                 self._waiting_bytes -= invoked.size
                 if reason:
@@ -183,9 +193,11 @@ class Recorder:
         """Write it: the file (None: it is there already), or why it is not kept."""
         if masks.text(invoked.subject) != invoked.subject:
             return None, "a secret in its subject"
-        event = _event_of(masks, invoked)
         try:
+            event = _event_of(masks, invoked)
             parse_event(event_text(event).decode(), "event")
+        except NotKept as not_kept:
+            return None, str(not_kept)
         except EventRefused as refused:  # what nobody could replay: JSON nested without end, say
             return None, f"no sample event could say it: {refused.problems[0].message}"
         of_what = event_text({name: event[name] for name in event if name not in ("expect", "recorded")})

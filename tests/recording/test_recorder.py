@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
+from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.recording import Invoked, Masks, Recorder
+from nexlet_functions.recording.dispatching import recording_to
+from nexlet_functions.recording.forms import message_as
 from nexlet_functions.recording.recorder import MAX_BYTES
 from nexlet_functions.testing.events import read_event
 from nexlet_sandboxes.outcomes import Outcome
+from tests.support.agent import agent_bench
 
 
 def invoked(payload: bytes = b"{}", **more: Any) -> Invoked:
@@ -114,6 +118,54 @@ async def test_a_message_is_kept_as_what_it_was(
 
 
 @pytest.mark.parametrize(
+    ("payload", "kept"),
+    [
+        (b'{"password": "one", "password": null}', {"password": None}),
+        (b'{"password": "one", "password": "two", "a": 1}', {"password": "***", "a": 1}),
+        (b'{"user": {"password": "one"}, "user": {}}', {"user": {}}),
+        (b'{"user": [{"token": 1, "token": 2}], "user": 3}', {"user": 3}),
+        (b'{"card": "one", "card": 1.10}', {"card": 0}),
+        (b'{"x": {"zip": "one"}, "x": {"no": 1, "no": 2}}', {"x": {"no": 2}}),
+    ],
+)
+async def test_under_a_name_that_comes_twice_nothing_is_left(tmp_path: Path, payload: bytes, kept: Any) -> None:
+    event = await recorded(tmp_path, invoked(payload, body=payload), Masks(["*.zip", "card"]))
+    assert (event["json"], event["expect"]["json"]) == (kept, kept)
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b'{"a":' * 3000 + b'{"password": "hunter2"}' + b"}" * 3000, "JSON that is nested too deep to be masked"),
+        (b"[" * 30000 + b"]" * 30000, "JSON that is nested too deep to be masked"),
+        (b'{"password": "hunter2", "rate": NaN}', "something to be masked in JSON that no sample event could say"),
+        (
+            b'{"password": "hunter2", "half": "\\ud800"}',
+            "something to be masked in JSON that no sample event could say",
+        ),
+    ],
+)
+async def test_what_cannot_be_masked_is_not_kept_and_the_next_one_is(
+    tmp_path: Path, payload: bytes, reason: str
+) -> None:
+    recorder = await record(tmp_path, invoked(payload), invoked(b"1", body=payload), invoked(b"2"))
+    assert (recorder.written, dict(recorder.left_out)) == (1, {reason: 2})
+    (file,) = tmp_path.rglob("*.json")
+    assert "hunter2" not in file.read_text()
+
+
+async def test_a_fault_of_ours_is_one_invocations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(masks: Masks, payload: bytes, headers: Any) -> Any:
+        if payload == b"1":
+            raise LookupError("of a test")
+        return message_as(masks, payload, headers)
+
+    monkeypatch.setattr("nexlet_functions.recording.recorder.message_as", broken)
+    recorder = await record(tmp_path, invoked(b"1"), invoked(b"2"))
+    assert (recorder.written, dict(recorder.left_out)) == (1, {"a fault of the recorder: LookupError": 1})
+
+
+@pytest.mark.parametrize(
     ("outcome", "code", "expect"),
     [
         (Outcome.REJECTED_BY_FUNCTION, 422, {"outcome": "rejected_by_function", "code": 422, "error": "no ***"}),
@@ -190,3 +242,23 @@ async def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> Non
     await record(tmp_path / "kept", invoked(function=name))
     (file,) = tmp_path.rglob("*.json")
     assert file.parent.parent == tmp_path / "kept"
+
+
+async def test_a_message_of_a_stream_that_had_no_room_is_no_invocation(
+    nats_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    source = "import time\n\ndef handler(event, context):\n    time.sleep(0.02)\n"
+    async with (
+        Recorder(tmp_path, Masks(), most=0) as recorder,
+        agent_bench(nats_server, dispatchers=recording_to(recorder)) as bench,
+    ):
+        stream = bench.client.jetstream()
+        await stream.add_stream(name="ORDERS", subjects=["orders"])
+        for number in range(20):
+            await stream.publish("orders", b"%d" % number)
+        # One that waits at a time, and more workers than that: most of what is fetched has no room at first.
+        limits = {"max_pending": 1, "queue_timeout": "5ms"}
+        triggers = ["greet", {"stream": "ORDERS", "max_deliver": 1}]
+        await bench.start(source=source, triggers=triggers, limits=limits, workers={"max": 2})
+        await bench.event("WORKLOADTRIGGERED", count=20)
+    assert dict(recorder.left_out) == {"there are 0 already": 20}, "one for each that was run"

@@ -18,6 +18,7 @@ from opentelemetry.trace import Tracer
 
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.functions.agent import FunctionAgent
+from nexlet_functions.functions.function import DispatcherFactory
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.natsio import Connection, Credentials
 from nexlet_functions.natsio.life import Options
@@ -145,6 +146,7 @@ async def agent_bench(
     options: Options | None = None,
     tracer: Tracer | None = None,
     scheduler: Scheduler | None = None,
+    dispatchers: DispatcherFactory | None = None,
     **flags: Any,
 ) -> AsyncIterator[AgentBench]:
     """An agent over `server`, ended at the end.
@@ -154,6 +156,7 @@ async def agent_bench(
         options: of the connections: which of the two ways to use nats-py.
         tracer: makes spans of invocations.
         scheduler: one with a clock of its own.
+        dispatchers: in place of the plain ones.
         flags: settings.
     """
     url = url or server.url
@@ -170,6 +173,7 @@ async def agent_bench(
         key=key,
         tracer=tracer,
         scheduler=scheduler,
+        dispatchers=dispatchers,
         version="1.2.3",
     )
     bench = AgentBench(url, agent, services, zygote, holder, key, client)
