@@ -29,7 +29,7 @@ from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.protocol import clean_header_value, encode_publish
 from nexlet_functions.runner.services import Feed, Services, TriggerSpec, WorkloadLog
 from nexlet_functions.streams.deliveries import Delivery
-from nexlet_functions.streams.letters import Sender, letter_block
+from nexlet_functions.streams.letters import REDRIVEN, Sender, letter_block
 from nexlet_models.events import INVOCATION_HEADER, EventName
 from nexlet_sandboxes.calls import Call, Result
 from nexlet_sandboxes.histogram import Histogram
@@ -88,13 +88,14 @@ class DispatchCounts:
 class _Entrance:
     """The sink of one trigger's messages; it knows which pattern they matched. Implements `BatchSink`."""
 
-    __slots__ = ("_answers", "_dispatcher", "_enqueue", "_may_answer", "_pattern", "_refuse", "batch_end")
+    __slots__ = ("_answers", "_dispatcher", "_enqueue", "_may_answer", "_pattern", "_redriven", "_refuse", "batch_end")
 
     def __init__(self, dispatcher: Dispatcher, pool: Pool, pattern: int, *, answers: bool, rule: ReplyRule) -> None:
         self._dispatcher = dispatcher
         self._pattern = pattern
         self._answers = answers
         self._may_answer = rule.may_answer
+        self._redriven = dispatcher.redriven
         self._enqueue = pool.enqueue
         self._refuse = pool.refuse
         self.batch_end = pool.flush
@@ -102,6 +103,8 @@ class _Entrance:
     def take(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         """One message of this trigger."""
         answers = self._answers
+        if not answers and headers and self._redriven.search(headers) is not None:
+            answers = True  # whoever sends a dead letter back waits for what becomes of it
         if reply and answers and not self._may_answer(reply):
             answers = False
             self._dispatcher.counts.replies_withheld += 1
@@ -125,6 +128,7 @@ class Dispatcher:
 
     Attributes:
         counts: for heartbeats, metrics and tests.
+        redriven: finds the header of a dead letter of this function that was sent back.
     """
 
     def __init__(
@@ -157,6 +161,9 @@ class Dispatcher:
         self._rule = rule
         self.max_hops = max_hops
         self._sender = Sender(namespace, name, workload_id)
+        self.redriven = re.compile(
+            rb"\r\n(?i:%b):[ \t]*%b[ \t]*\r\n" % (REDRIVEN.encode(), re.escape(self._sender.full_name.encode()))
+        )
         self._on_failure = {
             trigger.number: trigger.on_failure for trigger in self._triggers if trigger.on_failure is not None
         }
@@ -290,7 +297,7 @@ class Dispatcher:
         events += (self._event_heads.get(size) or self._event_head(size), body)
         if outcome is not _OK:
             self._tell(call, result)
-            if not call.reply and call.pattern in self._on_failure:
+            if call.pattern in self._on_failure and not (call.reply and tag):
                 if result.code == LOOP and hops_of(call.headers) > self.max_hops + 1:
                     self.counts.failures_dropped += 1  # a letter of a letter: they would go on for ever
                     return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,11 +46,14 @@ _TAKEN: Final = Answer(b"", b"")
 
 
 class _Open:
-    __slots__ = ("answer", "subject")
+    __slots__ = ("answer", "meant", "subject")
 
-    def __init__(self, subject: str, answer: asyncio.Future[Answer]) -> None:
+    def __init__(
+        self, subject: str, answer: asyncio.Future[Answer], meant: Callable[[Answer], bool] | None = None
+    ) -> None:
         self.subject = subject
         self.answer = answer
+        self.meant = meant
 
 
 class Questions:
@@ -90,12 +94,21 @@ class Questions:
         if self._subscription is not None:
             await self._subscription.unsubscribe()
 
-    async def ask(self, subject: str, payload: bytes, *, headers: bytes = b"", deadline_ns: int) -> Answer:
+    async def ask(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        headers: bytes = b"",
+        deadline_ns: int,
+        meant: Callable[[Answer], bool] | None = None,
+    ) -> Answer:
         """Ask, and wait for the first answer.
 
         Args:
             headers: a raw block.
             deadline_ns: CLOCK_MONOTONIC until which it waits.
+            meant: which answer, where several may answer; None takes whoever is first.
 
         Raises:
             NoResponders: nobody listens there.
@@ -104,7 +117,7 @@ class Questions:
             ConnectionLost: there is no connection, or it went.
             ValueError: `subject` is none, or it is too large for the server.
         """
-        return await self._wait(subject, payload, headers, deadline_ns, answered=True)
+        return await self._wait(subject, payload, headers, deadline_ns, answered=True, meant=meant)
 
     async def tell(self, subject: str, payload: bytes, *, headers: bytes = b"", deadline_ns: int) -> None:
         """Publish, and return when the server has taken the message. Those that come together wait for one flush.
@@ -113,14 +126,23 @@ class Questions:
         """
         await self._wait(subject, payload, headers, deadline_ns, answered=False)
 
-    async def _wait(self, subject: str, payload: bytes, headers: bytes, deadline_ns: int, *, answered: bool) -> Answer:
+    async def _wait(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: bytes,
+        deadline_ns: int,
+        *,
+        answered: bool,
+        meant: Callable[[Answer], bool] | None = None,
+    ) -> Answer:
         if not self.connection.connected:
             # What waits for a connection would be sent after all when there is one, and be done without anyone knowing.
             raise ConnectionLost(f"a message to {subject!r}")
         loop = asyncio.get_running_loop()
         # Not to be guessed: whoever answers one question sees its subject, and is not to answer the next one as well.
         token = secrets.token_urlsafe(12)
-        found = self._open[token] = _Open(subject, loop.create_future())
+        found = self._open[token] = _Open(subject, loop.create_future(), meant)
         left = max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)
         timer = loop.call_later(left, self._expire, token, left)
         try:
@@ -165,8 +187,10 @@ class Questions:
             return  # it came too late, or twice
         if not payload and headers.startswith(_NO_RESPONDERS):
             found.answer.set_exception(NoResponders(found.subject))
-        else:
-            found.answer.set_result(Answer(payload, headers))
+            return
+        answer = Answer(payload, headers)
+        if found.meant is None or found.meant(answer):
+            found.answer.set_result(answer)
 
     def _expire(self, token: str, timeout: float) -> None:
         found = self._open[token]

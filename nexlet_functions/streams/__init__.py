@@ -3,6 +3,7 @@
     consumers      the durable consumer of a trigger: looked for, compared, made where it is missing
     puller         one trigger's messages: asked for as the workers have room, and what is in hand kept alive
     deliveries     one message in hand, and what becomes of it when its invocation has ended
+    returned       what a stop gave back, which is no attempt
     letters        dead letters: their headers, written and read back
     dead           the stream that keeps dead letters: looked through, sent back from, thrown away from
     streams        all stream triggers of one function, from its start to its end

@@ -2,8 +2,8 @@
 
 A consumer that is there with other settings is refused and never changed: clones of the function share it, and a
 consumer that was made anew would begin from the first message. How often a message was tried is counted by us
-(`deliveries`), and not by a limit of the consumer: past such a limit the server hands a message out to nobody, and
-where it was the nexlet that died it would be lost.
+(`puller`), and not by a limit of the consumer: past such a limit the server hands a message out to nobody, and
+where it was the nexlet that died it would be lost. In its metadata stands what was given back (`returned`).
 """
 
 from __future__ import annotations

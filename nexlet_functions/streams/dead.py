@@ -2,22 +2,26 @@
 
 A letter is sent back to the subject that it failed on, as it was, with a header that says what became of it before. It
 leaves the stream of dead letters when its old place has it again: a stream has acknowledged it, or, where it came from
-a plain subject, a function has answered that it is done. Sent back twice (somebody stopped in between) it has the same
-message id, so that its stream keeps it once.
+a plain subject, a function has answered that it is done; one that never answers does so this once, since a header
+asks it to. Others may answer on that subject as well, and are not listened to. Sent back twice (somebody stopped in
+between) a letter has the same message id, so that its stream keeps it once.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
 import orjson
 
 from nexlet_functions.errors import NexletFunctionsError
+from nexlet_functions.natsio.asking import Answer, Questions
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.errors import NatsioError, NoResponders, RequestTimeout
+from nexlet_functions.natsio.protocol import decode_headers, encode_headers
 from nexlet_functions.streams.api import StoredMessage, delete_message, get_message, stream_info, streams_with
-from nexlet_functions.streams.letters import HISTORY, Letter, read_letter
+from nexlet_functions.streams.letters import HISTORY, REDRIVEN, Letter, Sender, read_letter
 from nexlet_models.subjects import matches
 
 __all__ = ["Chosen", "DeadLetters", "Entry", "NoDeadLetters", "NotSentBack"]
@@ -162,9 +166,18 @@ class DeadLetters:
         }
         if stream:
             headers["Nats-Expected-Stream"] = stream
+        else:
+            whose = Sender(letter.get("namespace"), letter.get("function"), letter.get("workload"))
+            headers[REDRIVEN] = whose.full_name
+
+        def meant(answer: Answer) -> bool:
+            # On a subject that a stream keeps, and that functions listen on as well, all of these may answer.
+            said = decode_headers(answer.headers)
+            return "workload_id" not in said if stream else said.get("namespace") == letter.get("namespace")
+
         try:
-            answer = await self._connection.request(
-                subject, message.payload, headers=headers, timeout=_STREAM_ANSWERS if stream else _FUNCTION_ANSWERS
+            answer = await self._ask(
+                subject, message.payload, headers, _STREAM_ANSWERS if stream else _FUNCTION_ANSWERS, meant
             )
         except NoResponders:
             who = f"the stream '{stream}' does not keep" if stream else "no function listens on"
@@ -177,12 +190,27 @@ class DeadLetters:
             raise NotSentBack(str(error)) from None
         if stream:
             _acknowledged(answer.payload, stream)
-        elif failed := answer.headers.get("error"):
+        elif failed := decode_headers(answer.headers).get("error"):
             raise NotSentBack(f"it failed again: {failed}")
-        elif "workload_id" not in answer.headers:
-            # A stream that keeps the subject as well acknowledges it, perhaps before the function has run.
-            raise NotSentBack(f"somebody answered on '{subject}' who is no function")
         await self.discard(entry)
+
+    async def _ask(
+        self, subject: str, payload: bytes, headers: Mapping[str, str], within: float, meant: Callable[[Answer], bool]
+    ) -> Answer:
+        questions = Questions(self._connection)
+        try:
+            await questions.open()
+            return await questions.ask(
+                subject,
+                payload,
+                headers=encode_headers(headers),
+                deadline_ns=time.monotonic_ns() + int(within * 1e9),
+                meant=meant,
+            )
+        except ValueError as error:  # larger than the server takes now, or no subject at all
+            raise NotSentBack(str(error)) from None
+        finally:
+            await questions.close()
 
     async def discard(self, entry: Entry) -> None:
         """Take a letter out of here. Raises as `streams.api.ask` does."""

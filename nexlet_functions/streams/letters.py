@@ -25,13 +25,27 @@ from nexlet_functions.streams.deliveries import Delivery
 from nexlet_models.base import timestamp
 from nexlet_sandboxes.calls import Result
 
-__all__ = ["HISTORY", "PREFIX", "Letter", "LetterBox", "Sender", "letter_block", "plain_block", "read_letter"]
+__all__ = [
+    "HISTORY",
+    "PREFIX",
+    "REDRIVEN",
+    "Letter",
+    "LetterBox",
+    "Sender",
+    "letter_block",
+    "plain_block",
+    "read_letter",
+]
 
 PREFIX: Final = "Nex-Dlq-"
 """What our headers begin with."""
 
 HISTORY: Final = PREFIX + "History"
 """What became of it in earlier rounds: a line for each time that it was sent back and failed again."""
+
+REDRIVEN: Final = PREFIX + "Redriven"
+"""Of a letter that was sent back to a plain subject: `NAMESPACE/FUNCTION`, which is to say what became of it. That
+function answers, also where its trigger says that it never does."""
 
 _LONGEST: Final = 512
 """Characters of an error in a header."""
@@ -48,6 +62,11 @@ class Sender:
     namespace: str
     name: str
     workload_id: str
+
+    @property
+    def full_name(self) -> str:
+        """As `REDRIVEN` has it."""
+        return clean_header_value(f"{self.namespace}/{self.name}")
 
 
 def plain_block(headers: bytes) -> list[bytes]:

@@ -14,9 +14,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 import structlog
@@ -26,6 +26,7 @@ from nexlet_functions.natsio.connection import Connection, ConnectionState
 from nexlet_functions.natsio.protocol import decode_headers
 from nexlet_functions.streams.deliveries import ACK, IN_PROGRESS, NAK, TERM, Delivery, Key, ack_parts, nak_after
 from nexlet_functions.streams.letters import LetterBox, Sender, letter_block
+from nexlet_functions.streams.returned import Returned
 from nexlet_sandboxes.calls import Call, Result
 from nexlet_sandboxes.outcomes import Outcome
 
@@ -55,7 +56,7 @@ REMEMBERED: Final = 4096
 
 UNSEEN: Final = 2
 """A message is not run any more after so many times `max_deliver` attempts. Those beyond `max_deliver` are attempts
-whose end nobody saw: their nexlet was killed, or stopped before it was their turn."""
+whose end nobody saw: their nexlet was killed."""
 
 PULLS: Final = 16
 """Requests at a time at most, where `batch` is less than there is room for."""
@@ -161,6 +162,11 @@ class Puller:
             stream=self.stream,
             consumer=self.consumer,
         )
+        self._returned = Returned(connection, wanted, self._log)
+        self._returning: list[Delivery] = []
+        self._undecided: list[tuple[Delivery, Call, Result | None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._hands_back = self._decides = False
         self.letters = (
             LetterBox(connection, trigger.dead_letter, inbox, self._kept) if trigger.dead_letter is not None else None
         )
@@ -193,24 +199,60 @@ class Puller:
 
     async def finish(self, within: float) -> None:
         """Give back what has not ended, when dead letters that are on their way have had `within` seconds."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within
+        if self._decides:
+            await asyncio.wait(self._tasks, timeout=within)
         if self.letters is not None:
-            await self.letters.emptied(within)
-        self.close()
+            await self.letters.emptied(max(0.0, until - loop.time()))
+        self._give_back(list(self._held.values()))
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within)
+        await self.close()
 
-    def close(self) -> None:
-        """Give back all that is in hand, and end."""
+    async def close(self) -> None:
+        """Give back all that is in hand, without a note of it, and end."""
         self.stop()
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
+        for task in self._tasks:
+            task.cancel()
         self._give_back(list(self._held.values()))
-        self._flush()
+        self._say_returned(len(self._returning))
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _give_back(self, deliveries: deque[Delivery] | list[Delivery]) -> None:
+        """Have the stream hand them out again, to whoever is there then, and note that it was no attempt."""
         for delivery in deliveries:
             if self._held.pop(delivery.key, None) is not None:
                 self.counts.returned += 1
-                self._say(NAK % delivery.reply)
+                self._returning.append(delivery)
+        if self._returning and not self._hands_back:
+            self._hands_back = True
+            self._task(self._hand_back(), "give messages back")
+
+    async def _hand_back(self) -> None:
+        try:
+            while count := len(self._returning):
+                # Noted first: whoever gets one has to know of it.
+                await self._returned.note([delivery.sequence for delivery in self._returning])
+                self._say_returned(count)
+        finally:
+            self._hands_back = False
+
+    def _say_returned(self, count: int) -> None:
+        for delivery in self._returning[:count]:
+            self._say(NAK % delivery.reply)
+        del self._returning[:count]
+        self._flush()
+
+    def _task(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """For what happens seldom. It ends with the puller."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # --- what comes --------------------------------------------------------------------------------------------------
 
@@ -239,9 +281,8 @@ class Puller:
         delivery.call = call = Call(subject, payload, reply, headers, self._pattern, now, delivery, attempt)
         if headers and hops_of(headers) > self._max_hops:
             self._pool.refuse(call, LOOP, too_far(self._max_hops))
-        elif attempt > UNSEEN * self._trigger.max_deliver:
-            seen = f"handed out {attempt} times, and most of these attempts had an end that nobody saw"
-            self._pool.refuse(call, 502, seen)
+        elif self._attempts(delivery) > UNSEEN * self._trigger.max_deliver:
+            self._decide(delivery, call, None)
         else:
             self._pool.enqueue(call)
 
@@ -369,18 +410,62 @@ class Puller:
             self._give_back([delivery])
         elif outcome is Outcome.EXPIRED or (outcome is Outcome.REJECTED and result.code == _FULL):
             return self._not_run(delivery)
-        elif (
-            outcome in (Outcome.REJECTED_BY_FUNCTION, Outcome.REJECTED) or delivery.attempt >= self._trigger.max_deliver
-        ):
-            self._give_up(delivery, call, result)
+        elif outcome in _FINAL or self._attempts(delivery) >= self._trigger.max_deliver:
+            self._decide(delivery, call, result)
         else:
-            del self._held[delivery.key]
-            self.counts.again += 1
-            pauses = self._trigger.backoff
-            self._say(nak_after(delivery.reply, pauses[min(delivery.attempt, len(pauses)) - 1]))
+            self._try_again(delivery)
         if len(self._held) + self._asked <= self._refill_at:
             self._refill()
         return True
+
+    def _attempts(self, delivery: Delivery) -> int:
+        """How often a message was tried, this time included."""
+        return max(1, delivery.attempt - self._returned.times(delivery.sequence))
+
+    def _try_again(self, delivery: Delivery) -> None:
+        del self._held[delivery.key]
+        self.counts.again += 1
+        pauses = self._trigger.backoff
+        self._say(nak_after(delivery.reply, pauses[min(self._attempts(delivery), len(pauses)) - 1]))
+
+    def _decide(self, delivery: Delivery, call: Call, result: Result | None) -> None:
+        """Give a message up, unless it turns out that some of its attempts were none.
+
+        Args:
+            result: how the last of them ended; None for a message that has just come, and is not to be run any more.
+        """
+        if delivery.attempt > 1 and not self._returned.knows_since(call.received_ns):
+            self._undecided.append((delivery, call, result))
+            if not self._decides:
+                self._decides = True
+                self._task(self._look_and_decide(), "see what was given back")
+            return
+        attempts = self._attempts(delivery)
+        if result is None:
+            if attempts > UNSEEN * self._trigger.max_deliver:
+                seen = f"handed out {attempts} times, and most of these attempts had an end that nobody saw"
+                self._pool.refuse(call, 502, seen)
+            else:
+                self._pool.enqueue(call)
+        elif result.outcome in _FINAL or attempts >= self._trigger.max_deliver:
+            self._give_up(delivery, call, result)
+        else:
+            self._try_again(delivery)
+
+    async def _look_and_decide(self) -> None:
+        try:
+            while self._undecided:
+                await self._returned.look()
+                undecided, self._undecided = self._undecided, []
+                for delivery, call, result in undecided:
+                    if self._held.get(delivery.key) is delivery:  # it was not given back meanwhile
+                        self._decide(delivery, call, result)
+                if len(self._held) + self._asked <= self._refill_at:
+                    self._refill()
+                self._pool.flush()
+                self._flush()
+        finally:
+            self._decides = False
 
     def _settle(self, delivery: Delivery) -> None:
         self._held.pop(delivery.key, None)
@@ -423,7 +508,7 @@ class Puller:
             result,
             subject=call.subject,
             headers=call.headers,
-            attempt=delivery.attempt,
+            attempt=self._attempts(delivery),
             invocation_id=self._pool.invocation_id(call),
             message_id=f"dlq:{delivery.identity}",
             further={"Stream": self.stream, "Sequence": str(delivery.sequence), "Consumer": self.consumer},
@@ -457,5 +542,6 @@ class Puller:
 
 
 _FULL: Final = 429
+_FINAL: Final = frozenset({Outcome.REJECTED_BY_FUNCTION, Outcome.REJECTED})
 _TELL_AFTER: Final = 4
 _TELL_UNKEPT_NS: Final = 60_000_000_000

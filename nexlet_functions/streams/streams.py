@@ -184,8 +184,7 @@ class Streams:
 
     async def close(self) -> None:
         """End all of it, whatever there is."""
-        for puller in self._pullers:
-            puller.close()
+        await asyncio.gather(*(puller.close() for puller in self._pullers))
         subscriptions, self._subscriptions = self._subscriptions, []
         for one in subscriptions:
             await one.unsubscribe()

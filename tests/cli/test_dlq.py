@@ -103,6 +103,28 @@ async def test_sent_back_in_vain_and_then_for_good(bench: AgentBench) -> None:
     assert sorted(bench.logs()) == ["0", "1", "2", "job"]
 
 
+async def test_of_a_function_that_never_answers(nats_server: EmbeddedServer) -> None:
+    """Its subject is kept by a stream, whose word publishers wait for. Sent back, it is the function's that counts."""
+    async with agent_bench(nats_server) as made:
+        stream = made.client.jetstream()
+        await stream.add_stream(name="AUDIT", subjects=["audit.*"])
+        await stream.add_stream(name="DEAD", subjects=["dead.>"])
+        silent = {"subject": "audit.*", "queue_group": "", "reply": False, "on_failure": "dead.audit"}
+        await made.start(source=STUBBORN, triggers=["fix", silent], workers={"max": 1})
+        assert (await stream.publish("audit.x", b"kept", headers={"X-A": "1"})).stream == "AUDIT"
+        await held(made, 1)
+        (before,) = (await dlq(made, "list", "dead.audit")).records
+        assert (before["subject"], before["headers"]) == ("audit.x", {"X-A": "1"})
+        vain = await dlq(made, "redrive", "dead.audit", "--all")
+        assert (vain.code, vain.records[0]["reason"]) == (1, "it failed again: ValueError: cannot kept")
+        assert (await dlq(made, "list", "dead.audit")).records == [before]
+        await made.ask("fix")
+        done = await dlq(made, "redrive", "dead.audit", "--all")
+        assert (done.code, done.records[0]["type"]) == (0, "redriven"), done.err
+        await held(made, 0)
+        assert (await stream.publish("audit.x", b"later")).stream == "AUDIT", "others get no answer of it"
+
+
 async def test_thrown_away(bench: AgentBench) -> None:
     first, *_ = numbers(await dlq(bench, "list", "dead.orders"))
     assert (await dlq(bench, "discard", "dead.orders", str(first))).records == [{"type": "discarded", "number": first}]

@@ -11,6 +11,7 @@ from typing import Any
 import nats.errors
 import nats.js.errors
 import pytest
+from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig
 
 from nexlet_functions.devnode.server import EmbeddedServer
@@ -307,6 +308,60 @@ class TestAway:
             await eventually(lambda: bench.logs(workload_id="W2"), what="another one has it")
             assert bench.logs(workload_id="W2") == ["ORDERS 1 2 orders.new ['orders.new'] '' a"]
 
+    @row("a function stops with messages of a stream in hand")
+    async def test_what_a_stop_gives_back_is_no_attempt(self, nats_server: EmbeddedServer) -> None:
+        """Neither what had begun, nor what had not; until there is somebody who sees how an attempt ends."""
+        source = "import time\n\ndef handler(event, context):\n    print(event.text)\n    time.sleep(60)\n"
+        more: dict[str, Any] = {"triggers": trigger(**QUICK), "limits": {"timeout": "2m"}, "workers": {"max": 1}}
+        async with agent_bench(nats_server, grace="50ms") as bench:
+            stream = bench.client.jetstream()
+            await stream.add_stream(name="ORDERS", subjects=["orders.>"])
+            await stream.add_stream(name="DEAD", subjects=["dead.>"])
+            await publish(bench, "raise", "fine", "refuse")
+            for number in range(3):  # more often than it may be tried, and twice that
+                name = f"W{number}"
+                await bench.start(name, source=source, **more)
+                await eventually(lambda name=name: bench.logs(workload_id=name), what="one of them runs")  # type: ignore[misc]  # bound, not given
+                await bench.agent.stop_workload(name, "acme")
+            await bench.start("LAST", source=MOODS, **more)
+            await settled(bench)
+            found = await letters(bench, count=2)
+            assert sorted((payload, headers["Nex-Dlq-Attempt"]) for headers, payload in found) == [
+                (b"raise", "2"), (b"refuse", "1"),
+            ]  # fmt: skip
+            assert len(bench.events("WORKLOADTRIGGERED", "LAST")) == 4, "two, and one of each other"
+
+    async def test_without_the_permission_to_note_it_what_is_given_back_counts(self) -> None:
+        users = """accounts { MAIN: { jetstream: enabled, users: [
+          { user: admin, password: "a" }
+          { user: workload, password: w, permissions: { publish: { deny: ["$JS.API.CONSUMER.CREATE.>"] } } }
+        ] } }"""
+        async with EmbeddedServer(config=users) as server:
+            admin = server.url.replace("nats://", "nats://admin:a@")
+            async with agent_bench(server, url=admin, grace="50ms") as bench:
+                bench.url = server.url
+                stream = bench.client.jetstream()
+                await stream.add_stream(name="ORDERS", subjects=["orders.>"])
+                await stream.add_stream(name="DEAD", subjects=["dead.>"])
+                made = ConsumerConfig(
+                    durable_name="acme-greet",
+                    ack_policy="explicit",  # type: ignore[arg-type]  # nats-py takes the word
+                    max_deliver=-1,
+                    max_ack_pending=1000,
+                )
+                await stream.add_consumer("ORDERS", made)
+                creds = {"nats_user_name": "workload", "nats_user_password": "w"}
+                source = "import time\n\ndef handler(event, context):\n    print(event.text)\n    time.sleep(60)\n"
+                more: dict[str, Any] = {"triggers": trigger(**QUICK), "limits": {"timeout": "2m"}, "creds": creds}
+                await bench.start(source=source, **more)
+                await publish(bench, "raise")
+                await eventually(bench.logs, what="it runs")
+                await bench.agent.stop_workload("W1", "acme")
+                await bench.start("W2", source=MOODS, **more)
+                ((headers, _),) = await letters(bench, count=1)
+                assert headers["Nex-Dlq-Attempt"] == "2"
+                assert len(bench.events("WORKLOADTRIGGERED", "W2")) == 1
+
     @row("the server goes with messages of a stream in hand")
     async def test_the_server_goes_and_comes_back(self, bench: AgentBench, nats_server: EmbeddedServer) -> None:
         """What was done is not done again, though its acknowledgement was lost; what was not comes by itself."""
@@ -459,3 +514,25 @@ class TestNobodyWaits:
         assert "Nex-Dlq-Stream" not in headers
         await bench.event("WORKLOADTRIGGERED", count=4)
         assert len(await letters(bench)) == 2, "whoever waited was told"
+
+    async def test_who_waits_for_a_stream_waits_for_nobody_here(self, bench: AgentBench) -> None:
+        silent = {"subject": "orders.*", "reply": False, "on_failure": "dead.orders"}
+        await bench.start(source=MOODS, triggers=[silent])
+        await publish(bench, "raise")
+        ((headers, payload),) = await letters(bench, count=1)
+        assert (payload, headers["Nex-Dlq-Subject"]) == (b"raise", "orders.new")
+
+    async def test_one_that_never_answers_does_so_where_its_own_letter_is_sent_back(self, bench: AgentBench) -> None:
+        await bench.start(source=MOODS, triggers=[{"subject": "silent", "reply": False}], workers={"max": 1})
+        answered: list[str] = []
+
+        async def hear(message: Msg) -> None:
+            answered.append(message.subject)
+
+        await bench.client.subscribe("answers.*", cb=hear)
+        for whose in ("acme/other", "other/greet", "acme/greet.more", "acme/greet"):
+            headers = {"nex-dlq-redriven": whose}
+            await bench.client.publish("silent", b"fine", reply=f"answers.{whose[:4]}-{whose[-4:]}", headers=headers)
+        await eventually(lambda: answered, what="one answer")
+        await bench.event("WORKLOADTRIGGERED", count=4)
+        assert answered == ["answers.acme-reet"]
