@@ -184,7 +184,7 @@ class FunctionAgent:
             if self._feed is not None:
                 self._feeding = self._own(self._feed.run(), "metrics feed")
             if interval := self._settings.current.rotation_interval:
-                watching = watch_secrets(lambda: self.functions, interval=interval)
+                watching = watch_secrets(lambda: self.functions, self._services, interval=interval)
                 self._rotating = self._own(watching, "rotation of secrets")
         settings = self._settings.current
         return RegisterAgentRequest(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ import structlog
 
 from nexlet_functions.functions.artifacts import Artifact, Artifacts
 from nexlet_functions.functions.dispatch import DispatchCounts, Dispatcher
-from nexlet_functions.functions.environment import open_environment, secret_values
+from nexlet_functions.functions.environment import Secrets, open_environment, secret_values
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.permissions import ReplyRule
 from nexlet_functions.functions.pins import Pins
@@ -181,6 +182,7 @@ class Function:
         self._hold = AsyncExitStack()
         self._pool: Pool | None = None
         self._dispatcher: Dispatcher | None = None
+        self._calls: Calls | None = None
         self._listens = False
         self._phase = WorkloadState.STARTING
         self._told = WorkloadState.STARTING
@@ -214,6 +216,11 @@ class Function:
     def counts(self) -> DispatchCounts | None:
         """Its invocations; None before there can be any."""
         return self._dispatcher.counts if self._dispatcher is not None else None
+
+    @property
+    def calls(self) -> Counter[tuple[str, str]]:
+        """Its calls to what it was granted, by kind and status (see `Calls.counts`); none where nothing was."""
+        return self._calls.counts if self._calls is not None else Counter()
 
     @property
     def pool(self) -> Pool | None:
@@ -425,7 +432,7 @@ class Function:
             limits=self.limits,
         )
 
-    async def renew_secrets(self) -> None:
+    async def renew_secrets(self, secrets: Secrets) -> None:
         """Where it asked for it, and a secret is another than it was, let workers with the new values take over.
 
         Where that cannot be done the ones it has go on with what they have, and its metadata says why.
@@ -436,9 +443,7 @@ class Function:
         if not renews or pool is None or self._phase is not WorkloadState.RUNNING:
             return
         try:
-            opened = await open_environment(
-                self.start_request, self.namespace, secrets=self._means.services, key=self._means.key
-            )
+            opened = await open_environment(self.start_request, self.namespace, secrets=secrets, key=self._means.key)
             values = {name: value.get_secret_value() for name, value in opened.items()}
             before = pool.program.environment
             if values not in (before, self._not_loaded):
@@ -467,7 +472,7 @@ class Function:
 
     async def _open_calls(self, connection: Connection, dispatcher: Dispatcher) -> Calls:
         settings = self._means.settings()
-        calls = Calls(
+        calls = self._calls = Calls(
             self.start_request.grants,
             connection,
             identity=dispatcher.identity,
@@ -497,7 +502,8 @@ class Function:
             hosts = await self._means.outside.hosts(
                 grant,
                 lambda: self._means.settings().rules(self.namespace).http,
-                who=f"{self.namespace}/{self.name}",
+                namespace=self.namespace,
+                name=self.name,
             )
         except HttpMissing as missing:
             advice = "ask the operator of the nexlet to install 'nexlet-functions[http]'"

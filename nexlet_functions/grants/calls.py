@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import secrets
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
@@ -55,6 +56,13 @@ _STATUS: Final = {
     Failure.UNAVAILABLE: Status.UNAVAILABLE,
 }
 
+_STATUSES: Final = tuple(status.name.lower() for status in sorted(Status))
+_KINDS: Final = ("publish", "request", "kv", "objects", "http")
+"""As grants have them."""
+_KIND: Final[Mapping[int, str]] = {
+    verb: next(kind for kind in _KINDS if verb.name.lower().startswith(kind.removesuffix("s"))) for verb in Verb
+}
+
 _WHOLE_OBJECTS: Final = frozenset({Verb.OBJECT_GET, Verb.OBJECT_PUT})
 
 
@@ -82,7 +90,12 @@ class Further(Kind, Protocol):
 
 
 class Calls:
-    """Implements `nexlet_sandboxes.asking.Answerer`. `open` comes first, `close` last."""
+    """Implements `nexlet_sandboxes.asking.Answerer`. `open` comes first, `close` last.
+
+    Attributes:
+        counts: calls that were answered, by kind (`publish`, `request`, `kv`, `objects`, `http`) and status in small
+            letters; of each kind that was granted all are there.
+    """
 
     def __init__(
         self,
@@ -134,7 +147,8 @@ class Calls:
             self._handlers |= kind.verbs
         self._more = more
         self._elsewhere = {verb for kind in more for verb in kind.verbs}
-        self.counts: dict[str, int] = {status.name.lower(): 0 for status in Status}
+        granted = [kind for kind in _KINDS if getattr(grants, kind)]
+        self.counts = Counter({(kind, status): 0 for kind in granted for status in _STATUSES})
 
     async def open(self) -> None:
         """Be ready for answers.
@@ -211,7 +225,7 @@ class Calls:
         except Exception as error:  # noqa: BLE001  # ours, whatever it is, and one call's: the nexlet goes on
             self._ours(ask, error)
         else:
-            self.counts["ok"] += 1
+            self._count(ask, Status.OK)
             ask.answer(Status.OK, *parts)
 
     def _ours(self, ask: Ask, error: Exception) -> None:
@@ -222,8 +236,11 @@ class Calls:
 
     def _fail(self, ask: Ask, failed: CallFailed) -> None:
         status = _STATUS[failed.failure]
-        self.counts[status.name.lower()] += 1
+        self._count(ask, status)
         ask.answer(status, failed.text.encode("utf-8", "replace"))
+
+    def _count(self, ask: Ask, status: Status) -> None:
+        self.counts[_KIND[ask.verb], _STATUSES[status]] += 1
 
 
 def _named(ask: Ask) -> str:

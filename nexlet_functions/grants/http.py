@@ -44,12 +44,12 @@ class Outside:
         self._lookup = lookup
         self._shared: tuple[Trust, HttpMemory] | None = None
 
-    async def hosts(self, grant: HttpGrant, rules: Callable[[], HttpRules], *, who: str) -> Hosts:
+    async def hosts(self, grant: HttpGrant, rules: Callable[[], HttpRules], *, namespace: str, name: str) -> Hosts:
         """What one function was granted. To be closed with it.
 
         Args:
             rules: the operator's for its namespace; asked anew for each call.
-            who: the function, for the log.
+            namespace, name: of the function.
 
         Raises:
             HttpMissing: nobody may do HTTP here.
@@ -59,7 +59,15 @@ class Outside:
         if self._shared is None:
             self._shared = trust_class(), memory_class()
         trust, memory = self._shared
-        client = client_class(grant, rules, resolver=ThreadResolver(self._lookup), trust=trust, memory=memory, who=who)
+        client = client_class(
+            grant,
+            rules,
+            resolver=ThreadResolver(self._lookup),
+            trust=trust,
+            memory=memory,
+            owner=namespace,
+            who=f"{namespace}/{name}",
+        )
         return Hosts(client, rules().max_request + MAX_SAID)
 
 

@@ -22,6 +22,7 @@ import asyncio
 import contextlib
 import ssl
 import zlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -90,7 +91,10 @@ class _Pool:
 
 
 class HttpMemory:
-    """How much of answers all functions may hold at a time while they are read, none of them more than half of it.
+    """How much of answers all functions may hold at a time while they are read.
+
+    A namespace has half of it at most, and a function half of that, so that there is some for the others however much
+    one of them reads. An answer that a function reads alone may take all that its namespace has.
 
     Attributes:
         held: bytes, at this moment.
@@ -99,21 +103,35 @@ class HttpMemory:
     def __init__(self, size: int = 2 * MAX_ANSWER) -> None:
         """Room for so many bytes."""
         self._size = size
+        self._owners: Counter[str] = Counter()
         self.held = 0
 
-    def take(self, size: int, held_by_one: int) -> None:
+    def take(self, size: int, owner: str, *, by_function: int, by_call: int) -> None:
         """Hold so many bytes more.
+
+        Args:
+            owner: the namespace that they are held for.
+            by_function, by_call: bytes that are held for this function already, and for this call of it.
 
         Raises:
             CallFailed: there is no room for them.
         """
-        if self.held + size > self._size or held_by_one + size > self._size // 2:
-            raise CallFailed(Failure.UNAVAILABLE, "too many answers are being read at this moment: try again later")
+        all_full = self.held + size > self._size
+        owner_full = self._owners[owner] + size > self._size // 2
+        function_full = by_function > by_call and by_function + size > self._size // 4
+        if all_full or owner_full or function_full:
+            whose = "" if all_full else " for this namespace" if owner_full else " for this function"
+            text = f"too many answers are being read{whose} at this moment: try again later"
+            raise CallFailed(Failure.UNAVAILABLE, text)
         self.held += size
+        self._owners[owner] += size
 
-    def give_back(self, size: int) -> None:
+    def give_back(self, size: int, owner: str) -> None:
         """Hold them no more."""
         self.held -= size
+        self._owners[owner] -= size
+        if not self._owners[owner]:
+            del self._owners[owner]
 
 
 class HttpClient:
@@ -127,6 +145,7 @@ class HttpClient:
         resolver: Resolver,
         trust: Trust,
         memory: HttpMemory,
+        owner: str = "",
         who: str = "",
     ) -> None:
         """Nothing is connected yet.
@@ -136,6 +155,7 @@ class HttpClient:
             rules: the operator's for its namespace; asked anew for each call.
             resolver: makes addresses of names.
             trust, memory: shared with other functions.
+            owner: of what it holds of that memory: its namespace.
             who: the function, for the log.
 
         Raises:
@@ -146,6 +166,7 @@ class HttpClient:
         self._resolver = resolver
         self._trust = trust
         self._memory = memory
+        self._owner = owner
         self._held = 0
         self._pool: _Pool | None = None
         self._retired: set[_Pool] = set()
@@ -184,10 +205,10 @@ class HttpClient:
         finally:
             METER.reset(token)
             self._held -= meter.held
-            self._memory.give_back(meter.held)
+            self._memory.give_back(meter.held, self._owner)
 
     def _hold(self, meter: Meter, size: int) -> None:
-        self._memory.take(size, self._held)
+        self._memory.take(size, self._owner, by_function=self._held, by_call=meter.held)
         self._held += size
         meter.held += size
 

@@ -1,7 +1,8 @@
 """Buckets of keys and values, as NATS clients have them: a stream `KV_BUCKET`, a subject `$KV.BUCKET.KEY` for each key.
 
 A read is one question and so is a write, over an inbox that is there already. Listing the keys takes a consumer, which
-nats-py makes and which is ended again.
+nats-py makes and which is ended again. What is written carries how many functions it has gone through, since a bucket
+is a stream as well, and may run a function (`functions.hops`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final
 import nats.js.errors
 import orjson
 
+from nexlet_functions.functions.hops import hops_line
 from nexlet_functions.grants.checks import bucket_of, key_of, parts_of, revision_of
 from nexlet_functions.grants.failures import CallFailed, Failure
 from nexlet_functions.grants.stored import WRONG_SEQUENCE, Kept, Store
@@ -63,23 +65,23 @@ class Buckets:
     def put(self, ask: Ask) -> Work:
         """Bucket, key and value; the revision."""
         bucket, key, value = parts_of(ask.parts, 3)
-        return partial(self._put, self._store(bucket, "write"), key_of(key), value, ask.deadline_ns)
+        return partial(self._put, self._store(bucket, "write"), key_of(key), value, _hops(ask), ask.deadline_ns)
 
     def create(self, ask: Ask) -> Work:
         """Bucket, key and value; the revision."""
         bucket, key, value = parts_of(ask.parts, 3)
-        return partial(self._create, self._store(bucket, "write"), key_of(key), value, ask.deadline_ns)
+        return partial(self._create, self._store(bucket, "write"), key_of(key), value, _hops(ask), ask.deadline_ns)
 
     def update(self, ask: Ask) -> Work:
         """Bucket, key, value and expected revision; the new one."""
         bucket, key, value, revision = parts_of(ask.parts, 4)
         store, name, expected = self._store(bucket, "write"), key_of(key), revision_of(revision)
-        return partial(self._update, store, name, value, expected, ask.deadline_ns)
+        return partial(self._update, store, name, value, expected, _hops(ask), ask.deadline_ns)
 
     def delete(self, ask: Ask) -> Work:
         """Bucket and key; nothing."""
         bucket, key = parts_of(ask.parts, 2)
-        return partial(self._delete, self._store(bucket, "write"), key_of(key), ask.deadline_ns)
+        return partial(self._delete, self._store(bucket, "write"), key_of(key), _hops(ask), ask.deadline_ns)
 
     def keys(self, ask: Ask) -> Work:
         """Bucket; a JSON list of keys."""
@@ -103,32 +105,34 @@ class Buckets:
             raise CallFailed(Failure.NOT_FOUND, f"there is no key '{key}' in the {store.what}")
         return kept.payload, b"%d" % kept.sequence
 
-    async def _put(self, store: Store, key: str, value: bytes, deadline_ns: int) -> Sequence[bytes]:
-        done = await store.put(_subject(store, key), value, deadline_ns)
+    async def _put(self, store: Store, key: str, value: bytes, hops: bytes, deadline_ns: int) -> Sequence[bytes]:
+        done = await store.put(_subject(store, key), value, deadline_ns, hops)
         return (b"%d" % done.taken().sequence,)
 
-    async def _create(self, store: Store, key: str, value: bytes, deadline_ns: int) -> Sequence[bytes]:
+    async def _create(self, store: Store, key: str, value: bytes, hops: bytes, deadline_ns: int) -> Sequence[bytes]:
         subject = _subject(store, key)
-        done = await store.put(subject, value, deadline_ns, _EXPECTED % 0)
+        done = await store.put(subject, value, deadline_ns, hops, _EXPECTED % 0)
         if done.number in WRONG_SEQUENCE:
             kept = await store.last(subject, deadline_ns)
             if kept is not None and not _is_gone(kept):
                 raise CallFailed(Failure.CONFLICT, f"the key '{key}' is in the {store.what} already")
             # It was deleted, and what says so is its last message.
-            done = await store.put(subject, value, deadline_ns, _EXPECTED % (kept.sequence if kept else 0))
+            done = await store.put(subject, value, deadline_ns, hops, _EXPECTED % (kept.sequence if kept else 0))
         if done.number in WRONG_SEQUENCE:
             raise CallFailed(Failure.CONFLICT, f"the key '{key}' was made by somebody else at the same time")
         return (b"%d" % done.taken().sequence,)
 
-    async def _update(self, store: Store, key: str, value: bytes, expected: int, deadline_ns: int) -> Sequence[bytes]:
-        done = await store.put(_subject(store, key), value, deadline_ns, _EXPECTED % expected)
+    async def _update(
+        self, store: Store, key: str, value: bytes, expected: int, hops: bytes, deadline_ns: int
+    ) -> Sequence[bytes]:
+        done = await store.put(_subject(store, key), value, deadline_ns, hops, _EXPECTED % expected)
         if done.number in WRONG_SEQUENCE:
             text = f"the key '{key}' of the {store.what} has not the revision {expected}: get it again, then update"
             raise CallFailed(Failure.CONFLICT, text)
         return (b"%d" % done.taken().sequence,)
 
-    async def _delete(self, store: Store, key: str, deadline_ns: int) -> Sequence[bytes]:
-        (await store.put(_subject(store, key), b"", deadline_ns, _DELETED)).taken()
+    async def _delete(self, store: Store, key: str, hops: bytes, deadline_ns: int) -> Sequence[bytes]:
+        (await store.put(_subject(store, key), b"", deadline_ns, hops, _DELETED)).taken()
         return ()
 
     async def _keys(self, store: Store, bucket: str) -> Sequence[bytes]:
@@ -153,6 +157,10 @@ class Buckets:
             finally:
                 await watcher.stop()  # type: ignore[no-untyped-call]  # nats-py's
         return (orjson.dumps(sorted(found)),)
+
+
+def _hops(ask: Ask) -> bytes:
+    return hops_line(ask.call.headers)
 
 
 def _subject(store: Store, key: str) -> str:

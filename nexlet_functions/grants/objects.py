@@ -2,7 +2,8 @@
 
 Written here and not with nats-py's own, which follows a link into another bucket, that was not granted, and leaves
 pieces behind where it is interrupted. The form of names, digests and messages is that of NATS clients
-(nats-architecture-and-design, ADR-20), so that each reads what the others wrote.
+(nats-architecture-and-design, ADR-20), so that each reads what the others wrote. What is written carries how many
+functions it has gone through, since a store is a stream as well, and may run a function (`functions.hops`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, Final
 import nats.js.errors
 import orjson
 
+from nexlet_functions.functions.hops import hops_line
 from nexlet_functions.grants.checks import bucket_of, name_of, parts_of, text_of
 from nexlet_functions.grants.failures import CallFailed, Failure
 from nexlet_functions.grants.stored import Store
@@ -33,6 +35,9 @@ __all__ = ["Stores"]
 
 PIECE: Final = 128 * 1024
 """Bytes of a piece: the default of all NATS clients."""
+
+_HEAD: Final = 64
+"""Bytes that the headers of a piece have at most."""
 
 _CLEAN_UP_NS: Final = 2_000_000_000
 _ROLLUP: Final = b"Nats-Rollup: sub"
@@ -76,7 +81,7 @@ class Stores:
         """Bucket, name, bytes and description; what is told of it."""
         bucket, name, data, description = parts_of(ask.parts, 4)
         store, text = self._store(bucket, "write"), text_of(description)
-        return partial(self._put, store, name_of(name), data, text, ask.deadline_ns)
+        return partial(self._put, store, name_of(name), data, text, hops_line(ask.call.headers), ask.deadline_ns)
 
     def info(self, ask: Ask) -> Work:
         """Bucket and name; what is told of it."""
@@ -91,7 +96,8 @@ class Stores:
     def delete(self, ask: Ask) -> Work:
         """Bucket and name; nothing."""
         bucket, name = parts_of(ask.parts, 2)
-        return partial(self._delete, self._store(bucket, "write"), name_of(name), ask.deadline_ns)
+        store = self._store(bucket, "write")
+        return partial(self._delete, store, name_of(name), hops_line(ask.call.headers), ask.deadline_ns)
 
     # --- once it is known to be granted ----------------------------------------------------------------------------
 
@@ -141,13 +147,15 @@ class Stores:
             raise CallFailed(Failure.CONFLICT, text)
         return b"".join(pieces), orjson.dumps(shown)
 
-    async def _put(self, store: Store, name: str, data: bytes, description: str, deadline_ns: int) -> Sequence[bytes]:
+    async def _put(
+        self, store: Store, name: str, data: bytes, description: str, hops: bytes, deadline_ns: int
+    ) -> Sequence[bytes]:
         if len(data) > self._max_size():
             raise self._too_large(name, len(data))
         before = await self._told(store, name, deadline_ns)
         nuid = secrets.token_hex(11)
         subject = f"$O.{store.stream[4:]}.C.{nuid}"
-        piece = min(PIECE, self._piece())
+        piece = min(PIECE, self._piece() - _HEAD)
         told: dict[str, Any] = {
             "name": name,
             "description": description,
@@ -161,8 +169,8 @@ class Stores:
         }
         try:
             for at in range(0, len(data), piece):
-                (await store.put(subject, data[at : at + piece], deadline_ns)).taken()
-            (await store.put(_meta(store, name), orjson.dumps(told), deadline_ns, _ROLLUP)).taken()
+                (await store.put(subject, data[at : at + piece], deadline_ns, hops)).taken()
+            (await store.put(_meta(store, name), orjson.dumps(told), deadline_ns, hops, _ROLLUP)).taken()
         except BaseException:
             # Whatever ended it, its time, its worker or the server: pieces that belong to nothing are not left behind.
             await asyncio.shield(self._purge(store, subject))
@@ -171,10 +179,10 @@ class Stores:
             await self._purge(store, f"$O.{store.stream[4:]}.C.{before['nuid']}")
         return (orjson.dumps(_shown(told)),)
 
-    async def _delete(self, store: Store, name: str, deadline_ns: int) -> Sequence[bytes]:
+    async def _delete(self, store: Store, name: str, hops: bytes, deadline_ns: int) -> Sequence[bytes]:
         told = await self._found(store, name, deadline_ns)
         gone = told | {"deleted": True, "size": 0, "chunks": 0, "digest": "", "mtime": timestamp()}
-        (await store.put(_meta(store, name), orjson.dumps(gone), deadline_ns, _ROLLUP)).taken()
+        (await store.put(_meta(store, name), orjson.dumps(gone), deadline_ns, hops, _ROLLUP)).taken()
         await self._purge(store, f"$O.{store.stream[4:]}.C.{told.get('nuid', '')}")
         return ()
 

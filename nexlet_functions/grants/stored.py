@@ -143,9 +143,13 @@ class Store:
         """Have one more message kept. `headers`: lines without their ends.
 
         Raises:
-            CallFailed: there is no such stream.
+            CallFailed: there is no such stream, or the server does not take so much.
         """
         block = b"\r\n".join((b"NATS/1.0", *headers, b"", b"")) if headers else b""
+        size, most = len(block) + len(payload), self._questions.connection.max_payload
+        if size > most:
+            text = f"{self.what}: {size} bytes with their headers are more than the {most} that the server takes"
+            raise CallFailed(Failure.TOO_LARGE, text)
         try:
             answer = await self._questions.ask(subject, payload, headers=block, deadline_ns=deadline_ns)
         except NoResponders:

@@ -238,6 +238,14 @@ _METRICS: Final = (
         "verdict",
     ),
     _function(
+        "calls_total",
+        Kind.COUNTER,
+        "Calls to what was granted, by kind (publish, request, kv, objects, http) and by what the function got: ok, or "
+        "not_found, conflict, denied, timed_out, too_large, unavailable.",
+        "kind",
+        "outcome",
+    ),
+    _function(
         "log_lines_dropped_total",
         Kind.COUNTER,
         "Lines of output over the limit log_rate.",

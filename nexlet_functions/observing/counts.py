@@ -1,7 +1,7 @@
 """What one function has counted, as a table that adds up and subtracts: for totals, and for what came in an interval.
 
-A key is a metric's name (`catalog`) and the value of its last label. Everything is read on the event loop, without
-waiting for anything.
+A key is a metric's name (`catalog`) and the values of its labels but those of a function. Everything is read on the
+event loop, without waiting for anything.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ __all__ = ["Counts", "Key", "counts_of", "gauges_of", "numbers_of"]
 
 _NOT_RUN: Final = (Outcome.REJECTED, Outcome.EXPIRED, Outcome.UNAVAILABLE)
 
-Key = tuple[str, str]
-"""A metric's name, and the value of its last label; "" where it has none but those of a function."""
+Key = tuple[str, ...]
+"""A metric's name, and the values of its labels; those of a function (`catalog.FUNCTION_LABELS`) are left out."""
 
 
 @dataclass(slots=True)
@@ -71,9 +71,11 @@ def numbers_of(function: Function) -> Counter[Key]:
         numbers["nexlet_function_schedule_runs_total", verdict] = count
     for verdict, count in function.streams.counts().items():
         numbers["nexlet_function_stream_messages_total", verdict] = count
-    numbers["nexlet_function_cold_starts_total", ""] = stats.cold_starts
-    numbers["nexlet_function_log_lines_dropped_total", ""] = stats.log_lines_dropped
-    numbers["nexlet_function_replies_withheld_total", ""] = counts.replies_withheld
+    for (kind, outcome), count in function.calls.items():
+        numbers["nexlet_function_calls_total", kind, outcome] = count
+    numbers[("nexlet_function_cold_starts_total",)] = stats.cold_starts
+    numbers[("nexlet_function_log_lines_dropped_total",)] = stats.log_lines_dropped
+    numbers[("nexlet_function_replies_withheld_total",)] = counts.replies_withheld
     numbers["nexlet_function_messages_dropped_total", "reply"] = counts.replies_dropped
     numbers["nexlet_function_messages_dropped_total", "event"] = counts.events_dropped
     return numbers
@@ -102,9 +104,9 @@ def gauges_of(function: Function) -> Counter[Key]:
         return Counter()
     return Counter(
         {
-            ("nexlet_function_in_flight", ""): stats.in_flight,
-            ("nexlet_function_pending", ""): stats.pending,
-            ("nexlet_function_pending_bytes", ""): stats.pending_bytes,
+            ("nexlet_function_in_flight",): stats.in_flight,
+            ("nexlet_function_pending",): stats.pending,
+            ("nexlet_function_pending_bytes",): stats.pending_bytes,
             ("nexlet_function_workers", "busy"): stats.busy,
             ("nexlet_function_workers", "idle"): stats.workers - stats.busy,
             ("nexlet_function_workers", "starting"): stats.starting,

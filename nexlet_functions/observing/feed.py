@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 
 from nexlet_functions.functions.function import Function
-from nexlet_functions.observing.counts import Counts, counts_of, gauges_of, numbers_of
+from nexlet_functions.observing.counts import Counts, Key, counts_of, gauges_of, numbers_of
 from nexlet_functions.runner.services import Services
 from nexlet_models.base import timestamp
 from nexlet_sandboxes.histogram import Histogram
@@ -59,7 +59,7 @@ class MetricsFeed:
         now = asyncio.get_running_loop().time()
         gauges = gauges_of(function)
         before, then = self._told.get(function) or (Counts(), now - self._interval)
-        busy = gauges["nexlet_function_in_flight", ""] or gauges["nexlet_function_pending", ""]
+        busy = gauges[("nexlet_function_in_flight",)] or gauges[("nexlet_function_pending",)]
         if not busy and dict.__eq__(numbers_of(function), before.numbers):
             # Of a thousand functions most are idle: nothing is copied or subtracted for them.
             self._told[function] = before, now
@@ -80,26 +80,36 @@ class MetricsFeed:
             "invocations": _of(since.numbers, "invocations_total"),
             "duration_ms": _shares(since.spreads.get("nexlet_function_duration_seconds")),
             "queue_ms": _shares(since.spreads.get("nexlet_function_queue_seconds")),
-            "in_flight": gauges["nexlet_function_in_flight", ""],
-            "pending": gauges["nexlet_function_pending", ""],
-            "pending_bytes": gauges["nexlet_function_pending_bytes", ""],
+            "in_flight": gauges[("nexlet_function_in_flight",)],
+            "pending": gauges[("nexlet_function_pending",)],
+            "pending_bytes": gauges[("nexlet_function_pending_bytes",)],
             "workers": _of(gauges, "workers", zeros=True),
-            "cold_starts": since.numbers["nexlet_function_cold_starts_total", ""],
+            "cold_starts": since.numbers[("nexlet_function_cold_starts_total",)],
             "worker_deaths": _of(since.numbers, "worker_deaths_total"),
-            "log_lines_dropped": since.numbers["nexlet_function_log_lines_dropped_total", ""],
-            "replies_withheld": since.numbers["nexlet_function_replies_withheld_total", ""],
+            "calls": _by_kind(since.numbers),
+            "log_lines_dropped": since.numbers[("nexlet_function_log_lines_dropped_total",)],
+            "replies_withheld": since.numbers[("nexlet_function_replies_withheld_total",)],
             "messages_dropped": _of(since.numbers, "messages_dropped_total"),
         }
         self._services.emit_metrics(function.workload_id, function.namespace, orjson.dumps(told))
 
 
-def _of(numbers: Counter[tuple[str, str]], metric: str, *, zeros: bool = False) -> dict[str, int]:
-    """The values of a metric by its last label."""
+def _of(numbers: Counter[Key], metric: str, *, zeros: bool = False) -> dict[str, int]:
+    """The values of a metric by its one label."""
     return {
-        label: number
-        for (name, label), number in numbers.items()
+        labels[0]: number
+        for (name, *labels), number in numbers.items()
         if name == f"nexlet_function_{metric}" and (number or zeros)
     }
+
+
+def _by_kind(numbers: Counter[Key]) -> dict[str, dict[str, int]]:
+    """Calls to what was granted: by kind, and then by outcome."""
+    calls: dict[str, dict[str, int]] = {}
+    for (name, *labels), number in numbers.items():
+        if name == "nexlet_function_calls_total" and number:
+            calls.setdefault(labels[0], {})[labels[1]] = number
+    return calls
 
 
 def _shares(spread: Histogram | None) -> dict[str, Any]:

@@ -100,14 +100,14 @@ class NexletFigures:
             totals.add(now)
             gauges.update(gauges_of(function))
         for names, (counts, gauges) in by_name.items():
-            for (name, label), number in (*counts.numbers.items(), *gauges.items()):
-                yield Sample(name, (*names, label) if label else names, number)
+            for (name, *labels), number in (*counts.numbers.items(), *gauges.items()):
+                yield Sample(name, (*names, *labels), number)
             for name, spread in counts.spreads.items():
                 if name not in _TOTAL_SPREADS:
                     yield Sample(name, names, spread)
-        for (name, label), number in totals.numbers.items():
+        for (name, *labels), number in totals.numbers.items():
             if name in _TOTALS:
-                yield Sample(_TOTALS[name], (label,), number)
+                yield Sample(_TOTALS[name], tuple(labels), number)
         for name in _TOTAL_SPREADS:
             yield Sample(name, (), totals.spreads.get(name) or Histogram())
 

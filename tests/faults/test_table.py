@@ -19,6 +19,8 @@ TESTS = (
     "functions/test_schedules.py",
     "schedules/test_claims.py",
     "secrets/test_canary.py",
+    "secrets/test_rotation.py",
+    "grants/test_http.py",
     "schedules/test_scheduler.py",
 )
 

@@ -148,6 +148,25 @@ async def test_a_bucket(bench: AgentBench, direct: bool) -> None:
         await stream.delete_key_value("settings")
 
 
+async def test_what_is_larger_than_the_server_takes(bench: AgentBench) -> None:
+    stream = bench.client.jetstream()
+    await stream.create_key_value(bucket="settings")
+    await stream.create_object_store("reports")
+    try:
+        most = bench.client.max_payload
+        source = RUN.replace("kv.put(*args)", 'kv.put(args[0], "x" * args[1])')
+        source = source.replace("objects.put(*args)", 'objects.put(args[0], "x" * args[1])')
+        await bench.start("W2", name="two", source=source, triggers=["two"], grants=GRANTS)
+        asked = [["kv.put", "a", most], ["kv.put", "b", most - 64], ["objects.put", "c", 2 * most]]
+        too_large, put, info = json.loads((await bench.ask("two", json.dumps(asked).encode())).data)
+        assert too_large[0] == "TooLarge"
+        assert f"more than the {most} that the server takes" in too_large[1]
+        assert (put, info) == (1, ["c", 2 * most])
+    finally:
+        await stream.delete_key_value("settings")
+        await stream.delete_object_store("reports")
+
+
 async def test_an_object_store(bench: AgentBench) -> None:
     stream = bench.client.jetstream()
     assert (await run(bench, ["objects.get", "x"], ["objects.list"])) == [

@@ -23,6 +23,7 @@ from nexlet_models.start_request import HttpGrant
 from tests.support.http_server import Asked, answer, serving, silent
 from tests.support.outside import HOME, TRUST, Outside
 from tests.support.polling import eventually
+from tests.support.row import row
 
 ENOUGH = 60.0
 
@@ -260,7 +261,7 @@ async def test_answers_of_all_functions_together_take_so_much_memory_and_no_more
     memory = HttpMemory(400_000)
     outside.server.pages["/"] = answer(bytes(150_000))
     outside.server.pages["/stays"] = b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + bytes(150_000)
-    first, second, third = (outside.client("api.example.com:{port}", memory=memory) for _ in range(3))
+    first, second, third = (outside.client("api.example.com:{port}", memory=memory, owner=owner) for owner in "abc")
     stays = [asyncio.create_task(call(one, "GET", outside.url("/stays"))) for one in (first, second)]
     await eventually(lambda: memory.held == 300_000)
     for client in (first, third):  # the one has too much, the other finds none left
@@ -271,6 +272,26 @@ async def test_answers_of_all_functions_together_take_so_much_memory_and_no_more
     assert memory.held == 0
     assert len((await call(third, "GET", outside.url())).body) == 150_000
     assert memory.held == 0
+
+
+@row("more is read by HTTP than a namespace's share of the memory for it")
+async def test_a_namespace_leaves_room_for_the_answers_of_others(outside: Outside) -> None:
+    memory = HttpMemory(400_000)
+    outside.server.pages["/"] = answer(bytes(150_000))
+    outside.server.pages["/stays"] = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(60_000)
+    one, two, three, other = (outside.client("api.example.com:{port}", memory=memory, owner=name) for name in "aaab")
+    stays = [asyncio.create_task(call(client, "GET", outside.url("/stays"))) for client in (one, two)]
+    await eventually(lambda: memory.held == 120_000)
+    with_two = await refused(one, "GET", outside.url("/stays"))
+    assert "for this function" in with_two.text
+    last = await refused(three, "GET", outside.url())
+    assert (last.failure, "for this namespace" in last.text) == (Failure.UNAVAILABLE, True)
+    assert len((await call(other, "GET", outside.url())).body) == 150_000
+    for task in stays:
+        task.cancel()
+    await asyncio.gather(*stays, return_exceptions=True)
+    assert memory.held == 0
+    assert len((await call(three, "GET", outside.url())).body) == 150_000, "alone it has the room of its namespace"
 
 
 # --- time ----------------------------------------------------------------------------------------------------------

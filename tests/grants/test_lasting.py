@@ -12,6 +12,7 @@ from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.natsio import Connection, Credentials
 from nexlet_functions.natsio.asking import Questions
 from nexlet_functions.natsio.errors import ConnectionLost
+from nexlet_functions.observing.counts import numbers_of
 from tests.support.agent import agent_bench
 from tests.support.polling import eventually
 from tests.support.row import row
@@ -147,6 +148,42 @@ async def test_functions_that_run_each_other_come_to_an_end(nats_server: Embedde
         assert "max_hops" in refused["error"]
 
 
+@pytest.mark.parametrize(
+    ("stream", "grants", "write"),
+    [
+        ("KV_loop", {"kv": {"loop": "write"}}, 'kv("loop").put("k", event.text + ".")'),
+        ("KV_loop", {"kv": {"loop": "write"}}, 'kv("loop").update("k", "x", event.sequence)'),
+        ("KV_loop", {"kv": {"loop": "write"}}, 'kv("loop").create(f"k{event.sequence}", "x")'),
+        ("KV_loop", {"kv": {"loop": "write"}}, 'kv("loop").delete("k")'),
+        ("OBJ_loop", {"objects": {"loop": "write"}}, 'objects("loop").put(f"o{event.sequence}", "x")'),
+    ],
+    ids=["put", "update", "create", "delete", "object"],
+)
+async def test_what_runs_a_function_that_writes_it_again_comes_to_an_end(
+    nats_server: EmbeddedServer, stream: str, grants: dict[str, Any], write: str
+) -> None:
+    async with agent_bench(nats_server, max_hops=3) as bench:
+        jetstream = bench.client.jetstream()
+        await jetstream.add_stream(name="DEAD", subjects=["dead.>"])
+        bucket = await jetstream.create_key_value(bucket="loop")
+        store = await jetstream.create_object_store("loop")
+        source = f"def handler(event, context):\n    context.{write}\n"
+        trigger = {"stream": stream, "dead_letter": "dead.loop", "max_ack_pending": 1}
+        await bench.start(source=source, triggers=[trigger], grants=grants, workers={"max": 1})
+        if stream == "KV_loop":
+            await bucket.put("k", b"")
+        else:
+            await store.put("first", b"")
+        refused = await bench.client.jetstream().subscribe("dead.loop")
+        letter = await refused.next_msg(20)
+        assert (letter.headers or {})["Nex-Dlq-Code"] == "508"
+        async with asyncio.timeout(20):
+            # Nothing announces it.
+            while (info := await jetstream.consumer_info(stream, "acme-greet")).num_pending or info.num_ack_pending:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await eventually(lambda: {each["outcome"] for each in bench.events("WORKLOADTRIGGERED")} == {"ok", "rejected"})
+
+
 async def test_a_message_that_is_delivered_again_publishes_nothing_twice(nats_server: EmbeddedServer) -> None:
     async with agent_bench(nats_server) as bench:
         stream = bench.client.jetstream()
@@ -196,6 +233,69 @@ async def test_calls_of_many_functions_at_once_keep_within_their_room(nats_serve
             await waiting.pop(0).respond(b"done")
         assert [answer.data for answer in await asyncio.gather(*asked)] == [b"done"] * 6
         assert most <= 2
+
+
+@row("a namespace has its share of the room for calls")
+async def test_a_namespace_that_asks_without_end_leaves_room_for_the_calls_of_others(
+    nats_server: EmbeddedServer,
+) -> None:
+    async with agent_bench(nats_server, max_calls_at_once=4) as bench:
+        source = ONE_CALL.format(call='request("slow.{0}").text')
+        for namespace, count in (("busy", 5), ("calm", 1)):
+            for number in range(count):
+                name = f"{namespace}{number}"
+                await bench.start(
+                    name,
+                    name=name,
+                    namespace=namespace,
+                    source=source.replace("{0}", namespace),
+                    triggers=[f"go.{name}"],
+                    grants={"request": ["slow.*"]},
+                    limits={"timeout": "30s"},
+                )
+        waiting: list[Any] = []
+
+        async def keep(message: Any) -> None:
+            waiting.append(message)
+
+        await bench.client.subscribe("slow.*", cb=keep)
+        await bench.client.flush()
+        busy = [asyncio.ensure_future(bench.ask(f"go.busy{number}", timeout=30)) for number in range(5)]
+        room = bench.agent._means.room
+        await eventually(lambda: room.waiting == 3, what="two of four are busy's, and three wait")
+        calm = asyncio.ensure_future(bench.ask("go.calm0", timeout=30))
+        await eventually(lambda: len(waiting) == 3, what="the other one's call")
+        assert [message.subject for message in waiting] == ["slow.busy", "slow.busy", "slow.calm"]
+        await waiting.pop().respond(b"done")
+        assert (await calm).data == b"done"
+        for _ in range(5):
+            await eventually(lambda: waiting, what="one that asks")
+            await waiting.pop(0).respond(b"done")
+        assert [answer.data for answer in await asyncio.gather(*busy)] == [b"done"] * 5
+
+
+async def test_calls_are_counted_by_kind_and_by_what_came_of_them(nats_server: EmbeddedServer) -> None:
+    async with agent_bench(nats_server) as bench:
+        source = """
+def handler(event, context):
+    context.publish("out", "x")
+    for call in (lambda: context.kv("b").get("k"), lambda: context.kv("c").get("k"), lambda: context.request("no")):
+        try:
+            call()
+        except CallFailed:
+            pass
+"""
+        await bench.client.jetstream().create_key_value(bucket="b")
+        grants = {"publish": ["out"], "kv": {"b": "read"}}
+        await bench.start(source=source, triggers=["go"], grants=grants)
+        await bench.ask("go")
+        await bench.ask("go")
+        (function,) = bench.agent.functions
+        counted = {key[1:]: count for key, count in numbers_of(function).items() if key[0].endswith("calls_total")}
+        assert {key: count for key, count in counted.items() if count} == {
+            ("publish", "ok"): 2, ("kv", "not_found"): 2, ("kv", "denied"): 2, ("request", "denied"): 2,
+        }  # fmt: skip
+        assert counted["kv", "ok"] == 0, "what was granted is there from the beginning"
 
 
 async def test_an_event_counts_the_calls(nats_server: EmbeddedServer) -> None:

@@ -9,12 +9,14 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from pydantic import SecretStr
 
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.functions.function import Function
 from nexlet_functions.functions.rotation import watch_secrets
 from tests.support.agent import AgentBench, agent_bench
 from tests.support.polling import eventually
+from tests.support.row import row
 
 TELLS = """
 import time
@@ -40,7 +42,7 @@ async def bench(nats_server: EmbeddedServer) -> AsyncIterator[AgentBench]:
 
 async def renew(bench: AgentBench) -> None:
     for function in bench.agent.functions:
-        await function.renew_secrets()
+        await function.renew_secrets(bench.services)
 
 
 async def told(bench: AgentBench, data: bytes = b"") -> str:
@@ -77,6 +79,7 @@ async def test_without_being_asked_it_is_by_redeploy(bench: AgentBench) -> None:
     assert "rotation" not in await facts(bench)
 
 
+@row("a secret is changed, where `rotation: live` asks for it")
 async def test_what_runs_is_finished_with_the_old_one(bench: AgentBench) -> None:
     await bench.start(source=TELLS, **LIVE)
     slow = asyncio.create_task(told(bench, b"slow"))
@@ -89,6 +92,7 @@ async def test_what_runs_is_finished_with_the_old_one(bench: AgentBench) -> None
     assert all(answer.startswith("second") for answer in answers)
 
 
+@row("a changed secret cannot be had, or a function does not load with it")
 async def test_a_secret_that_is_gone_leaves_what_there_is_and_says_so(bench: AgentBench) -> None:
     await bench.start(source=TELLS, **LIVE)
     del bench.services.secrets["acme", "KEY"]
@@ -101,6 +105,7 @@ async def test_a_secret_that_is_gone_leaves_what_there_is_and_says_so(bench: Age
     assert "rotation_trouble" not in await facts(bench)
 
 
+@row("a changed secret cannot be had, or a function does not load with it")
 async def test_one_that_does_not_load_with_it_goes_on_and_the_value_is_told_to_nobody(
     bench: AgentBench, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -146,13 +151,13 @@ async def test_whatever_goes_wrong_with_one_the_others_are_looked_after() -> Non
         def __init__(self, workload_id: str) -> None:
             self.workload_id = workload_id
 
-        async def renew_secrets(self) -> None:
+        async def renew_secrets(self, secrets: Any) -> None:
             looked.append(self.workload_id)
             if self.workload_id == "broken":
                 raise UnicodeError("of a store")
 
     functions = cast("list[Function]", [Odd("broken"), Odd("whole")])
-    watching = asyncio.create_task(watch_secrets(lambda: functions, interval=0.001))
+    watching = asyncio.create_task(watch_secrets(lambda: functions, cast(Any, None), interval=0.001))
     await eventually(lambda: len(looked) >= 4)
     watching.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -162,7 +167,7 @@ async def test_whatever_goes_wrong_with_one_the_others_are_looked_after() -> Non
 
 async def test_it_is_looked_for_from_time_to_time(bench: AgentBench) -> None:
     await bench.start(source=TELLS, **LIVE)
-    watching = asyncio.create_task(watch_secrets(lambda: bench.agent.functions, interval=0.01))
+    watching = asyncio.create_task(watch_secrets(lambda: bench.agent.functions, bench.services, interval=0.01))
     bench.services.secrets["acme", "KEY"] = "second"
     (function,) = bench.agent.functions
     pool = function.pool
@@ -172,3 +177,32 @@ async def test_it_is_looked_for_from_time_to_time(bench: AgentBench) -> None:
     watching.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await watching
+
+
+async def test_in_one_look_a_secret_is_read_once(bench: AgentBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        await bench.start(f"W{number}", name=f"f{number}", source=TELLS, **LIVE)
+    await bench.start("W9", name="other", namespace="other", source=TELLS, environment={"PLAIN": "x"}, rotation="live")
+    read: list[tuple[str, str]] = []
+    get = bench.services.get_namespace_secret
+
+    async def reading(namespace: str, key: str) -> SecretStr:
+        read.append((namespace, key))
+        return await get(namespace, key)
+
+    monkeypatch.setattr(bench.services, "get_namespace_secret", reading)
+    looks: list[int] = []
+
+    def functions() -> list[Function]:
+        looks.append(len(read))
+        return bench.agent.functions
+
+    watching = asyncio.create_task(watch_secrets(functions, bench.services, interval=0.001))
+    await eventually(lambda: len(looks) >= 4, what="three looks")
+    del bench.services.secrets["acme", "KEY"]
+    await eventually(lambda: all(one.rotation_trouble for one in bench.agent.functions if one.namespace == "acme"))
+    watching.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watching
+    assert looks[:4] == [0, 1, 2, 3]
+    assert set(read) == {("acme", "KEY")}

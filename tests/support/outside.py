@@ -56,7 +56,12 @@ class Outside:
     clients: list[HttpClient] = field(default_factory=list)
 
     def client(
-        self, *hosts: str, methods: Sequence[str] = METHODS, memory: HttpMemory | None = None, **rules: Any
+        self,
+        *hosts: str,
+        methods: Sequence[str] = METHODS,
+        memory: HttpMemory | None = None,
+        owner: str = "",
+        **rules: Any,
     ) -> HttpClient:
         """A client with a grant; `{port}` stands for the server's."""
         granted = tuple(host.replace("{port}", str(self.server.port)) for host in hosts)
@@ -67,6 +72,7 @@ class Outside:
             resolver=ThreadResolver(self.names),
             trust=TRUST,
             memory=memory or HttpMemory(),
+            owner=owner,
         )
         self.clients.append(client)
         return client
