@@ -168,7 +168,7 @@ class Nexlet:
                 runner=nexlet.runner,
                 zygote=maker,
                 figures=nexlet._figures,
-                agent=lambda: nexlet._made,
+                agent=lambda: nexlet.agent,
             )
         _log.info(
             "nexlet starts",
@@ -196,6 +196,11 @@ class Nexlet:
                 more=max(0, len(lines) - _FINDINGS),
             )
         return nexlet
+
+    @property
+    def agent(self) -> FunctionAgent | None:
+        """Whose functions it runs; None before the runner has made it."""
+        return self._made
 
     async def wait_registered(self) -> None:
         """Return once a node knows us and can send us work.

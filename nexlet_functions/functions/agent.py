@@ -23,7 +23,7 @@ from nexlet_functions.functions.artifacts import Artifacts
 from nexlet_functions.functions.environment import open_environment, seal_environment
 from nexlet_functions.functions.function import DispatcherFactory, Function, Means
 from nexlet_functions.functions.keys import CurveKey
-from nexlet_functions.functions.permissions import Policy, Usage
+from nexlet_functions.functions.permissions import Policy
 from nexlet_functions.functions.pins import Pins
 from nexlet_functions.functions.refusals import Refusal, refused
 from nexlet_functions.functions.register import Register
@@ -37,6 +37,7 @@ from nexlet_functions.functions.requests import (
     triggers_of,
 )
 from nexlet_functions.functions.rotation import watch_secrets
+from nexlet_functions.functions.tally import Tally
 from nexlet_functions.grants.http import Outside
 from nexlet_functions.grants.room import Room
 from nexlet_functions.observing.feed import MetricsFeed
@@ -157,6 +158,7 @@ class FunctionAgent:
         self._budgets: dict[str, Budget] = {}
         self._room = asyncio.Semaphore(settings.current.max_starting)
         self._functions = Register()
+        self._tally = Tally()
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._leaving: set[Function] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -169,6 +171,7 @@ class FunctionAgent:
         interval = settings.current.metrics_interval
         if interval:
             self._feed = MetricsFeed(services, lambda: self.functions, interval=interval)
+        self._gone = 0
         self.starts: Counter[str] = Counter()
         self.on_gone: Callable[[Function], None] = lambda function: None
 
@@ -205,23 +208,16 @@ class FunctionAgent:
 
     async def heartbeat(self) -> AgentHeartbeat:
         """See `Agent.heartbeat`. The data is a JSON object with counts over all functions."""
-        functions = list(self._functions.values())
-        outcomes: Counter[str] = Counter()
-        workers = pending = 0
-        for function in functions:
-            counts, stats = function.counts, function.stats
-            if counts is not None and stats is not None:
-                outcomes.update(counts.outcomes)
-                workers += stats.workers
-                pending += stats.pending
+        tally = self._tally
+        tally.look(self._functions.values())
         cgroup = self._sandboxing.cgroup
         data = {
             "register_type": self._settings.current.register_type,
-            "namespace_count": len({function.namespace for function in functions}),
-            "functions": dict(Counter(function.state.value for function in functions)),
-            "workers": workers,
-            "pending": pending,
-            "invocations": dict(outcomes),
+            "namespace_count": len(tally.namespaces),
+            "functions": dict(tally.states),
+            "workers": tally.workers,
+            "pending": tally.pending,
+            "invocations": dict(tally.outcomes),
             "sandboxes": {
                 profile: {"engaged": list(standing.engaged), "missing": list(standing.missing_names)}
                 for profile, standing in self._sandboxing.standings.items()
@@ -309,7 +305,7 @@ class FunctionAgent:
             )
         start = read_request(workload_id, asked, settings.register_type)
         limits = limits_of(start, settings.rules(asked.namespace).ceilings)
-        problems = self._policy.check(asked.namespace, start, limits, self._usage(asked.namespace))
+        problems = self._policy.check(asked.namespace, start, limits, self._functions.usage(asked.namespace))
         if problems:
             raise Refusal(*problems)
         function = Function(
@@ -351,7 +347,7 @@ class FunctionAgent:
         if part is None or self._state is not AgentState.RUNNING:
             return ()
         limits = limits_of(part, self._settings.current.rules(asked.namespace).ceilings)
-        found = self._policy.check(asked.namespace, part, limits, self._usage(asked.namespace))
+        found = self._policy.check(asked.namespace, part, limits, self._functions.usage(asked.namespace))
         problems = [problem for problem in found if problem not in known]
         if valid_token(asked.namespace) is None:
             try:
@@ -374,15 +370,6 @@ class FunctionAgent:
         if task.cancelled() or task.exception() is not None:
             del self._functions[function.workload_id]
         self._services.heartbeat_soon()
-
-    def _usage(self, namespace: str) -> Usage:
-        of_namespace = [function for function in self._functions.values() if function.namespace == namespace]
-        return Usage(
-            functions=len(of_namespace),
-            workers=sum(function.limits.max_workers for function in of_namespace),
-            memory=sum(function.limits.max_workers * function.limits.memory for function in of_namespace),
-            everywhere=len(self._functions),
-        )
 
     def _budget(self, namespace: str) -> Budget | None:
         """What the workers of a namespace share; a rule that has changed holds for all of them from the next start."""
@@ -531,6 +518,7 @@ class FunctionAgent:
             await function.leave(grace, failure=failure)
         finally:
             self._leaving.discard(function)
+            self._gone += 1
             if self._feed is not None:
                 self._feed.gone(function)
             self.on_gone(function)
@@ -624,6 +612,16 @@ class FunctionAgent:
     def functions(self) -> list[Function]:
         """Those that are here, from their first step to the end of their last worker."""
         return [*self._functions.values(), *self._leaving]
+
+    @property
+    def changes(self) -> tuple[int, int]:
+        """How many starts have ended so far, however they did, and how many functions are gone."""
+        return self.starts.total(), self._gone
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no function starts or leaves, and none has anything to do."""
+        return not (self._starting or self._leaving or any(function.busy for function in self._functions.values()))
 
     # --- tasks -----------------------------------------------------------------------------------------------------
 

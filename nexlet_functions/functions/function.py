@@ -204,13 +204,26 @@ class Function:
             return self._phase
         if self._pool.unwell:
             return WorkloadState.ERROR
-        stats = self._pool.stats()
-        return WorkloadState.RUNNING if stats.workers or stats.starting or stats.pending else WorkloadState.WARM
+        return WorkloadState.WARM if self._pool.asleep else WorkloadState.RUNNING
 
     @property
     def stats(self) -> PoolStats | None:
         """Its workers; None before there are any."""
         return self._pool.stats() if self._pool is not None else None
+
+    @property
+    def stamp(self) -> tuple[object, ...]:
+        """Another one whenever its state, its workers or anything that it counts is: see `Pool.stamp`."""
+        pool = self._pool
+        if pool is None:
+            return (self._phase,)
+        asked = self._calls.counts.total() if self._calls is not None else 0
+        return (self._phase, pool.stamp, self.schedules.counted, self.streams.counted, asked)
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has invocations that have not ended."""
+        return self._pool is not None and self._pool.busy
 
     @property
     def counts(self) -> DispatchCounts | None:

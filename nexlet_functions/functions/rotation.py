@@ -32,7 +32,7 @@ async def watch_secrets(functions: Callable[[], Iterable[Function]], secrets: Se
     while True:
         await asyncio.sleep(interval)
         look = _Look(secrets)
-        for function in tuple(functions()):
+        for function in [one for one in functions() if one.start_request.rotation == "live"]:
             try:
                 await function.renew_secrets(look)
             except Exception:  # noqa: BLE001  # one function's, or one store's: the others are looked after

@@ -74,6 +74,11 @@ class FunctionSchedules:
             counts.update(schedule.counts)
         return counts
 
+    @property
+    def counted(self) -> int:
+        """All of `counts` together: another number whenever one of them is."""
+        return sum(sum(schedule.counts.values()) for schedule in self._kept)
+
     def sink(self, sink: Sink) -> Sink:
         """What the function's pool is to tell, in place of `sink`."""
         return _EndsOfRuns(sink, self._scheduler) if self._triggers else sink

@@ -57,7 +57,7 @@ def counts_of(function: Function) -> Counts:
 
 
 def numbers_of(function: Function) -> Counter[Key]:
-    """The counters alone: where none of them is another than it was, nothing happened."""
+    """The counters alone."""
     counts, pool = function.counts, function.pool
     if counts is None or pool is None:
         return Counter()

@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 
 from nexlet_functions.functions.function import Function
-from nexlet_functions.observing.counts import Counts, Key, counts_of, gauges_of, numbers_of
+from nexlet_functions.observing.counts import Counts, Key, counts_of, gauges_of
 from nexlet_functions.runner.services import Services
 from nexlet_models.base import timestamp
 from nexlet_sandboxes.histogram import Histogram
@@ -38,7 +38,8 @@ class MetricsFeed:
         self._services = services
         self._functions = functions
         self._interval = interval
-        self._told: dict[Function, tuple[Counts, float]] = {}
+        self._told: dict[Function, tuple[object, Counts]] = {}
+        self._looked = 0.0
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -49,6 +50,7 @@ class MetricsFeed:
                 self._tell(function)
             for function in self._told.keys() - here:
                 del self._told[function]  # its start failed: nobody says that it is gone
+            self._looked = asyncio.get_running_loop().time()
 
     def gone(self, function: Function) -> None:
         """Tell what came since the last time, the last of it."""
@@ -56,18 +58,16 @@ class MetricsFeed:
         self._told.pop(function, None)
 
     def _tell(self, function: Function) -> None:
+        stamp, known = function.stamp, self._told.get(function)
+        if known is not None and known[0] == stamp and not function.busy:
+            return  # of a thousand functions most are idle: nothing is counted, copied or subtracted for them
         now = asyncio.get_running_loop().time()
-        gauges = gauges_of(function)
-        before, then = self._told.get(function) or (Counts(), now - self._interval)
-        busy = gauges[("nexlet_function_in_flight",)] or gauges[("nexlet_function_pending",)]
-        if not busy and dict.__eq__(numbers_of(function), before.numbers):
-            # Of a thousand functions most are idle: nothing is copied or subtracted for them.
-            self._told[function] = before, now
-            return
+        then, before = (now - self._interval, Counts()) if known is None else (self._looked, known[1])
         counts = counts_of(function)
         since = counts.since(before)
-        self._told[function] = counts, now
-        if not busy and not any(since.numbers.values()):
+        self._told[function] = stamp, counts
+        gauges = gauges_of(function)
+        if not function.busy and not any(since.numbers.values()):
             return
         told = {
             "kind": "nexlet",

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 
 from nexlet_functions.functions.refusals import Refusal
 from nexlet_functions.natsio.complaints import Violation
@@ -197,6 +197,11 @@ class Streams:
         for puller in self._pullers:
             counts.update(asdict(puller.counts))
         return counts
+
+    @property
+    def counted(self) -> int:
+        """All of `counts` together: another number whenever one of them is."""
+        return sum(sum(astuple(puller.counts)) for puller in self._pullers)
 
     def facts(self) -> dict[str, str]:
         """For the function's metadata."""
