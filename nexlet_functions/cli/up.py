@@ -124,6 +124,7 @@ async def _up(holder: SettingsHolder, tracer: Tracer | None, speaker: Speaker) -
     zygote = asyncio.ensure_future(Zygote.start(modules=holder.current.modules, cgroup=holder.current.cgroup))
     await asyncio.sleep(0)
     with loading():
+        from nexlet_functions.collecting import Collecting
         from nexlet_functions.nexlet import Nexlet
 
     async with await Nexlet.start(holder, environment=os.environ, zygote=zygote, tracer=tracer) as nexlet:
@@ -132,12 +133,14 @@ async def _up(holder: SettingsHolder, tracer: Tracer | None, speaker: Speaker) -
         manager.ready()
         signals.stop_with(nexlet.stop_soon)
         registered = asyncio.create_task(_tell_registered(nexlet, manager))
+        collecting = asyncio.create_task(Collecting(lambda: nexlet.agent).run())
         if nexlet.started_by_node:
             with _until_ended(parent, signals.stop):
                 await nexlet.wait()
         else:
             await nexlet.wait()
         registered.cancel()
+        collecting.cancel()
 
 
 async def _tell_registered(nexlet: Nexlet, manager: ServiceManager) -> None:
