@@ -180,6 +180,7 @@ class Function:
         self._namesakes = namesakes
         self._replaces = frozenset(str((asked.metadata or {}).get(REPLACES, "")).split(","))
         self._hold = AsyncExitStack()
+        self._connection: Connection | None = None
         self._pool: Pool | None = None
         self._dispatcher: Dispatcher | None = None
         self._calls: Calls | None = None
@@ -282,6 +283,9 @@ class Function:
         }
         if unanswered := [trigger.subject for trigger in self.triggers if not trigger.reply]:
             facts["unanswered"] = ",".join(unanswered)
+        if self._connection is not None and not self._connection.connected:
+            failure = self._connection.last_failure
+            facts["disconnected"] = failure.reason if failure is not None else "its connection was lost"
         run = 0
         if self._pool is not None and self._dispatcher is not None:
             stats, counts = self._pool.stats(), self._dispatcher.counts
@@ -358,6 +362,7 @@ class Function:
                     code="unreachable",
                 )
             ) from None
+        self._connection = connection
         problems: list[Problem] = []
         try:
             self.limits = fit_reply(self.limits, self.start_request, connection.max_payload)

@@ -130,6 +130,7 @@ class Connection:
         self._state = ConnectionState.DISCONNECTED
         self._life: Life | None = None
         self._up = asyncio.Event()
+        self._other_credentials = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
         self._failure: ConnectFailed | None = None
         self._failures: set[asyncio.Future[ConnectFailed]] = set()
@@ -210,6 +211,15 @@ class Connection:
                 raise self._failure or ConnectFailed(self.credentials.addresses, "no answer in time")
         if self._state is ConnectionState.CLOSED:
             raise ConnectionClosed
+
+    def renew(self, credentials: Credentials) -> None:
+        """Connect by these credentials from now on: at once where the others did not do, else when it is lost."""
+        self.credentials = credentials
+        self._servers = Servers(credentials)
+        self._log = _log.bind(connection=self.name, servers=", ".join(credentials.addresses))
+        if not self.connected:
+            self._failure = None
+            self._other_credentials.set()
 
     @property
     def state(self) -> ConnectionState:
@@ -458,7 +468,7 @@ class Connection:
                 except Exception as error:  # noqa: BLE001  # whatever it is, attempts go on
                     refused = self._fail(error, attempt=attempts).refused or refused
             if life is None:
-                await asyncio.sleep(self._backoff.after_failure(refused=refused))
+                await self._rest(self._backoff.after_failure(refused=refused))
                 continue
             attempts, began = 0, loop.time()
             while life is not None:
@@ -466,7 +476,14 @@ class Connection:
                 life, reason = await self._serve(life)
             self._log.warning("disconnected", reason=reason)
             self._set_state(ConnectionState.DISCONNECTED, reason)
-            await asyncio.sleep(self._backoff.after_loss(loop.time() - began))
+            await self._rest(self._backoff.after_loss(loop.time() - began))
+
+    async def _rest(self, seconds: float) -> None:
+        """Before the next attempt; there is nothing to wait for once there are other credentials."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._other_credentials.wait()
+        self._other_credentials.clear()
 
     async def _begin(self, server: str) -> Life:
         return await Life.begin(

@@ -2,13 +2,14 @@
 
 A hundred functions of one namespace need one connection, not a hundred; two namespaces with different credentials need
 two, because what the server allows and hides goes by connection. `Connections.lease` counts who uses which, and the
-last one to leave closes it.
+last one to leave closes it. One whose credentials are void may be given others (`renew`), with all that is on it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator
 
 from nexlet_functions.natsio.connection import Connection
@@ -23,7 +24,7 @@ class _Shared:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.users = 0
+        self.users: Counter[str] = Counter()  # by namespace
 
 
 class Connections:
@@ -38,44 +39,67 @@ class Connections:
         self._name = name
         self._options = options
         self._shared: dict[Credentials, _Shared] = {}
+        self._renewed: list[_Shared] = []  # given credentials of which there was a connection already
 
-    def hold(self, credentials: Credentials) -> Connection:
-        """The connection of these credentials, connected or not; started at its first use. Pair with `release`."""
+    def hold(self, credentials: Credentials, namespace: str = "") -> Connection:
+        """The connection of these credentials, connected or not; started at its first use. Pair with `release`.
+
+        Args:
+            namespace: who uses it; "" for ourselves.
+        """
         shared = self._shared.get(credentials)
         if shared is None:
             connection = Connection(credentials, name=self._name, options=self._options)
             connection.start()
             shared = self._shared[credentials] = _Shared(connection)
-        shared.users += 1
+        shared.users[namespace] += 1
         return shared.connection
 
-    async def acquire(self, credentials: Credentials, *, timeout: float = 10.0) -> Connection:
+    async def acquire(self, credentials: Credentials, namespace: str = "", *, timeout: float = 10.0) -> Connection:
         """The connected connection of these credentials. Pair with `release`.
 
         Args:
+            namespace: who uses it; "" for ourselves.
             timeout: seconds.
 
         Raises:
             ConnectFailed: it could not be had within that time, or the server turned the credentials down.
             ConnectionClosed: `close` came first.
         """
-        connection = self.hold(credentials)
+        connection = self.hold(credentials, namespace)
         try:
             await connection.wait_connected(timeout)
         except BaseException:
-            await self.release(connection)
+            await self.release(connection, namespace)
             raise
         return connection
 
-    async def release(self, connection: Connection) -> None:
+    async def release(self, connection: Connection, namespace: str = "") -> None:
         """One user less; the last one closes it."""
-        shared = self._shared.get(connection.credentials)
-        if shared is None or shared.connection is not connection:
+        shared = self._find(connection)
+        if shared is None:
             return  # `close` was quicker
-        shared.users -= 1
-        if shared.users == 0:
-            del self._shared[connection.credentials]
+        shared.users[namespace] -= 1
+        if not shared.users.total():
+            self._forget(shared)
             await connection.close()
+
+    def namespaces(self, connection: Connection) -> frozenset[str]:
+        """Who uses it."""
+        shared = self._find(connection)
+        return frozenset(+shared.users) if shared is not None else frozenset()
+
+    def renew(self, connection: Connection, credentials: Credentials) -> None:
+        """Have it connect by other credentials from now on. One that is connected stays so until it is lost."""
+        shared = self._find(connection)
+        if shared is None:
+            return  # nobody uses it any more
+        self._forget(shared)
+        connection.renew(credentials)
+        if credentials in self._shared:
+            self._renewed.append(shared)
+        else:
+            self._shared[credentials] = shared
 
     @contextlib.asynccontextmanager
     async def lease(self, credentials: Credentials, *, timeout: float = 10.0) -> AsyncIterator[Connection]:
@@ -87,13 +111,27 @@ class Connections:
             await self.release(connection)
 
     def __len__(self) -> int:
-        return len(self._shared)
+        return len(self._shared) + len(self._renewed)
 
     def all(self) -> list[Connection]:
         """Those in use."""
-        return [shared.connection for shared in self._shared.values()]
+        return [shared.connection for shared in (*self._shared.values(), *self._renewed)]
 
     async def close(self) -> None:
         """Close all, whoever uses them."""
-        shared, self._shared = self._shared, {}
-        await asyncio.gather(*(one.connection.close() for one in shared.values()))
+        connections = self.all()
+        self._shared.clear()
+        self._renewed.clear()
+        await asyncio.gather(*(one.close() for one in connections))
+
+    def _find(self, connection: Connection) -> _Shared | None:
+        shared = self._shared.get(connection.credentials)
+        if shared is not None and shared.connection is connection:
+            return shared
+        return next((one for one in self._renewed if one.connection is connection), None)
+
+    def _forget(self, shared: _Shared) -> None:
+        if shared in self._renewed:
+            self._renewed.remove(shared)
+        else:
+            del self._shared[shared.connection.credentials]

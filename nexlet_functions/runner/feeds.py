@@ -128,7 +128,8 @@ class Feeds:
         feeds, self._feeds = self._feeds, {}
         for feed in feeds.values():
             feed.quiet()
-        await asyncio.gather(*(self._connections.release(feed.connection) for feed in feeds.values()), *self._releasing)
+        releasing = (self._connections.release(feed.connection, feed.namespace) for feed in feeds.values())
+        await asyncio.gather(*releasing, *self._releasing)
 
     # --- which connection, which prefix ------------------------------------------------------------------------------
 
@@ -137,14 +138,18 @@ class Feeds:
             raise RuntimeError("feeds are there from the first registration on")
         own = self._credentials_of(namespace)
         if own is not None:
-            return self._connections.hold(own), f"$NEX.FEED.{namespace}", "the operator's credentials for the namespace"
+            return (
+                self._connections.hold(own, namespace),
+                f"$NEX.FEED.{namespace}",
+                "the operator's credentials for the namespace",
+            )
         if self._agent.may_publish(subjects.event(namespace, "WORKLOADTRIGGERED")) is False:
-            return self._fallback("the agent's credentials, which permit no other prefix")
-        return self._connections.hold(self._agent), f"$NEX.FEED.{namespace}", "the agent's credentials"
+            return self._fallback(namespace, "the agent's credentials, which permit no other prefix")
+        return self._connections.hold(self._agent, namespace), f"$NEX.FEED.{namespace}", "the agent's credentials"
 
-    def _fallback(self, by: str) -> tuple[Connection, str, str]:
+    def _fallback(self, namespace: str, by: str) -> tuple[Connection, str, str]:
         assert self._agent is not None
-        return self._connections.hold(self._agent), f"$NEX.FEED.{self._agent_id}", by
+        return self._connections.hold(self._agent, namespace), f"$NEX.FEED.{self._agent_id}", by
 
     def _place(self, feed: _Feed, chosen: tuple[Connection, str, str] | None = None) -> None:
         """Move a feed to where it belongs now."""
@@ -155,7 +160,7 @@ class Feeds:
             feed.quiet()
             feed.connection, feed.prefix, feed.by = connection, prefix, by
             self._taken(feed)
-        task = asyncio.create_task(self._connections.release(leaving))
+        task = asyncio.create_task(self._connections.release(leaving, feed.namespace))
         self._releasing.add(task)
         task.add_done_callback(self._releasing.discard)
 
@@ -170,4 +175,5 @@ class Feeds:
         if violation.kind != "publish" or self._agent is None or feed.prefix == f"$NEX.FEED.{self._agent_id}":
             return
         if violation.subject.startswith(f"{feed.prefix}.".lower()):
-            self._place(feed, self._fallback("the agent's credentials, because the server refused the other prefix"))
+            why = "the agent's credentials, because the server refused the other prefix"
+            self._place(feed, self._fallback(feed.namespace, why))

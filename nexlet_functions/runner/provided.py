@@ -110,7 +110,7 @@ class ProvidedServices:
         try:
             yield connection
         finally:
-            await self._connections.release(connection)
+            await self._connections.release(connection, namespace)
 
     async def get_namespace_secret(self, namespace: str, key: str) -> SecretStr:
         store = self._secrets

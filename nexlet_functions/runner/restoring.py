@@ -46,6 +46,7 @@ class Restoring:
         self._desk = desk
         self._slots = asyncio.Semaphore(at_once)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._requests: dict[str, AgentStartWorkloadRequest] = {}  # of those that have a task
         self._asking: dict[asyncio.Task[None], dict[str, AgentStartWorkloadRequest]] = {}
         self._reported: set[str] = set()
         self._untried: set[str] = set()
@@ -69,6 +70,8 @@ class Restoring:
         Args:
             elsewhere: finds out what runs at others.
         """
+        # What waits for its next try has it by the credentials that the node has minted last.
+        self._requests |= {key: one for key, one in workloads.items() if key in self._tasks}
         left = {key: one for key, one in workloads.items() if key not in self._tasks}
         if left:
             task = asyncio.create_task(self._replay(agent, left, elsewhere), name="restore-replayed")
@@ -79,7 +82,8 @@ class Restoring:
         """Start those that do not run now."""
         for workload_id, request in workloads.items():
             if workload_id not in self._tasks:
-                task = asyncio.create_task(self._one(agent, workload_id, request), name=f"restore-{workload_id}")
+                self._requests[workload_id] = request
+                task = asyncio.create_task(self._one(agent, workload_id), name=f"restore-{workload_id}")
                 self._tasks[workload_id] = task
                 self._untried.add(workload_id)
                 task.add_done_callback(functools.partial(self._done, workload_id))
@@ -131,15 +135,16 @@ class Restoring:
 
     def _done(self, workload_id: str, _: asyncio.Task[None]) -> None:
         self._tasks.pop(workload_id, None)
+        self._requests.pop(workload_id, None)
         self._was_tried(workload_id)
 
     def _was_tried(self, workload_id: str) -> None:
         self._untried.discard(workload_id)
         self._tried.set()
 
-    async def _one(self, agent: Agent, workload_id: str, request: AgentStartWorkloadRequest) -> None:
+    async def _one(self, agent: Agent, workload_id: str) -> None:
         pause = _AGAIN[0]
-        while not await self._try(agent, workload_id, request):
+        while not await self._try(agent, workload_id, self._requests[workload_id]):
             self._was_tried(workload_id)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _AGAIN[1])

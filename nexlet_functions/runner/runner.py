@@ -11,6 +11,7 @@ workloads. Everything else of this package is a part of it:
     state         what outlives us             restoring         what ran before
     settings      times and bounds             takeover          from one nexlet to the next
     secrets       what namespaces keep         neighbours        what others of the node run
+    renewing      credentials that are void
 
 - `Runner`: `await run()`, which returns when it was stopped or its lameduck time is over.
 - `Phase`: where it is in its life.
@@ -37,6 +38,7 @@ from nexlet_functions.runner.membership import Membership
 from nexlet_functions.runner.neighbours import Standing, ask, settle
 from nexlet_functions.runner.provided import ProvidedServices
 from nexlet_functions.runner.registration import LocalRegistration, RegistrationFailed, check_offer
+from nexlet_functions.runner.renewing import Renewing
 from nexlet_functions.runner.restoring import Restoring
 from nexlet_functions.runner.secrets import SecretStore
 from nexlet_functions.runner.services import Services
@@ -124,6 +126,13 @@ class Runner:
             nexus=nexus,
             settings=self._settings,
             replay=self._replay,
+        )
+        self._renewing = Renewing(
+            self._connections,
+            self._triggers,
+            register_anew=self._membership.register_anew,
+            locked_out=lambda: self._membership.locked_out,
+            keep=self._keep,
         )
         self._services = ProvidedServices(
             self._membership, self._feeds, self._triggers, self._connections, nexus=nexus, secrets=secrets
@@ -265,6 +274,7 @@ class Runner:
             if resumed:
                 tasks.create_task(self._membership.confirm_resumed(), name="confirm")
             tasks.create_task(watch.run(), name="node-watch")
+            tasks.create_task(self._renewing.run(watch.look_soon), name="renewing")
             if self._state is not None:
                 tasks.create_task(self._catch_up(self._state), name="state")
 
@@ -276,6 +286,7 @@ class Runner:
                 await state.catch_up()
 
     def _replay(self, workloads: Mapping[str, AgentStartWorkloadRequest]) -> None:
+        self._renewing.replayed(workloads)
         if self._predecessor is not None:
             self._replayed = workloads  # its state is what counts, and comes first
         elif self._take_over and self._state_folder is None and self._membership.registrations == 1:
@@ -404,10 +415,15 @@ class Runner:
         return summary if state is None else summary.model_copy(update={"state": state.value})
 
     async def started(self, workload_id: str, request: AgentStartWorkloadRequest) -> None:
+        self._renewing.started(workload_id, request)
+        await self._keep(workload_id, request)
+
+    async def _keep(self, workload_id: str, request: AgentStartWorkloadRequest) -> None:
         if self._state is not None:
             await self._state.keep_workload(workload_id, request)
 
     async def stopped(self, workload_id: str) -> None:
+        self._renewing.stopped(workload_id)
         self._restoring.give_up(workload_id)
         await self._triggers.unregister(workload_id)
         if self._state is not None:

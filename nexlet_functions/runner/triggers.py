@@ -30,9 +30,10 @@ _log = structlog.stdlib.get_logger("nexlet_functions.runner")
 class _Held:
     """What one workload has."""
 
-    __slots__ = ("connection", "subscriptions")
+    __slots__ = ("connection", "namespace", "subscriptions")
 
-    def __init__(self) -> None:
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
         self.connection: Connection | None = None
         self.subscriptions: list[Subscription] = []
 
@@ -65,14 +66,14 @@ class Triggers:
             raise AgentError(f"the workload's credentials cannot be used: {error}", status=400) from None
 
     async def acquire(self, namespace: str, creds: NatsConnectionData) -> Connection:
-        """The shared connection for a workload. Pair with `Connections.release`.
+        """The shared connection for a workload. Pair with `Connections.release` and the namespace.
 
         Raises:
             AgentError: there is none to be had (503), or the credentials cannot be used (400).
         """
         credentials = self.credentials(namespace, creds)
         try:
-            return await self._connections.acquire(credentials, timeout=self._connect_timeout)
+            return await self._connections.acquire(credentials, namespace, timeout=self._connect_timeout)
         except NatsioError as error:
             raise AgentError(unusable("the workload", credentials, error), status=503) from None
 
@@ -88,7 +89,7 @@ class Triggers:
         """See `Services.register_trigger`."""
         if workload_id in self._held:
             raise AgentError(f"workload {workload_id} has its triggers already", status=409)
-        held = self._held[workload_id] = _Held()
+        held = self._held[workload_id] = _Held(namespace)
         try:
             held.connection = connection = await self.acquire(namespace, creds)
             if on_connection is not None:
@@ -130,7 +131,7 @@ class Triggers:
             return
         await asyncio.gather(*(one.unsubscribe() for one in held.subscriptions))
         if held.connection is not None:
-            await self._connections.release(held.connection)
+            await self._connections.release(held.connection, held.namespace)
 
     async def close(self) -> None:
         """End all of them."""

@@ -141,6 +141,10 @@ class NodeWatch:
             self._missing = True
             self._news.set()
 
+    def look_soon(self) -> None:
+        """There is something to see."""
+        self._news.set()
+
     def node_started(self) -> None:
         """Some node has: ours, or one in its place, or one that is none of our business."""
         self._asked_for = True

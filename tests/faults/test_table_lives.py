@@ -191,6 +191,40 @@ async def test_the_nexlet_is_killed(server: EmbeddedServer, node: Node, client: 
         await second.left_nothing(server)
 
 
+@row("what ran before is started again")
+async def test_each_function_is_subscribed_to_when_it_can_serve(
+    server: EmbeddedServer, node: Node, client: Client, options: Options, tmp_path: Path
+) -> None:
+    """Not before: whoever asks one that loads still is told so at once, and one that is ready waits for no other."""
+    async with nexlet_bench(server, node, options=options, state_dir=tmp_path) as bench:
+        await deploy(bench.control, SOURCE, name="quick", triggers=["quick"], **ONE)
+        await deploy(bench.control, f"{SOURCE}\ntime.sleep(1)\n", name="slow", triggers=["slow"], **ONE)
+    seen: dict[str, list[str]] = {"quick": [], "slow": []}
+    first: list[str] = []
+
+    async def ask() -> None:
+        while len(first) < len(seen):
+            for subject, outcomes in seen.items():
+                try:
+                    answer = await client.request(subject, b"on", timeout=20)
+                    outcomes.append((answer.headers or {}).get("error", "") or answer.data.decode())
+                except nats.errors.Error as error:
+                    outcomes.append(type(error).__name__)
+                if outcomes[-1] == "on" and subject not in first:
+                    first.append(subject)
+            await asyncio.sleep(0.005)
+
+    asking = asyncio.create_task(ask())
+    async with nexlet_bench(server, node, options=options, state_dir=tmp_path) as bench:
+        async with asyncio.timeout(30):
+            await asking
+        assert first == ["quick", "slow"]
+        for subject, outcomes in seen.items():
+            ran = outcomes.count("on")
+            assert outcomes == ["NoRespondersError"] * (len(outcomes) - ran) + ["on"] * ran
+            assert len(json.loads((await bench.ask(subject, b"runs")).data)) == ran
+
+
 async def eventually_answers(client: Client, subject: str, *, within: float = 20.0) -> None:
     async with asyncio.timeout(within):
         while True:

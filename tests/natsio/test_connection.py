@@ -468,6 +468,44 @@ async def test_wrong_credentials_fail_at_once_and_say_so(options: Options) -> No
         assert "hunter2" not in str(caught.value)
 
 
+async def test_it_goes_on_by_other_credentials(options: Options) -> None:
+    """Those it has are revoked for good; with others it is back at once, and all that is subscribed with it."""
+    one = "authorization {{ users = [ {{ user: {0}, password: pw }}, {{ user: other, password: pw }} ] }}"
+    slow = replace(options, backoff_first=60.0, backoff_max=60.0, backoff_refused=60.0)
+    async with EmbeddedServer(config=one.format("former"), jetstream=False) as server:
+        former = Credentials((server.url,), user="former", password=SecretStr("pw"))
+        latter = Credentials((server.url,), user="latter", password=SecretStr("pw"))
+        plain = await nats.connect(server.url, user="other", password="pw")
+        async with Connection(former, options=slow) as connection:
+            await connection.wait_connected(5)
+            sink = KeepingSink()
+            await connection.subscribe("a", sink=sink)
+            server.reconfigure(one.format("latter"))
+            await eventually(lambda: not connection.connected, what="cut off")
+            connection.publish("b", b"kept")
+            heard = await plain.subscribe("b")
+            await settle(plain)
+            connection.renew(latter)  # and it does not wait for the minute to be over
+            await connection.wait_connected(5)
+            assert connection.credentials == latter
+            await plain.publish("a", b"1")
+            await sink.count(1)
+            assert (await heard.next_msg(5)).data == b"kept"
+        await plain.close()
+
+
+async def test_other_credentials_are_taken_when_those_it_has_do_not_do_any_more(options: Options) -> None:
+    async with EmbeddedServer(config=USERS.format(allowed=">"), jetstream=False) as server:
+        first = Credentials((server.url,), user="other", password=SecretStr("pw"))
+        async with Connection(first, options=options) as connection:
+            await connection.wait_connected(5)
+            connection.renew(Credentials((server.url,), user="nexlet", password=SecretStr("pw")))
+            await connection.flush()
+            assert connection.stats().connects == 1, "what is connected stays so"
+            server.reconfigure(USERS.format(allowed=">").replace("other", "nobody"))
+            await eventually(lambda: connection.stats().connects == 2, what="connected as the other one")
+
+
 async def test_a_revoked_user_is_served_again_once_restored(options: Options) -> None:
     async with EmbeddedServer(config=users("a.>")) as server:
         connection = await Connection.open(Credentials((server.url,), **NEXLET), options=options)  # type: ignore[arg-type]

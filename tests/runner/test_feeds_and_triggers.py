@@ -299,6 +299,33 @@ async def test_credentials_that_do_not_work_say_what_is_missing(connections: Con
         assert len(connections) == 0
 
 
+async def test_a_connection_that_is_given_other_credentials_is_found_by_them(
+    connections: Connections, nats_server: EmbeddedServer
+) -> None:
+    first, second = (Credentials((nats_server.url,), token=SecretStr(text)) for text in ("1", "2"))
+    one = await connections.acquire(first, "acme")
+    assert connections.hold(first, "umbrella") is one
+    assert connections.namespaces(one) == {"acme", "umbrella"}
+    connections.renew(one, second)
+    assert await connections.acquire(second) is one
+    other = await connections.acquire(first)
+    assert other is not one
+    connections.renew(other, second)  # of which there is one already: both go on, each with those that hold it
+    assert set(connections.all()) == {one, other}
+    assert len(connections) == 2
+    assert connections.namespaces(other) == {""}
+    await connections.release(other)
+    assert connections.all() == [one]
+    await connections.release(one, "acme")
+    await connections.release(one)
+    assert connections.namespaces(one) == {"umbrella"}
+    await connections.release(one, "umbrella")
+    assert len(connections) == 0
+    assert not one.connected
+    connections.renew(one, first)  # nobody uses it any more
+    assert len(connections) == 0
+
+
 async def test_services_lend_a_connection(running: Running, nats_server: EmbeddedServer) -> None:
     services = running.agent.services
     async with services.connection("acme", connection_data(nats_server.url)) as connection:
