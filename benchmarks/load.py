@@ -6,15 +6,18 @@ socket and one thread: with a window of requests, reading a batch of answers is 
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import nkeys
+
 from benchmarks.spread import percentile
 
-__all__ = ["Load", "Measured"]
+__all__ = ["Load", "Measured", "introduction"]
 
 CRLF = b"\r\n"
 
@@ -45,21 +48,37 @@ class Measured:
         return percentile(self.latencies, share) / 1e6
 
 
+def introduction(info: bytes, user: tuple[str, str]) -> bytes:
+    """What is said with CONNECT to a server that has begun with this line.
+
+    Args:
+        user: JWT and seed; "" where the server asks for none.
+    """
+    options = {"verbose": False, "pedantic": False, "headers": True, "no_responders": True, "name": "load"}
+    jwt, seed = user
+    if jwt:
+        nonce = json.loads(info.partition(b" ")[2])["nonce"]
+        signature = nkeys.from_seed(bytearray(seed.encode())).sign(nonce.encode())
+        options |= {"jwt": jwt, "sig": base64.urlsafe_b64encode(signature).decode().rstrip("=")}
+    return json.dumps(options).encode()
+
+
 class Load:
     """One raw connection to a server. A context manager."""
 
-    def __init__(self, url: str) -> None:
-        """Connect to `nats://HOST:PORT`, without credentials."""
+    def __init__(self, url: str, *, user: tuple[str, str] = ("", "")) -> None:
+        """Connect to `nats://HOST:PORT`.
+
+        Args:
+            user: JWT and seed, where the server asks who somebody is.
+        """
         parts = urlsplit(url)
         self._socket = socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 4222), timeout=20)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
-        self._line()  # INFO
         self._inbox = f"_INBOX.load{time.monotonic_ns():x}"
-        options = {"verbose": False, "pedantic": False, "headers": True, "no_responders": True, "name": "load"}
-        self._socket.sendall(
-            b"CONNECT %b\r\nSUB %b.* 1\r\nPING\r\n" % (json.dumps(options).encode(), self._inbox.encode())
-        )
+        said = introduction(self._line(), user)
+        self._socket.sendall(b"CONNECT %b\r\nSUB %b.* 1\r\nPING\r\n" % (said, self._inbox.encode()))
         while self._line() != b"PONG":
             pass
 

@@ -18,7 +18,7 @@ from benchmarks.soak.account import SLACK, Account
 from benchmarks.soak.faults import Faults
 from benchmarks.soak.functions import KINDS, workloads
 from benchmarks.soak.generator import Generator
-from benchmarks.soak.plan import Planned, plan
+from benchmarks.soak.plan import PLACES, Planned, place_of, plan
 from benchmarks.soak.stage import HEAL, Holdings, NotHealed, Stage, open_stage
 from nexlet_functions.cli.running import loop_factory
 
@@ -41,31 +41,34 @@ def main() -> None:
     parser.add_argument(
         "--seed", type=int, default=None, help="of everything that is chosen; chosen by chance if absent"
     )
+    parser.add_argument("--place", choices=tuple(PLACES), help="where it is played; the seed's if absent")
     parser.add_argument(
         "--rate", type=float, default=2000.0, help="requests a second; 0: half of what can be had (2000)"
     )
-    parser.add_argument("--every", type=float, default=3.0, help="seconds between two faults, on average (3)")
+    parser.add_argument("--every", type=float, default=2.0, help="seconds between two faults, on average (2)")
     parser.add_argument("--log", type=Path, help="file for the nexlet's log; without it, its end is shown if need be")
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 31) if given.seed is None else given.seed
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))  # the node's, whose end is intended
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        sys.exit(0 if runner.run(_soak(given.seconds, seed, given.rate, given.every, given.log)) else 1)
+        place = given.place or place_of(seed)
+        sys.exit(0 if runner.run(_soak(given.seconds, seed, place, given.rate, given.every, given.log)) else 1)
 
 
-async def _soak(seconds: float, seed: int, rate: float, every: float, log: Path | None) -> bool:
+async def _soak(seconds: float, seed: int, place: str, rate: float, every: float, log: Path | None) -> bool:
     print("  ".join(f"{name} {value}" for name, value in environment().items()))
-    async with open_stage() as stage:
+    async with open_stage(place) as stage:
         before = await _before(stage)
         for workload in workloads():
             await stage.deploy(workload)
         await stage.healed()
+        user = stage.accounts.user("load") if stage.accounts is not None else ("", "")
         if not rate:
-            rate = await asyncio.to_thread(_half, stage.server.url)
-        planned = plan(seed, seconds, every=every)
-        print(f"\nseed {seed}: {seconds:g} s, {rate:.0f} requests a second, {len(planned)} faults", flush=True)
+            rate = await asyncio.to_thread(_half, stage.urls[0], user)
+        planned = plan(seed, seconds, place=place, every=every)
+        print(f"\nseed {seed}: {place}, {seconds:g} s, {rate:.0f} requests a second", flush=True)
         account = Account()
-        generator = Generator(stage.server.url, seed, rate, account)
+        generator = Generator(stage.urls, seed, rate, account, user=user)
         faults = Faults(stage, generator)
         await generator.start()
         await _play(planned, seconds, generator, faults, account)
@@ -101,9 +104,9 @@ async def _play(planned: list[Planned], seconds: float, generator: Generator, fa
         account.wrong.append(f"at {generator.now:.3f} s, {faults.windows[-1].fault}: {error}")
 
 
-def _half(url: str) -> float:
+def _half(url: str, user: tuple[str, str]) -> float:
     """Half of the requests a second that the fast function answers with 256 of them in flight."""
-    with Load(url) as load:
+    with Load(url, user=user) as load:
         load.requests("soak.fast", count=2000, in_flight=256, payload=b"%016x" % (1 << 60))
         return load.requests("soak.fast", count=30_000, in_flight=256, payload=b"probe").rate / 2
 

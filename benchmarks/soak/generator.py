@@ -7,14 +7,15 @@ kind the n-th request is, how large, and whether its caller is patient, follows 
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from collections import deque
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final, cast
 from urllib.parse import urlsplit
 
+from benchmarks.load import introduction
 from benchmarks.soak.account import LOST, NO_RESPONDERS, Account, Oddity
 from benchmarks.soak.functions import KINDS, LONGEST, NUMBER, PATIENCE, Kind
 
@@ -29,14 +30,18 @@ _CODE: Final = b"Nats-Service-Error-Code: "
 class Generator(asyncio.Protocol):
     """Sends while it is `sending`. Its account is complete once `finish` has returned."""
 
-    def __init__(self, url: str, seed: int, rate: float, account: Account) -> None:
+    def __init__(
+        self, urls: Sequence[str], seed: int, rate: float, account: Account, *, user: tuple[str, str] = ("", "")
+    ) -> None:
         """Nothing is connected yet.
 
         Args:
+            urls: of the servers; which of them it is connected to, chance and their failures decide.
             rate: requests a second.
+            user: JWT and seed, where the servers ask who somebody is.
         """
-        parts = urlsplit(url)
-        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 4222
+        self._servers = deque(urls)
+        self._user = user
         self._choices = random.Random(f"load {seed}")
         self._rate = rate
         self._account = account
@@ -46,7 +51,8 @@ class Generator(asyncio.Protocol):
         self._filler = b"x" * max(kind.sizes[1] for kind in KINDS)
         self._inbox = f"_INBOX.soak{seed}"
         self._buffer = b""
-        self._transport: asyncio.Transport | None = None
+        self._connected: asyncio.Transport
+        self._transport: asyncio.Transport | None = None  # once it may be written to
         self._status = bytearray()
         self._kinds = bytearray()
         self._sent_at: dict[int, float] = {}
@@ -89,8 +95,11 @@ class Generator(asyncio.Protocol):
 
     async def _connect(self) -> None:
         while True:
+            self._servers.rotate(-1)
+            parts = urlsplit(self._servers[0])
+            host, port = parts.hostname or "127.0.0.1", parts.port or 4222
             try:
-                await asyncio.get_running_loop().create_connection(lambda: self, self._host, self._port)
+                await asyncio.get_running_loop().create_connection(lambda: self, host, port)
                 return
             except OSError:
                 await asyncio.sleep(0.02)
@@ -103,11 +112,14 @@ class Generator(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Of `asyncio.Protocol`."""
-        connected = cast(asyncio.Transport, transport)  # uvloop's are none by their class
-        options = {"verbose": False, "pedantic": False, "headers": True, "no_responders": True, "name": "load"}
+        self._connected = cast(asyncio.Transport, transport)  # uvloop's are none by their class
         self._buffer = b""
-        connected.write(b"CONNECT %b\r\nSUB %b.* 1\r\n" % (json.dumps(options).encode(), self._inbox.encode()))
-        self._transport = connected
+
+    def _introduce(self, info: bytes) -> None:
+        """Say who we are, once the server has said what it wants to know; only then may anything be sent."""
+        said = introduction(info, self._user)
+        self._connected.write(b"CONNECT %b\r\nSUB %b.* 1\r\n" % (said, self._inbox.encode()))
+        self._transport = self._connected
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Of `asyncio.Protocol`."""
@@ -174,7 +186,9 @@ class Generator(asyncio.Protocol):
             words = buffer[at:end].split(b" ")
             verb = words[0]
             if verb not in (b"MSG", b"HMSG"):
-                if verb == b"PING" and self._transport is not None:
+                if verb == b"INFO" and self._transport is None:
+                    self._introduce(buffer[at:end])
+                elif verb == b"PING" and self._transport is not None:
                     self._transport.write(b"PONG\r\n")
                 at = end + 2
                 continue

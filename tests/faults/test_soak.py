@@ -11,7 +11,7 @@ import pytest
 from benchmarks.soak.account import LOST, NO_RESPONDERS, SLACK, UNDER_WAY, Account, Oddity, Window
 from benchmarks.soak.faults import CAUSES
 from benchmarks.soak.functions import KINDS, workloads
-from benchmarks.soak.plan import FAULTS, SETTLED, plan
+from benchmarks.soak.plan import ONE_LIFE, PLACES, SETTLED, faults_of, place_of, plan
 from nexlet_models.start_request import StartRequest
 
 ROOT = Path(__file__).parents[2]
@@ -32,22 +32,30 @@ async def test_a_short_one_balances() -> None:
     assert "the account balances, seed 1: every one of" in said
 
 
-@pytest.mark.faults  # a minute, with every fault
-@pytest.mark.timeout(300)
-async def test_one_with_every_fault_balances() -> None:
-    code, said = await soak("--seconds", "60", "--seed", "1", "--rate", "1000")
+@pytest.mark.faults  # minutes, with every fault
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.timeout(400)
+async def test_one_with_every_fault_balances(place: str) -> None:
+    code, said = await soak("--seconds", "150", "--seed", "1", "--rate", "1000", "--place", place)
     assert code == 0, said
-    for fault in FAULTS:
+    for fault in faults_of(place):
         assert f"s  {fault}\n" in said
 
 
-def test_a_seed_always_chooses_the_same() -> None:
-    assert plan(1, 60) == plan(1, 60) != plan(2, 60)
-    planned = plan(1, 600)
-    assert {one.fault for one in planned} == set(FAULTS) == set(CAUSES)
-    assert {one.fault for one in plan(7, 60)} == set(FAULTS), "a minute has all of them"
-    assert all(one.at < 600 * SETTLED for one in planned if one.fault.startswith("nexlet"))
+@pytest.mark.parametrize("place", PLACES)
+def test_a_seed_always_chooses_the_same(place: str) -> None:
+    assert plan(1, 60, place=place) == plan(1, 60, place=place) != plan(2, 60, place=place)
+    planned = plan(1, 600, place=place)
+    assert {one.fault for one in planned} == set(faults_of(place)) <= set(CAUSES)
+    assert all(one.at < 600 * SETTLED for one in planned if one.fault in ONE_LIFE)
+    assert {one.fault for one in plan(7, 60, place=place)} >= ONE_LIFE, "a minute has all of these"
     assert [one.at for one in planned] == sorted(one.at for one in planned)
+
+
+def test_seeds_take_turns_with_the_places() -> None:
+    assert {place_of(seed) for seed in (1, 2)} == set(PLACES)
+    assert set(CAUSES) == {fault for place in PLACES for fault in faults_of(place)}
+    assert set(CAUSES) >= ONE_LIFE
 
 
 def test_every_kind_can_be_deployed() -> None:
