@@ -6,8 +6,10 @@ import argparse
 import asyncio
 import json
 import sys
+from pathlib import Path
 
 from benchmarks.bench import environment
+from benchmarks.kinds import Pictured
 from benchmarks.registry import KINDS
 from nexlet_functions.cli.running import loop_factory
 
@@ -32,6 +34,16 @@ def _parser() -> argparse.ArgumentParser:
         "--rounds", type=int, help="repetitions of each cell, ours and floors in turn (5, or as the kind has it)"
     )
     parser.add_argument("--payload", type=int, default=128, help="bytes of a request (128)")
+    parser.add_argument(
+        "--functions",
+        type=int,
+        action="append",
+        metavar="N",
+        help="how many are deployed, where a kind varies that; may be given more than once",
+    )
+    parser.add_argument(
+        "--pictures", type=Path, metavar="FOLDER", help="where KIND.svg is written, of those that have one"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     return parser
 
@@ -48,12 +60,18 @@ def _known(name: str) -> str:
 
 async def _measure(given: argparse.Namespace, kinds: list[str]) -> None:
     figures: dict[str, object] = {"environment": environment()}
+    if given.pictures is not None:
+        given.pictures.mkdir(parents=True, exist_ok=True)
     if not given.json:
         print("  ".join(f"{name} {value}" for name, value in environment().items()))
     for kind in map(KINDS.__getitem__, dict.fromkeys(kinds)):
-        options = kind.options(seconds=given.seconds, rounds=given.rounds, payload=given.payload)
+        options = kind.options(
+            seconds=given.seconds, rounds=given.rounds, payload=given.payload, functions=given.functions or ()
+        )
         measured = await kind.measure(options)
         figures[kind.name] = measured.as_json()
+        if given.pictures is not None and isinstance(measured, Pictured):
+            await asyncio.to_thread((given.pictures / f"{kind.name}.svg").write_text, measured.picture())
         if not given.json:
             print("", *measured.table(), sep="\n", flush=True)
     if given.json:

@@ -6,11 +6,11 @@ A kind's module holds its measurement, its figures, and the lines that tell them
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-__all__ = ["Figures", "Kind", "Options"]
+__all__ = ["Figures", "Kind", "Options", "Pictured"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +21,13 @@ class Options:
         seconds: of one repetition of one cell.
         rounds: repetitions of each cell, ours and floors in turn.
         payload: bytes of a request, where the kind does not vary them itself.
+        functions: how many are deployed, one number after another, where the kind varies that; its own where empty.
     """
 
     seconds: float = 1.0
     rounds: int = 5
     payload: int = 128
+    functions: tuple[int, ...] = ()
 
 
 class Figures(Protocol):
@@ -37,6 +39,15 @@ class Figures(Protocol):
 
     def table(self) -> list[str]:
         """For people: lines without line ends, the first of which says what is measured."""
+        ...
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """Figures that are also to be looked at."""
+
+    def picture(self) -> str:
+        """The text of an SVG file."""
         ...
 
 
@@ -59,10 +70,18 @@ class Kind:
     seconds: float = 1.0
     rounds: int = 5
 
-    def options(self, *, seconds: float | None = None, rounds: int | None = None, payload: int = 128) -> Options:
+    def options(
+        self,
+        *,
+        seconds: float | None = None,
+        rounds: int | None = None,
+        payload: int = 128,
+        functions: Sequence[int] = (),
+    ) -> Options:
         """What is given, and for the rest what is this kind's own."""
         return Options(
             seconds=self.seconds if seconds is None else seconds,
             rounds=self.rounds if rounds is None else rounds,
             payload=payload,
+            functions=tuple(functions),
         )

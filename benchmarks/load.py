@@ -10,6 +10,7 @@ import base64
 import json
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -94,13 +95,18 @@ class Load:
         line, self._buffer = self._buffer.split(CRLF, 1)
         return line
 
-    def requests(self, subject: str, *, count: int, in_flight: int, payload: bytes) -> Measured:
+    def requests(self, subject: str | Sequence[str], *, count: int, in_flight: int, payload: bytes) -> Measured:
         """Send `count` requests, `in_flight` at a time, and wait for every answer.
+
+        Args:
+            subject: where; of several each in turn.
 
         Raises:
             TimeoutError: nothing came for twenty seconds.
         """
-        head = b"PUB %b %b." % (subject.encode(), self._inbox.encode())
+        subjects = [subject] if isinstance(subject, str) else subject
+        heads = [b"PUB %b %b." % (one.encode(), self._inbox.encode()) for one in subjects]
+        several = len(heads)
         tail = b" %d\r\n%b\r\n" % (len(payload), payload)
         sent_at = [0] * count
         latencies: list[int] = []
@@ -112,7 +118,9 @@ class Load:
         while answered < count:
             if due:
                 stamp = now()
-                self._socket.sendall(b"".join([b"%b%d%b" % (head, n, tail) for n in range(sent, sent + due)]))
+                self._socket.sendall(
+                    b"".join([b"%b%d%b" % (heads[n % several], n, tail) for n in range(sent, sent + due)])
+                )
                 for number in range(sent, sent + due):
                     sent_at[number] = stamp
                 sent += due

@@ -7,6 +7,7 @@ from typing import Final
 from benchmarks import (
     attributes,
     bursts,
+    coldstart,
     deadlines,
     deploys,
     desk,
@@ -36,6 +37,7 @@ KINDS: Final[dict[str, Kind]] = {
         fairness.KIND,
         overload.KIND,
         bursts.KIND,
+        coldstart.KIND,
         scale.KIND,
     )
 }
