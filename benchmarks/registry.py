@@ -13,6 +13,7 @@ from benchmarks import (
     desk,
     fairness,
     grants,
+    growth,
     overload,
     scale,
     streams,
@@ -39,5 +40,6 @@ KINDS: Final[dict[str, Kind]] = {
         bursts.KIND,
         coldstart.KIND,
         scale.KIND,
+        growth.KIND,
     )
 }
