@@ -151,7 +151,12 @@ def read_function(path: Path) -> FunctionFolder:
     try:
         document = read_document(_text(file), NEXFILE)
     except DocumentRefused as refused:
-        raise FunctionRefused(fallback, refused.problems) from None
+        begin = f"begin with 'name: {fallback}', or have all of it made: nexfn init NAME"
+        problems = [
+            replace(problem, advice=begin) if problem.code == "document-empty" else problem
+            for problem in refused.problems
+        ]
+        raise FunctionRefused(fallback, problems) from None
     except _Unreadable as unreadable:
         raise FunctionRefused(fallback, [unreadable.problem]) from None
     if not isinstance(document.value, dict):

@@ -83,7 +83,7 @@ def _encodable(text: str) -> str:
 
 def _not_empty(text: str) -> str:
     if not text:
-        raise _wrong("empty", "is empty")
+        raise _wrong("empty", "is empty", "define a handler(event, context)")
     return text
 
 

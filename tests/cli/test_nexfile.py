@@ -159,6 +159,17 @@ def test_a_key_that_belongs_one_level_deeper_is_sent_there(folder: Folder) -> No
     assert refused.value.problems[0].advice == "'triggers' belongs below 'start_request'"
 
 
+@pytest.mark.parametrize(
+    ("files", "begin"),
+    [("", "begin with 'name: "), ((NEXFILE, b""), "define a handler(event, context)")],
+)
+def test_what_is_empty_is_told_how_to_begin(folder: Folder, files: tuple[str, bytes] | str, begin: str) -> None:
+    with pytest.raises(FunctionRefused) as refused:
+        read_function(folder(files) if isinstance(files, str) else folder(files[0], function=files[1]))
+    (problem,) = refused.value.problems
+    assert (problem.message, problem.advice[: len(begin)]) == ("is empty", begin)
+
+
 def test_a_source_that_is_not_utf8_is_refused_with_its_line(folder: Folder) -> None:
     assert refusal(folder(function=b"x = 1\ny = '\xff'\n")) == ["function.py:2 not UTF-8: byte 0xff on line 2"]
 

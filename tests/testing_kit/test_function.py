@@ -201,6 +201,13 @@ def test_only_what_is_expected_is_compared(expect: dict[str, object], difference
         assert event.differences(outcome="ok") == []  # what cannot be seen is not compared
 
 
+def test_of_an_answer_that_did_not_come_only_that_is_said() -> None:
+    event = SampleEvent("one", expect={"json": {"a": 1}, "headers": {"X": "1"}})
+    assert event.differences(outcome="error", code=500, data=b"", headers={}, error="ValueError: bad") == [
+        "outcome: expected ok, got error (ValueError: bad)"
+    ]
+
+
 def test_what_an_operator_permits_may_be_imported(tmp_path: Path) -> None:
     source = "from calendar import isleap\n\ndef handler(event, context):\n    return isleap(2024)\n"
     folder = folder_of(tmp_path / "leap", source, NEXFILE.replace(", KEY: secret://API_KEY", ""))

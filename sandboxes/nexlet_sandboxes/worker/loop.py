@@ -491,12 +491,11 @@ def _advice(value: object, said: str) -> str:
     if said in _SAID:
         return _SAID[said]
     met = said.removeprefix("Type is not JSON serializable: ")
-    instead = _INSTEAD.get(met.rsplit(".", 1)[-1])
-    if instead:
-        return f"the return value holds a {met}, which is not JSON; {instead}"
+    instead = _INSTEAD.get(met.rsplit(".", 1)[-1], "return None, bytes, str, or what JSON can say")
     if met == said:
         return f"the return value is not JSON: {said}"
-    return f"the return value holds a {met}, which is not JSON; return None, bytes, str, or what JSON can say"
+    article = "an" if met.startswith(tuple("AEIOUaeiou")) else "a"
+    return f"the return value holds {article} {met}, which is not JSON; {instead}"
 
 
 def _refuse_nan(value: object) -> None:
