@@ -10,8 +10,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import nats
 from nats.aio.client import Client
 
 from benchmarks.processes import alive, cpu_seconds, descendants
+from nexlet_functions.cli.running import loop_factory
 from nexlet_functions.control import ControlClient
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_models import subjects
@@ -33,6 +34,7 @@ __all__ = [
     "bare_consumer",
     "bare_subscriber",
     "environment",
+    "fallback",
     "open_bench",
     "responder",
     "spawn",
@@ -61,10 +63,21 @@ def environment() -> dict[str, str]:
     return {
         "kernel": platform.release(),
         "machine": platform.machine(),
+        "processor": _processor(),
         "cores": str(os.cpu_count()),
         "python": platform.python_version(),
+        "loop": loop_factory().__module__,
         **{name: version(name) for name in names},
     }
+
+
+def _processor() -> str:
+    """What the kernel calls it; some kernels, and most in virtual machines that are not x86, do not say."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return "unknown"
 
 
 @dataclass(slots=True)
@@ -139,9 +152,12 @@ class Bench:
         return began
 
     def cpu_seconds(self) -> dict[str, float]:
-        """User and system time of each process so far, the workers' and their parent's under `workers`."""
+        """User and system time of each process so far, the workers' and their parent's under `workers`.
+
+        Workers that have ended are counted, too.
+        """
         seconds = {name: cpu_seconds(pid) for name, pid in self.processes.items()}
-        seconds["workers"] = sum(cpu_seconds(pid) for pid in descendants(self.processes["nexlet"]))
+        seconds["workers"] = sum(cpu_seconds(pid, ended=True) for pid in descendants(self.processes["nexlet"]))
         return seconds
 
 
@@ -169,8 +185,7 @@ async def open_bench(
                 running["node"] = node = spawn("-m", "benchmarks.node", server.url)
                 node_id = _first_line(node)
                 # The command line, not the classes: what is measured is what a user runs.
-                command = ["-m", "nexlet_functions", "up", "-s", server.url, "--log-level", "warning", *options]
-                running["nexlet"] = spawn(*command)
+                running["nexlet"] = spawn("-m", "nexlet_functions", *_up(server.url), *options)
                 agent_id = await _registered(client, node_id)
             for loop in floors:
                 _first_line(running[f"floor {loop}"])
@@ -183,6 +198,18 @@ async def open_bench(
                 one.terminate()
             for one in running.values():
                 one.communicate(timeout=30)
+
+
+@contextlib.asynccontextmanager
+async def fallback(bench: Bench) -> AsyncIterator[Bench]:
+    """The same bench with another nexlet, one that has nothing but nats-py's public interface (see `public`)."""
+    process = spawn("-m", "benchmarks.public", *_up(bench.url), "--no-state", "--name", "fallback")
+    try:
+        agent_id = await _registered(bench.client, bench.node_id, but={bench.agent_id})
+        yield replace(bench, agent_id=agent_id, processes={**bench.processes, "nexlet": process.pid}, deployed=[])
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
 
 
 @contextlib.contextmanager
@@ -210,14 +237,15 @@ def bare_subscriber(url: str, subject: str) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def responder(url: str, subject: str, kind: str = "", subjects: int = 0) -> Iterator[int]:
-    """A bare responder on uvloop while the block lasts (see `floor`); its process id.
+def responder(url: str, subject: str, kind: str = "", subjects: int = 0, *, loop: str = "uvloop") -> Iterator[int]:
+    """A bare responder while the block lasts (see `floor`); its process id.
 
     Args:
         kind: of work that it does for each message.
         subjects: where not 0, it has so many subscriptions: to SUBJECT.0, SUBJECT.1 and so on.
+        loop: that it runs on.
     """
-    process = spawn("-m", "benchmarks.floor", url, subject, "uvloop", kind, str(subjects))
+    process = spawn("-m", "benchmarks.floor", url, subject, loop, kind, str(subjects))
     try:
         _first_line(process)
         yield process.pid
@@ -244,13 +272,19 @@ def _first_line(process: subprocess.Popen[str]) -> str:
     return line
 
 
-async def _registered(client: Client, node_id: str) -> str:
-    """The id of the nexlet, as soon as the node has it."""
+def _up(url: str) -> tuple[str, ...]:
+    # What it warns of as it starts is of a nexlet without settings, and would stand between the tables of all kinds.
+    return "up", "-s", url, "--log-level", "error"
+
+
+async def _registered(client: Client, node_id: str, *, but: Collection[str] = ()) -> str:
+    """The id of the nexlet that is none of these, as soon as the node has it."""
     control = ControlClient(client, nodes=1)
     async with asyncio.timeout(30):
         while True:
             info = await control.info(node_id)
             for summary in info.node_agent_summaries or ():
-                if summary.agent_summary is not None and summary.agent_summary.state == "running":
+                running = summary.agent_summary is not None and summary.agent_summary.state == "running"
+                if running and summary.agent_id not in but:
                     return summary.agent_id
             await asyncio.sleep(0.05)

@@ -11,31 +11,18 @@ import asyncio
 import contextlib
 import os
 import statistics
-import subprocess
-import sys
-import threading
 import time
 from dataclasses import asdict, dataclass
 
-from benchmarks.bench import ECHO, ROOT, Bench, open_bench, responder
+from benchmarks.bench import ECHO, Bench, open_bench, responder
+from benchmarks.busy import WAYS, Busy
 from benchmarks.kinds import Kind, Options
 from benchmarks.load import Load
 from benchmarks.spread import percentile
 
-__all__ = ["KIND", "WAYS", "AllWays", "Fairness", "Neighbour", "measure_on"]
+__all__ = ["KIND", "WAYS_MEASURED", "AllWays", "Fairness", "Neighbour", "measure_on"]
 
-BURN = """
-def handler(event, context):
-    total = 0
-    for n in range(200_000):
-        total += n
-    return str(total)
-"""
-LARGE = "def handler(event, context):\n    return b'x' * 200_000\n"
-
-WAYS = {"flood": (ECHO, 512), "burn": (BURN, 16), "large": (LARGE, 32)}
-"""What the busy function runs, and how many requests it is kept at."""
-
+WAYS_MEASURED = ("flood", "burn", "large")
 PAYLOAD = b"x" * 128
 PAUSE = 0.002
 FUNCTIONS = 100
@@ -106,7 +93,7 @@ async def _measure(options: Options) -> AllWays:
 
 
 async def measure_on(
-    bench: Bench, *, seconds: float = 1.0, rounds: int = 5, ways: tuple[str, ...] = tuple(WAYS)
+    bench: Bench, *, seconds: float = 1.0, rounds: int = 5, ways: tuple[str, ...] = WAYS_MEASURED
 ) -> list[Fairness]:
     """Measure these ways of being busy, idle and busy in turn."""
     names = [f"fair-{number}" for number in range(FUNCTIONS - 1)]
@@ -115,8 +102,8 @@ async def measure_on(
     found = []
     try:
         for kind in ways:
-            source, in_flight = WAYS[kind]
-            await bench.start_workload("fair-busy", {"source": source, "triggers": ["fair.busy"]})
+            in_flight = WAYS[kind].in_flight
+            await bench.start_workload("fair-busy", {"source": WAYS[kind].source, "triggers": ["fair.busy"]})
             subjects = [f"fair.{name}" for name in names]
             ours = await asyncio.to_thread(_neighbour, bench.url, subjects, "fair.busy", in_flight, seconds, rounds)
             await bench.stop_workload("fair-busy")
@@ -130,11 +117,12 @@ async def measure_on(
 
 def _floor(url: str, kind: str, in_flight: int, seconds: float, rounds: int) -> Neighbour:
     # As many as the function gets workers.
-    busy = min(4, os.cpu_count() or 1) if kind == "burn" else 1
+    way = WAYS[kind]
+    busy = min(4, os.cpu_count() or 1) if way.computes else 1
     with contextlib.ExitStack() as stack:
         stack.enter_context(responder(url, "fair.bare"))
         for _ in range(busy):
-            stack.enter_context(responder(url, "fair.bare-busy", kind))
+            stack.enter_context(responder(url, "fair.bare-busy", way.floor))
         return _neighbour(url, ["fair.bare"], "fair.bare-busy", in_flight, seconds, rounds)
 
 
@@ -144,13 +132,13 @@ def _neighbour(
     idle: list[list[int]] = []
     busy: list[list[int]] = []
     rates: list[float] = []
-    with Load(url) as load:
+    with Load(url) as load, Busy(url, subject, in_flight) as other:
         _ask(load, idle_subjects, 0.3)
         for _ in range(rounds):
             idle.append(_ask(load, idle_subjects, seconds))
-            with _Busy(url, subject, in_flight) as other:
-                busy.append(_ask(load, idle_subjects, seconds))
-            rates.append(other.rate)
+            other.go()
+            busy.append(_ask(load, idle_subjects, seconds))
+            rates.append(other.rest())
     return Neighbour(
         p50_ms=statistics.median(_percentile(run, 0.5) for run in idle),
         p99_ms=statistics.median(_percentile(run, 0.99) for run in idle),
@@ -179,47 +167,4 @@ def _ask(load: Load, subjects: list[str], seconds: float) -> list[int]:
     return latencies
 
 
-class _Busy:
-    """Requests to the busy function while the block lasts, from a process of its own: as another user's would be."""
-
-    def __init__(self, url: str, subject: str, in_flight: int) -> None:
-        self._command = [sys.executable, "-m", "benchmarks.fairness", url, subject, str(in_flight)]
-        self.rate = 0.0
-
-    def __enter__(self) -> _Busy:
-        self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-        )
-        assert self._process.stdout is not None
-        self._process.stdout.readline()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        said, _errors = self._process.communicate("over\n", timeout=60)
-        self.rate = float(said)
-
-
-def _keep_busy(url: str, subject: str, in_flight: int) -> None:
-    """Ask until a line comes in, then tell how many answers a second that were."""
-    over = threading.Event()
-
-    def wait() -> None:
-        sys.stdin.readline()
-        over.set()
-
-    threading.Thread(target=wait, daemon=True).start()
-    answers = 0
-    with Load(url) as load:
-        load.requests(subject, count=in_flight * 2, in_flight=in_flight, payload=PAYLOAD)
-        print("busy", flush=True)
-        began = time.monotonic()
-        while not over.is_set():
-            answers += load.requests(subject, count=in_flight * 8, in_flight=in_flight, payload=PAYLOAD).answers
-    print(answers / (time.monotonic() - began), flush=True)
-
-
 KIND = Kind("fairness", "a hundred idle functions beside one that is busy", _measure, short=False)
-
-
-if __name__ == "__main__":
-    _keep_busy(sys.argv[1], sys.argv[2], int(sys.argv[3]))

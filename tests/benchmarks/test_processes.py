@@ -51,3 +51,16 @@ def test_what_has_ended_is_not_alive_before_anybody_has_looked_how() -> None:
         assert not alive(process.pid)
     finally:
         process.communicate()
+
+
+def test_processor_time_of_children_that_have_ended_is_added_where_it_is_asked_for() -> None:
+    burn = "import time\nwhile time.process_time() < 0.05: pass"
+    source = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])\nprint('', flush=True)\ninput()"
+    process = subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert cpu_seconds(process.pid, ended=True) >= cpu_seconds(process.pid) + 0.03
+    finally:
+        process.communicate(b"\n")
+    assert cpu_seconds(process.pid, ended=True) == 0
