@@ -10,7 +10,7 @@ JOBS   ?= 2
 # The attack corpus: another file of the same form runs through the same workers.
 CORPUS ?= tests/sandboxes/attacks.json
 
-.PHONY: help run test lint types pytest coverage attacks faults soak bench session clean
+.PHONY: help run test lint types pytest coverage attacks faults soak bench gate bench-record anchors session clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -55,6 +55,15 @@ soak: $(READY) ## load with things breaking, and an account of every request (SE
 
 bench: $(READY) ## figures beside a bare nats-py responder in the same run
 	$(BIN)/python -m benchmarks $(ARGS)
+
+gate: $(READY) ## red where a message has come to cost clearly more than the record says; CI runs it
+	@$(BIN)/python -m benchmarks.gate $(ARGS)
+
+bench-record: $(READY) ## makes the record anew that the gate holds us to: on purpose, machine left alone
+	@$(BIN)/python -m benchmarks.gate --record $(ARGS)
+
+anchors: $(READY) ## ours beside functions-framework and FastStream, which it installs from a package registry
+	@$(BIN)/python -m benchmarks.anchors $(ARGS)
 
 session: $(READY) ## records docs/session.md anew
 	@$(BIN)/python -m tests.support.session

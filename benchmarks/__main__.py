@@ -6,46 +6,50 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.bench import environment
-from benchmarks.kinds import Pictured
+from benchmarks.kinds import Figures, Pictured
+from benchmarks.origin import document
 from benchmarks.registry import KINDS
 from nexlet_functions.cli.running import loop_factory
 
 
 def main() -> None:
     """Parse the command line, measure, print."""
-    given = _parser().parse_args()
+    given = parser().parse_args()
     # The loop that a nexlet has: what is measured in this process would be measured on another one.
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_measure(given, given.kinds or [kind.name for kind in KINDS.values() if kind.short]))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
+    made = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=f"{__doc__}\n\nkinds:\n{_listed(short=True)}\n\nand where they are named:\n{_listed(short=False)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("kinds", nargs="*", type=_known, metavar="KIND", help="what to measure; the first list is all")
-    parser.add_argument("--seconds", type=float, help="of one repetition of one cell (1, or as the kind has it)")
-    parser.add_argument(
+    made.add_argument("kinds", nargs="*", type=_known, metavar="KIND", help="what to measure; the first list is all")
+    made.add_argument("--seconds", type=float, help="of one repetition of one cell (1, or as the kind has it)")
+    made.add_argument(
         "--rounds", type=int, help="repetitions of each cell, ours and floors in turn (5, or as the kind has it)"
     )
-    parser.add_argument("--payload", type=int, default=128, help="bytes of a request (128)")
-    parser.add_argument(
+    made.add_argument("--payload", type=int, default=128, help="bytes of a request (128)")
+    made.add_argument(
         "--functions",
         type=int,
         action="append",
         metavar="N",
         help="how many are deployed, where a kind varies that; may be given more than once",
     )
-    parser.add_argument(
+    made.add_argument(
         "--pictures", type=Path, metavar="FOLDER", help="where KIND.svg is written, of those that have one"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    return parser
+    made.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    return made
 
 
 def _listed(*, short: bool) -> str:
@@ -59,7 +63,7 @@ def _known(name: str) -> str:
 
 
 async def _measure(given: argparse.Namespace, kinds: list[str]) -> None:
-    figures: dict[str, object] = {"environment": environment()}
+    measured: dict[str, tuple[Mapping[str, object], Figures]] = {}
     if given.pictures is not None:
         given.pictures.mkdir(parents=True, exist_ok=True)
     if not given.json:
@@ -68,14 +72,14 @@ async def _measure(given: argparse.Namespace, kinds: list[str]) -> None:
         options = kind.options(
             seconds=given.seconds, rounds=given.rounds, payload=given.payload, functions=given.functions or ()
         )
-        measured = await kind.measure(options)
-        figures[kind.name] = measured.as_json()
-        if given.pictures is not None and isinstance(measured, Pictured):
-            await asyncio.to_thread((given.pictures / f"{kind.name}.svg").write_text, measured.picture())
+        figures = await kind.measure(options)
+        measured[kind.name] = asdict(options), figures
+        if given.pictures is not None and isinstance(figures, Pictured):
+            await asyncio.to_thread((given.pictures / f"{kind.name}.svg").write_text, figures.picture())
         if not given.json:
-            print("", *measured.table(), sep="\n", flush=True)
+            print("", *figures.table(), sep="\n", flush=True)
     if given.json:
-        json.dump(figures, sys.stdout, indent=2)
+        json.dump(document(measured, environment()), sys.stdout, indent=2)
         print()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
@@ -209,21 +210,24 @@ class _Turns:
         return spread(one.percentile(share) for one in self.runs).median
 
 
-async def measure_cell(bench: Bench, shape: Shape, *, seconds: float, rounds: int) -> Cell | Missing:
+async def measure_cell(
+    bench: Bench, shape: Shape, *, seconds: float, rounds: int, loops: Sequence[str] = FLOORS
+) -> Cell | Missing:
     """Measure one, `rounds` times for about `seconds`, ours and floors in turn.
 
     Args:
         bench: with its floors; where the shape wants the public interface alone, the one with that nexlet.
+        loops: event loops of the floors, `uvloop` at least.
 
     Raises:
         RuntimeError: an answer was an error, or a message was not run.
     """
     with contextlib.ExitStack() as stack:
         processes = dict(bench.processes)
-        floors = {loop: f"floor.{loop}" for loop in FLOORS}
+        floors = {loop: f"floor.{loop}" for loop in loops}
         listener: Listener | None = None
         if shape.published:
-            for loop in FLOORS:
+            for loop in loops:
                 floors[loop] = f"count.{loop}"
                 pid = stack.enter_context(responder(bench.url, floors[loop], "count", loop=loop))
                 processes[f"floor {loop}"] = pid

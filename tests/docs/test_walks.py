@@ -61,6 +61,10 @@ MAKES = {
     "attacks": ("tests.support.corpus",),
     "soak": ("benchmarks.soak",),
     "bench": ("python -m benchmarks",),
+    "gate": ("python -m benchmarks.gate",),
+    "bench-record": ("python -m benchmarks.gate --record",),
+    "anchors": ("python -m benchmarks.anchors",),
+    "performance": ("python -m benchmarks.performance",),
     "coverage": ("--cov",),
     "session": ("tests.support.session",),
 }
