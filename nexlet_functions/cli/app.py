@@ -101,6 +101,8 @@ def load_command(name: str) -> TyperCommand:
     single.command(name, context_settings={"help_option_names": ["-h", "--help"]})(_ended(getattr(module, name)))
     command = typer.main.get_command(single)
     assert isinstance(command, TyperCommand)
+    # As wide as the terminal is, and not as the source: beyond the first paragraph, line ends would stay.
+    command.help = "\n\n".join(" ".join(each.split()) for each in (command.help or "").split("\n\n"))
     return command
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
+import textwrap
 from typing import Any
 
 from nexlet_functions.cli.app import COMMANDS, load_command
@@ -53,7 +53,8 @@ def reference() -> str:
 
 
 def _paragraphs(text: str) -> list[str]:
-    return inspect.cleandoc(text).replace("\n    ", "\n").splitlines()
+    wrapped = (textwrap.fill(each, 120, break_on_hyphens=False) for each in text.split("\n\n"))
+    return "\n\n".join(wrapped).splitlines()
 
 
 def _metavar(argument: Any) -> str:

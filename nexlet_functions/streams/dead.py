@@ -112,11 +112,16 @@ class DeadLetters:
             JetStreamRefused, NatsioError: the server could not be asked.
         """
         streams = await streams_with(connection, subject)
-        if len(streams) != 1:
-            found = f"several streams keep it: {', '.join(sorted(streams))}" if streams else "no stream keeps it"
+        if not streams:
             raise NoDeadLetters(
-                f"no dead letters of '{subject}': {found}\n"
-                f"  {'name one subject of one stream' if streams else 'see which subjects there are: nats stream ls'}"
+                f"no dead letters of '{subject}': no stream keeps it\n  see which subjects there are: nats stream ls"
+            )
+        if len(streams) > 1:
+            told = [(name, (await stream_info(connection, name)).get("config") or {}) for name in sorted(streams)]
+            kept = [f"{name} ({', '.join(config.get('subjects') or ())})" for name, config in told]
+            raise NoDeadLetters(
+                f"'{subject}' may be in several streams: {', '.join(kept)}\n"
+                "  name what one of them keeps: letters have their numbers in it"
             )
         state = (await stream_info(connection, streams[0])).get("state") or {}
         return cls(connection, streams[0], subject, int(state.get("last_seq", 0)))

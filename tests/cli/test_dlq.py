@@ -142,5 +142,5 @@ async def test_what_is_not_said_is_not_done(bench: AgentBench) -> None:
     nowhere = await dlq(bench, "list", "elsewhere")
     assert (nowhere.code, nowhere.error["code"]) == (1, "no-dead-letters")
     several = await dlq(bench, "list", ">")
-    assert "several streams keep it: DEAD, ORDERS" in several.error["message"]
+    assert "in several streams: DEAD (dead.>), ORDERS (orders.>)" in several.error["message"]
     await held(bench, 4)
