@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.functions.function import Function
 from nexlet_functions.functions.rotation import watch_secrets
+from nexlet_models.start_request import StartRequest
 from tests.support.agent import AgentBench, agent_bench
 from tests.support.polling import eventually
 from tests.support.row import row
@@ -150,6 +151,7 @@ async def test_whatever_goes_wrong_with_one_the_others_are_looked_after() -> Non
     class Odd:
         def __init__(self, workload_id: str) -> None:
             self.workload_id = workload_id
+            self.start_request = StartRequest(source=TELLS, rotation="live")
 
         async def renew_secrets(self, secrets: Any) -> None:
             looked.append(self.workload_id)
