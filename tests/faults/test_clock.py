@@ -22,6 +22,7 @@ TOLD = {
     "nexlet_functions/natsio/connection.py": "since when refused credentials have been expired, for people",
     "nexlet_functions/observing/tracing.py": "when a span began, for people",
     "nexlet_functions/schedules/scheduler.py": "when runs are due; its tests have the clock jump",
+    "nexlet_functions/testing/messages.py": "when a stream took a made message, in its acknowledgement subject",
     "sandboxes/nexlet_sandboxes/language/modules/offer.py": "has libc read what it needs before workers are locked",
 }
 """Who may ask for it, and what for."""
