@@ -65,7 +65,7 @@ async def test_an_idle_function_is_its_subscription_and_its_program_and_nothing_
                 await idle(*names)
                 before.subscriptions.update(f"nexlet-workloads idle.{name} {NAMESPACE}.{name}" for name in names)
                 await nothing_left(before, server.monitoring)
-                await eventually(lambda: timers() == running, what="as many timers as before")
+                await eventually(lambda: timers() <= running, what="no more timers than before")
                 for function in agent.functions:
                     assert function.pool is not None
                     assert function.pool.compiled
