@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from nexlet_sandboxes.pool import Pool
+    from nexlet_sandboxes.growth import Growth
     from nexlet_sandboxes.zygote import WorkerProcess
 
 __all__ = ["Budget", "processor_ns"]
@@ -55,16 +55,16 @@ class Budget:
         self.held_ns = 0
         self._left = processors * BURST_S * 1e9
         self._workers: dict[WorkerProcess, int] = {}
-        self._pools: set[Pool] = set()
+        self._pools: set[Growth] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._pause = LOOK_S[0]
         self._looked = time.monotonic_ns()
 
-    def join(self, pool: Pool) -> None:
+    def join(self, pool: Growth) -> None:
         """`pool` is told, by `budget_changed`, when its workers may go on."""
         self._pools.add(pool)
 
-    def leave(self, pool: Pool) -> None:
+    def leave(self, pool: Growth) -> None:
         """It is told nothing more. Its workers have to be removed one by one."""
         self._pools.discard(pool)
 

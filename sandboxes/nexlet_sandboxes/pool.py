@@ -1,4 +1,4 @@
-"""The workers of one function: a queue before them, deadlines over them, and replacements for those that die.
+"""The calls of one function: a queue, and workers that get them out of it as they have room.
 
 `Pool` takes calls and never blocks; each ends in exactly one `Sink.finished`. A call waits in one queue until a worker
 has room. A worker is sent ahead only as much work as it gets through in about a millisecond, by how long the last
@@ -9,6 +9,8 @@ there is something to wait for and looked at when it fires.
 What happens to the calls of a worker that dies follows from what it was at (`WorkerProcess.running_call`): the one it
 ran ends by its cause, those before it ran and lost their answer (502, never run again), those behind it never began
 and go back to the head of the queue.
+
+When workers are started and let go is `growth.py`; how those of a renewed program take over, `renewal.py`.
 """
 
 from __future__ import annotations
@@ -25,25 +27,18 @@ from nexlet_sandboxes.asking import Answerer
 from nexlet_sandboxes.backlog import Backlog
 from nexlet_sandboxes.budget import Budget
 from nexlet_sandboxes.calls import NEVER_NS, Call, Result, Sink
+from nexlet_sandboxes.growth import GROW_AFTER_NS, Growth
 from nexlet_sandboxes.histogram import Histogram
 from nexlet_sandboxes.link import Link, LinkEnd
 from nexlet_sandboxes.lograte import LogRate
 from nexlet_sandboxes.outcomes import CODES, LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.profiles import DEFAULT, PROFILES
 from nexlet_sandboxes.program import Limits, Program
+from nexlet_sandboxes.renewal import Renewal
 from nexlet_sandboxes.warm import Warm
 from nexlet_sandboxes.zygote import Zygote
 
 __all__ = ["Pool", "PoolStats"]
-
-GROW_AFTER_NS: Final = 2_000_000
-"""The head of the queue has waited this long: one more worker, if there may be one. About what a start takes."""
-
-UNWELL_AFTER: Final = 3
-"""So many deaths in a row, with no call answered in between, and the pool is unwell: starts are spaced out."""
-
-BACK_OFF: Final = (0.1, 30.0)
-"""Seconds before the first spaced start, doubled with every further death, up to the second figure."""
 
 LOOK_EVERY_NS: Final = 10_000_000
 """Nanoseconds between two looks through the queue for callers who have given up: all of it has to be looked at, since
@@ -77,7 +72,8 @@ class Pool:
     Attributes:
         compiled: the program's compiled form, for the workers to come; b"" before `start`, or if it is too large. Set
             before `start`, by whoever has kept it, it spares that the compiling.
-        start_times: from asking for a worker until the program was loaded in it.
+        single_use: each call has a worker of its own, by the profile.
+        draining, closed: it takes no more calls; nothing of it runs any more.
         lateness: how long after its deadline each call was ended that was over its time.
     """
 
@@ -111,27 +107,17 @@ class Pool:
         self.program = program
         self.limits = limits
         self.profile = profile
-        self._single_use = PROFILES[profile].single_use
+        self.single_use = PROFILES[profile].single_use
         self.sink = sink
         self.prefix = program.run_prefix or f"{secrets.token_urlsafe(9)}."
         self._timeout_ns = int(limits.timeout * 1e9)
         self._queue_timeout_ns = int(limits.queue_timeout * 1e9)
-        self._links: list[Link] = []
-        # Workers of a program that was renewed: they finish what they were sent. Where there may be no more workers,
-        # the first one of the new program waits until one of them has.
-        self._leaving: list[Link] = []
-        self._successor: Link | None = None
-        self._renewals: set[asyncio.Task[Link]] = set()
         self._pending: deque[Call] = deque()
         self._pending_bytes = 0
         self._backlog = backlog or Backlog(2 * limits.max_pending, 2 * limits.max_pending_bytes)
         self.answerer = answerer
         self.budget = budget
-        if budget is not None:
-            budget.join(self)
         self.warm = warm
-        if warm is not None:
-            warm.join(self)
         self._next_id = 0
         self._dirty: list[Link] = []
         self._refused = False
@@ -139,25 +125,19 @@ class Pool:
         self._queue_due = 0
         self._next_deadline = NEVER_NS
         self._looked_ns = 0
-        self._idle_timer: asyncio.TimerHandle | None = None
-        self._starts: set[asyncio.Task[None]] = set()
-        self._retry_timer: asyncio.TimerHandle | None = None
-        self._closing: set[asyncio.Task[None]] = set()
-        self._deaths_in_row = 0
-        self._deaths: dict[str, int] = {}
-        self._died = 0
-        self._cold_starts = 0
         self._drained: asyncio.Future[None] | None = None
-        self._draining = False
-        self._closed = False
+        self.draining = False
+        self.closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self.compiled = b""
         self._log_rate = LogRate(limits.log_rate, time.monotonic_ns())
         self._dropped = self._dropped_in_all = 0
         self._dropped_timer: asyncio.TimerHandle | None = None
-        self.last_failure = ""
-        self.start_times = Histogram()
         self.lateness = Histogram()
+        self._growth = Growth(self)
+        self._links = self._growth.links
+        self._leaving = self._growth.leaving
+        self._renewal = Renewal(self, self._growth)
 
     # Life.
 
@@ -175,12 +155,12 @@ class Pool:
         began = self._loop.time()
         try:
             if not self.compiled:
-                self.compiled = await self._translate()
-            await self._open_link(compiling=self._loop.time() - began)
+                self.compiled = await self._growth.translate()
+            await self._growth.open(compiling=self._loop.time() - began)
         except BaseException:
             await self.close()
             raise
-        self._replace()
+        self.workers_changed()
 
     async def check(self) -> tuple[Problem, ...]:
         """Everything that is wrong with the sources, looked at in a worker of its own. Nothing of them is run.
@@ -190,18 +170,10 @@ class Pool:
         """
         self._loop = asyncio.get_running_loop()
         try:
-            await self._translate()
+            await self._growth.translate()
         except LoadRefused as refused:
             return refused.problems
         return ()
-
-    async def _translate(self) -> bytes:
-        link = Link(await self.zygote.spawn(self.profile, self.limits.memory), self)
-        try:
-            return await link.translate(self.program, self.limits, timeout=self.limits.load_timeout)
-        finally:
-            link.close()
-            await link.gone()
 
     async def renew(self, program: Program) -> None:
         """Have calls run by workers that have loaded `program`, from now on: the same sources, another environment.
@@ -214,47 +186,14 @@ class Pool:
             LoadRefused: it raised or took too long to load; everything is as before.
             SandboxError: no worker could be made; likewise.
         """
-        loading = asyncio.get_running_loop().create_task(self._load_link(program))
-        self._renewals.add(loading)
-        try:
-            link = await loading
-        except asyncio.CancelledError:
-            if self._closed and loading.cancelled():
-                return  # `close` did that
-            loading.cancel()
-            raise
-        finally:
-            self._renewals.discard(loading)
-        if self._draining:
-            self._discard(link)
-            return
-        self.program = program
-        if self._retry_timer is not None:
-            self._retry_timer.cancel()
-            self._retry_timer = None
-        if self._successor is not None:  # renewed again, before it had its turn
-            self._discard(self._successor)
-            self._successor = None
-        for old in tuple(self._links):
-            if not old.fifo:
-                self.retire(old)
-            elif not self._single_use:  # one that is used once goes with its call
-                self._links.remove(old)
-                self._leaving.append(old)
-        if len(self._links) + len(self._leaving) < self.limits.max_workers:
-            self._admit(link)
-        elif self._single_use:
-            self._discard(link)  # it has shown that it loads; each call that ends makes room for another
-        else:
-            self._successor = link
-        self._replace()
+        await self._renewal.renew(program)
 
     async def drain(self, grace: float) -> None:
         """Take no more calls, finish what is here within `grace` seconds, then close.
 
         What is not finished by then ends `unavailable`.
         """
-        self._draining = True
+        self.draining = True
         if self.busy:
             self._drained = asyncio.get_running_loop().create_future()
             try:
@@ -266,21 +205,12 @@ class Pool:
 
     async def close(self) -> None:
         """End every worker now. Calls that are here end `unavailable`. Returns when the processes are gone."""
-        self._draining = self._closed = True
-        if self.budget is not None:
-            self.budget.leave(self)
-        if self.warm is not None:
-            self.warm.leave(self)
-        for timer in (self._queue_timer, self._idle_timer, self._retry_timer, self._dropped_timer):
+        self.draining = self.closed = True
+        for timer in (self._queue_timer, self._dropped_timer):
             if timer is not None:
                 timer.cancel()
         self._tell_dropped()
-        for task in (*self._starts, *self._renewals):
-            task.cancel()
-        links, self._links, self._leaving = [*self._leaving, *self._links], [], []
-        if self._successor is not None:
-            links.append(self._successor)
-            self._successor = None
+        links = [*self._growth.close(), *self._renewal.close()]
         now = time.monotonic_ns()
         for link in links:
             for call in link.close():
@@ -290,8 +220,9 @@ class Pool:
             self._waits_no_more(call)
             self._finish(call, Outcome.UNAVAILABLE, now, error="the function was stopped before it began")
         self.sink.flush()
-        await asyncio.gather(*self._starts, *self._renewals, return_exceptions=True)
-        await asyncio.gather(*(link.gone() for link in links), *self._closing)
+        await self._renewal.closed()
+        await self._growth.closed()
+        await asyncio.gather(*(link.gone() for link in links))
 
     # Calls.
 
@@ -306,7 +237,7 @@ class Pool:
         Each call ends in exactly one `Sink.finished`, perhaps within this very one.
         """
         self._next_id = call.id = self._next_id + 1
-        if self._draining:
+        if self.draining:
             self._refused = True
             self._finish(call, Outcome.UNAVAILABLE, call.received_ns, error="the function is stopping")
             return
@@ -320,8 +251,8 @@ class Pool:
                 if link.has_room(size):
                     if link.send(call, self._timeout_ns, self._queue_timeout_ns):
                         self._dirty.append(link)
-                    if self._single_use:
-                        self._prepare()
+                    if self.single_use:
+                        self._growth.prepare()
                     return
         limits = self.limits
         if len(self._pending) >= limits.max_pending or self._pending_bytes + size > limits.max_pending_bytes:
@@ -340,10 +271,10 @@ class Pool:
         hurried = call.deadline_ns < self._next_deadline
         if hurried:
             self._next_deadline = call.deadline_ns
-        if self._single_use:
-            self._prepare()
+        if self.single_use:
+            self._growth.prepare()
         elif not self._links:
-            self._begin_start()
+            self._growth.begin()
         if hurried or len(self._pending) == 1:
             self._arm_queue_timer()
 
@@ -366,12 +297,12 @@ class Pool:
         return PoolStats(
             workers=len(self._links) + len(self._leaving),
             busy=sum(1 for link in self._links if link.fifo) + len(self._leaving),
-            starting=len(self._starts),
+            starting=self._growth.starting,
             pending=len(self._pending),
             pending_bytes=self._pending_bytes,
             in_flight=sum(len(link.fifo) for link in (*self._links, *self._leaving)),
-            cold_starts=self._cold_starts,
-            deaths=dict(self._deaths),
+            cold_starts=self._growth.cold_starts,
+            deaths=dict(self._growth.deaths),
             log_lines_dropped=self._dropped_in_all,
             unwell=self.unwell,
         )
@@ -395,10 +326,10 @@ class Pool:
             in_flight,
             len(self._links),
             len(self._leaving),
-            len(self._starts),
-            self._cold_starts,
-            self._died,
-            self._deaths_in_row,
+            self._growth.starting,
+            self._growth.cold_starts,
+            self._growth.died,
+            self._growth.deaths_in_row,
             self._dropped_in_all,
         )
 
@@ -410,12 +341,27 @@ class Pool:
     @property
     def asleep(self) -> bool:
         """Whether it has nothing to do, and nobody to do it: what is left is its program."""
-        return not (self._links or self._pending or self._starts or self._leaving)
+        return not (self._links or self._pending or self._growth.starting or self._leaving)
 
     @property
     def unwell(self) -> bool:
         """Workers die one after another."""
-        return self._deaths_in_row >= UNWELL_AFTER
+        return self._growth.unwell
+
+    @property
+    def last_failure(self) -> str:
+        """Why the last worker died that did, in one line; "" where none has."""
+        return self._growth.last_failure
+
+    @property
+    def start_times(self) -> Histogram:
+        """From asking for a worker until the program was loaded in it."""
+        return self._growth.start_times
+
+    @property
+    def pending(self) -> int:
+        """How many calls wait for a worker."""
+        return len(self._pending)
 
     def invocation_id(self, call: Call) -> str:
         """As the event and the function's own `event.invocation_id` say it."""
@@ -432,7 +378,7 @@ class Pool:
             self._refused = False
             self.sink.flush()
 
-    def _refill(self, link: Link) -> None:
+    def refill(self, link: Link) -> None:
         """Give a worker what waits, as far as it has room, in one write."""
         pending = self._pending
         while pending and link.has_room(pending[0].size):
@@ -457,26 +403,25 @@ class Pool:
 
     def answered(self, link: Link) -> None:
         """A batch of answers was read from `link`."""
-        self._deaths_in_row = 0
-        if self._single_use:
+        self._growth.deaths_in_row = 0
+        if self.single_use:
             self._links.remove(link)
-            link.close()
-            self._track(link)
-            self._replace()
+            self._growth.discard(link)
+            self.workers_changed()
         if self._pending:
             for other in self._links:
-                self._refill(other)
+                self.refill(other)
             if self._pending:
                 self._arm_queue_timer()
         self.sink.flush()
         if not link.fifo:
             if self._leaving and link in self._leaving:
-                self._discard(link)
-                self._left(link)
+                self._growth.discard(link)
+                self._renewal.left(link)
             if self._drained is not None:
                 self._look_drained()
-            elif self._idle_timer is None and len(self._links) > self.limits.min_workers:
-                self._arm_idle_timer(self.limits.idle)
+            else:
+                self._growth.idle()
 
     def returned(self, calls: list[Call]) -> None:
         """A worker hands back calls it did not begin, in their order: they are the next in line."""
@@ -498,7 +443,7 @@ class Pool:
         """So many lines were kept back. The author reads the number within a second, in one line."""
         self._dropped += lines
         self._dropped_in_all += lines
-        if self._dropped_timer is None and not self._closed:
+        if self._dropped_timer is None and not self.closed:
             assert self._loop is not None
             self._dropped_timer = self._loop.call_later(TELL_DROPPED, self._tell_dropped)
 
@@ -513,8 +458,6 @@ class Pool:
         """A worker is gone, or was killed: settle its calls and see to a replacement."""
         if link in self._links:
             self._links.remove(link)
-        elif link is self._successor:
-            self._successor = None
         now = time.monotonic_ns()
         calls = end.calls
         at = next((index for index, call in enumerate(calls) if call.id == end.running), None)
@@ -532,154 +475,23 @@ class Pool:
                 result = Result(Outcome.CRASH, CODES[Outcome.CRASH], error="it ran, and its answer was lost")
             self.sink.finished(call, result)
         self.returned(list(calls[at + 1 :] if at is not None else calls))
-        self._count_death(end.outcome.value)
-        if end.outcome is Outcome.CRASH:
-            self._deaths_in_row += 1
-            self.last_failure = end.reason
-        self._track(link)
-        if link in self._leaving:
-            self._left(link)
+        self._growth.lost(link, end)
+        self._renewal.lost(link)
         self.sink.flush()
         self.sink.changed()
-        self._replace()
+        self.workers_changed()
 
-    def _count_death(self, reason: str) -> None:
-        self._deaths[reason] = self._deaths.get(reason, 0) + 1
-        self._died += 1
-
-    def _left(self, link: Link) -> None:
-        """One of those that were to finish has."""
-        self._leaving.remove(link)
-        if self._successor is not None:
-            successor, self._successor = self._successor, None
-            self._admit(successor)
-        self.sink.changed()
-        self._replace()
-
-    def _discard(self, link: Link) -> None:
-        link.close()
-        self._track(link)
-
-    def _track(self, link: Link) -> None:
-        assert self._loop is not None
-        task = self._loop.create_task(link.gone())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
-    # Workers.
-
-    def _replace(self) -> None:
-        if self._closed:
+    def workers_changed(self) -> None:
+        """Workers came or went: give them what waits, and see that there are as many as there should be."""
+        if self.closed:
             return
         if self._drained is not None:
             self._look_drained()
         for link in self._links:
-            self._refill(link)
-        if self._single_use:
-            self._prepare()
-        elif len(self._links) < self._kept or (self._pending and not self._links):
-            self._begin_start()
+            self.refill(link)
+        self._growth.keep_up()
         if self._pending:
             self._arm_queue_timer()
-
-    @property
-    def _kept(self) -> int:
-        """So many workers are kept ready: one where there was one, so that no call pays for the end of the last."""
-        return 0 if self._draining else max(self.limits.min_workers, 1)
-
-    def _prepare(self) -> None:
-        """Where each call takes a worker of its own: one for every call that waits, and spares, side by side."""
-        free = sum(not link.fifo for link in self._links) + len(self._starts)
-        for _ in range(min(len(self._pending) + self._kept - free, self._room)):
-            self._begin_start()
-
-    def _begin_start(self) -> None:
-        """Start a worker in the background, unless one is on its way or the pool must wait before the next try."""
-        if (self._starts and not self._single_use) or self._retry_timer is not None or self._closed or self._held:
-            return
-        if self._room <= 0:
-            return
-        assert self._loop is not None
-        if self.unwell:
-            first, longest = BACK_OFF
-            delay = min(longest, first * 2.0 ** min(self._deaths_in_row - UNWELL_AFTER, 20))
-            self._retry_timer = self._loop.call_later(delay, self._retry)
-            return
-        self._start_now()
-
-    @property
-    def _room(self) -> int:
-        """So many workers more there may be."""
-        return self.limits.max_workers - len(self._links) - len(self._leaving) - len(self._starts)
-
-    @property
-    def _held(self) -> bool:
-        """No worker is started that would only stand still while its time for loading passes."""
-        return self.budget is not None and self.budget.held
-
-    def budget_changed(self) -> None:
-        """Its workers may run again, so that more of them may be of use."""
-        if not self._draining:
-            self._replace()
-
-    def _retry(self) -> None:
-        self._retry_timer = None
-        if not self._closed and not self._starts and self._room > 0:
-            self._start_now()
-
-    def _start_now(self) -> None:
-        assert self._loop is not None
-        task = self._loop.create_task(self._start_one(), name=f"start worker {self.program.name}")
-        self._starts.add(task)
-        task.add_done_callback(self._started)
-
-    def _started(self, task: asyncio.Task[None]) -> None:
-        self._starts.discard(task)
-        if not self._closed:
-            self._replace()
-
-    async def _start_one(self) -> None:
-        try:
-            await self._open_link()
-        except SandboxError as error:
-            # It loaded once, when the function was deployed: that it does not now is a death like any other.
-            problems = getattr(error, "problems", ())
-            self.last_failure = problems[0].message if problems else str(error)
-            self._count_death("load")
-            self._deaths_in_row += 1
-            self.sink.changed()
-
-    async def _open_link(self, *, compiling: float = 0.0) -> None:
-        """One more worker. `compiling`: seconds of the time for loading that compiling has taken."""
-        program = self.program
-        link = await self._load_link(program, compiling=compiling)
-        if self._closed or program is not self.program:
-            self._discard(link)
-        else:
-            self._admit(link)
-
-    async def _load_link(self, program: Program, *, compiling: float = 0.0) -> Link:
-        began = time.monotonic_ns()
-        process = await self.zygote.spawn(self.profile, self.limits.memory)
-        link = Link(process, self)
-        left = max(0.001, self.limits.load_timeout - compiling)
-        try:
-            await link.load(program, self.limits, self.prefix, self.compiled, timeout=left)
-        except BaseException:
-            self._discard(link)
-            raise
-        self._cold_starts += 1
-        self.start_times.add(time.monotonic_ns() - began)
-        return link
-
-    def _admit(self, link: Link) -> None:
-        self._links.append(link)
-        self._refill(link)
-        if self.warm is not None:
-            self.warm.started()
-        if not link.fifo and self._idle_timer is None and len(self._links) > self.limits.min_workers:
-            self._arm_idle_timer(self.limits.idle)
-        self.sink.changed()
 
     # Time.
 
@@ -693,7 +505,7 @@ class Pool:
         due = self._pending[0].received_ns + self._queue_timeout_ns
         if self._next_deadline < due:
             due = max(self._next_deadline, self._looked_ns + LOOK_EVERY_NS)
-        if self._links and self._room > 0 and not self._starts and not self._held:
+        if self._growth.may_grow:
             due = min(due, max(now, self._pending[0].received_ns + GROW_AFTER_NS))
         if self._queue_timer is not None:
             if self._queue_due <= due:
@@ -717,11 +529,7 @@ class Pool:
             self._look_drained()
         if not pending:
             return
-        waited_ns = now - pending[0].received_ns
-        if self._single_use:
-            self._prepare()
-        elif waited_ns >= GROW_AFTER_NS and len(self._links) < self.limits.max_workers:
-            self._begin_start()
+        self._growth.look(now - pending[0].received_ns)
         self._arm_queue_timer()
 
     def _expire_hurried(self, now: int) -> None:
@@ -738,38 +546,6 @@ class Pool:
             self._pending.append(call)
             if call.deadline_ns < self._next_deadline:
                 self._next_deadline = call.deadline_ns
-
-    def _arm_idle_timer(self, delay: float) -> None:
-        assert self._loop is not None
-        self._idle_timer = self._loop.call_later(delay, self._on_idle_timer)
-
-    def spare(self) -> list[Link]:
-        """Workers that nobody needs at the moment, beyond those that are to be kept; longest idle first."""
-        if self._single_use or self._pending:
-            return []
-        idle = sorted((link for link in self._links if not link.fifo), key=lambda link: link.since_ns)
-        return idle[: max(0, len(self._links) - self.limits.min_workers)]
-
-    def retire(self, link: Link) -> None:
-        """End a worker that is `spare`."""
-        self._links.remove(link)
-        self._discard(link)
-        self.sink.changed()
-
-    def _on_idle_timer(self) -> None:
-        self._idle_timer = None
-        now = time.monotonic_ns()
-        idle_ns = int(self.limits.idle * 1e9)
-        spare = len(self._links) - self.limits.min_workers
-        for link in [link for link in self._links if not link.fifo and now - link.since_ns >= idle_ns][: max(0, spare)]:
-            self._links.remove(link)
-            link.close()
-            self._track(link)
-            spare -= 1
-        if spare > 0 and self._links:
-            oldest = min(link.since_ns for link in self._links)
-            self._arm_idle_timer(max(0.001, (oldest + idle_ns - now) / 1e9))
-        self.sink.changed()
 
     def _look_drained(self) -> None:
         assert self._drained is not None

@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from nexlet_sandboxes.growth import Growth
     from nexlet_sandboxes.link import Link
-    from nexlet_sandboxes.pool import Pool
 
 __all__ = ["MAX_IDLE", "Warm"]
 
@@ -39,7 +39,7 @@ class Warm:
         """No pool has joined."""
         self.most = most
         self.retired = 0
-        self._pools: set[Pool] = set()
+        self._pools: set[Growth] = set()
         self._since = 0
 
     @property
@@ -47,11 +47,11 @@ class Warm:
         """So many workers may be started before the next look."""
         return self.most // SLACK
 
-    def join(self, pool: Pool) -> None:
+    def join(self, pool: Growth) -> None:
         """Its idle workers count from now on."""
         self._pools.add(pool)
 
-    def leave(self, pool: Pool) -> None:
+    def leave(self, pool: Growth) -> None:
         """It is closed."""
         self._pools.discard(pool)
 
@@ -63,7 +63,7 @@ class Warm:
             self._look()
 
     def _look(self) -> None:
-        idle: list[tuple[int, int, Pool, Link]] = []
+        idle: list[tuple[int, int, Growth, Link]] = []
         for pool in self._pools:
             # The number keeps pools from being compared.
             idle += [(link.since_ns, len(idle) + at, pool, link) for at, link in enumerate(pool.spare())]

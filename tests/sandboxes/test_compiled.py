@@ -12,7 +12,7 @@ import tracemalloc
 
 import pytest
 
-from nexlet_sandboxes import pool as pool_module
+from nexlet_sandboxes import growth
 from nexlet_sandboxes.frames import HEADER, MAX_COMPILED, Kind, frame
 from nexlet_sandboxes.language import load, loading, translate
 from nexlet_sandboxes.link import MAX_REFUSAL, Link
@@ -132,13 +132,9 @@ async def test_a_form_that_is_none_ends_the_start_in_every_profile(sandbox: Sand
 
 
 async def start_with(sandbox: Sandbox, form: bytes) -> None:
-    """Start a pool whose process that compiles gives this."""
-
-    class Taken(Pool):
-        async def _translate(self) -> bytes:
-            return form
-
-    pool = Taken(sandbox.zygote, PROGRAM, limits(), KeepingSink(), profile=sandbox.profile)
+    """Start a pool that takes this for the compiled form of its program."""
+    pool = Pool(sandbox.zygote, PROGRAM, limits(), KeepingSink(), profile=sandbox.profile)
+    pool.compiled = form
     await pool.start()
     await pool.close()
 
@@ -281,7 +277,7 @@ async def test_compiling_and_loading_have_one_time_together(monkeypatch: pytest.
             left.append(timeout)
             await super().load(*arguments, timeout=timeout)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pool_module, "Link", Watched)
+    monkeypatch.setattr(growth, "Link", Watched)
     async with open_stage(behave, limits(load_timeout=30.0), compiler=slow):
         pass
     assert 0 < left[0] <= 29.8

@@ -108,7 +108,7 @@ async def test_a_successor_that_dies_while_it_waits_is_made_anew(pool: Pool) -> 
     pool.submit(slow)
     await pool.renew(renewed(pool, SECOND))
     pool.submit(waiting)
-    successor = pool._successor
+    successor = pool._renewal.successor
     assert successor is not None
     successor.process.kill()
     await sink.until(lambda: len(sink.results) == 2)
@@ -146,8 +146,8 @@ async def test_draining_waits_for_what_leaves(pool: Pool) -> None:
 async def test_closing_ends_them_all(pool: Pool) -> None:
     pool.submit(call(b"slow"))
     await pool.renew(renewed(pool, SECOND))
-    assert pool._successor is not None
-    processes = [pool._leaving[0].process, pool._successor.process]
+    assert pool._renewal.successor is not None
+    processes = [pool._leaving[0].process, pool._renewal.successor.process]
     await pool.close()
     assert all(process.exited for process in processes)
 
@@ -185,8 +185,8 @@ async def test_closing_ends_one_that_is_loading(pool: Pool) -> None:
     endless = replace(pool.program, source=TELLS + "\nwhile True:\n    pass\n")
     pool.compiled = b""
     renewing = asyncio.create_task(pool.renew(endless))
-    await eventually(lambda: pool._renewals or renewing.done())
+    await eventually(lambda: pool._renewal.loading or renewing.done())
     assert not renewing.done(), "it loads until it is ended"
     await pool.close()
     await renewing
-    assert not pool._renewals
+    assert not pool._renewal.loading
