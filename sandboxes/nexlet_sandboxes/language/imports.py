@@ -19,6 +19,8 @@ from nexlet_sandboxes.program import Program
 
 __all__ = ["Importable", "stem"]
 
+_BY_HTTP: Final = "context.http asks the hosts that grants.http in the Nexfile names"
+
 _INSTEAD: Final[dict[str, str]] = {
     "os": "a function reads its settings from context.env",
     "sys": "a function has no interpreter to ask",
@@ -27,18 +29,18 @@ _INSTEAD: Final[dict[str, str]] = {
     "threading": "a worker runs one message at a time",
     "asyncio": "a worker runs one message at a time",
     "pickle": "write json instead",
-    "requests": "a function reaches no network by itself",
+    "requests": _BY_HTTP,
     "socket": "a function reaches no network by itself",
-    "urllib": "urllib.parse is there",
+    "urllib": f"urllib.parse is there, and {_BY_HTTP}",
     "multiprocessing": "a worker runs one message at a time",
     "concurrent": "a worker runs one message at a time",
     "traceback": "logging.exception('...') logs a traceback; of an exception that is raised it is logged by itself",
     "warnings": "logging.warning('...') writes a line",
     "shutil": "a function has no files",
     "tempfile": "a function has no files; io.StringIO and io.BytesIO are files in memory",
-    "http": "a function reaches no network by itself; a status is a number: 404",
-    "httpx": "a function reaches no network by itself",
-    "aiohttp": "a function reaches no network by itself",
+    "http": f"{_BY_HTTP}; a status is a number: 404",
+    "httpx": _BY_HTTP,
+    "aiohttp": _BY_HTTP,
     "pytz": "zoneinfo.ZoneInfo('Europe/Vienna') is a time zone",
     "numpy": "an operator may allow more modules by name",
 }
@@ -56,11 +58,12 @@ class Importable:
         helpers: module name to file name, the main module included.
     """
 
-    __slots__ = ("_extra", "helpers")
+    __slots__ = ("_extra", "_listed", "helpers")
 
     def __init__(self, program: Program, host_modules: Mapping[str, Collection[str]]) -> None:
         # Looked into when a name is asked for, and not before: every worker makes one of these.
         self._extra = (host_modules, program.modules)
+        self._listed = False
         self.helpers = {stem(name): name for name in program.files}
         self.helpers[stem(program.filename)] = program.filename
 
@@ -153,13 +156,11 @@ class Importable:
         if instead is None:
             meant = nearest(module, known)
             instead = f"did you mean {meant!r}?" if meant else "it is not among the modules that functions may import"
-        allowed = sorted(name for name in known - set(self.helpers) if not is_private(name))
-        return source.at(
-            node,
-            f"import of {quoted(module)} is not allowed here",
-            code="import-refused",
-            advice=f"{instead}; modules allowed: {', '.join(allowed)}",
-        )
+        if not self._listed:  # once a program: of several that are refused the first one's advice has them
+            self._listed = True
+            allowed = sorted(name for name in known - set(self.helpers) if not is_private(name))
+            instead = f"{instead}; modules allowed: {', '.join(allowed)}"
+        return source.at(node, f"import of {quoted(module)} is not allowed here", code="import-refused", advice=instead)
 
 
 def _private(module: str) -> bool:

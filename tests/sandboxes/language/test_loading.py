@@ -146,6 +146,13 @@ def test_a_refused_import_names_advice_and_what_is_allowed() -> None:
     assert (problem.column, problem.end_column) == (1, 10)
     assert problem.advice.startswith("a function reads its settings from context.env; modules allowed: abc, base64, ")
     assert "did you mean 'json'?" in problems_of("import jsn")[0].advice
+    assert problems_of("import httpx")[0].advice.startswith("context.http asks the hosts that grants.http ")
+
+
+def test_what_may_be_imported_is_listed_once() -> None:
+    advice = [problem.advice for problem in problems_of("import os\nimport numpy\nfrom shutil import copy")]
+    assert [text.count("modules allowed: ") for text in advice] == [1, 0, 0]
+    assert advice[2] == "a function has no files"
 
 
 @pytest.mark.parametrize(
