@@ -50,6 +50,9 @@ SHORTEST_INTERVAL = 1.0
 """Seconds. What is to run more often is no schedule but a stream of messages."""
 
 MAX_TRIGGERS = 256
+MAX_BATCH = 256
+"""Events that a handler may be given at a time; a worker is never sent more ahead than so many."""
+
 _MAX_SCHEDULE = 256
 _MAX_ZONE = 64
 _MAX_SCHEDULE_NAME = 64
@@ -126,15 +129,19 @@ def _size(value: object) -> object:
     return size
 
 
-def _whole(least: int) -> Callable[[object], object]:
+def _whole(least: int, most: int | None = None) -> Callable[[object], object]:
+    advice = f"write a number from {least} up" if most is None else f"write a number from {least} to {most}"
+
     def read(value: object) -> object:
         # JSON has one kind of number: 4.0 is as whole as 4.
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
-            raise _wrong("bad-type", f"must be a whole number, not {kind(value)}", f"write a number from {least} up")
+            raise _wrong("bad-type", f"must be a whole number, not {kind(value)}", advice)
         if value < least:
-            raise _wrong("out-of-range", f"{value} is less than {least}", f"write a number from {least} up")
+            raise _wrong("out-of-range", f"{value} is less than {least}", advice)
+        if most is not None and value > most:
+            raise _wrong("out-of-range", f"{kind(value)} is more than {most}", advice)
         return value
 
     return read
@@ -391,6 +398,7 @@ Handler = Annotated[Text, AfterValidator(_handler)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 FromZero = Annotated[int, BeforeValidator(_whole(0))]
 FromOne = Annotated[int, BeforeValidator(_whole(1))]
+Batch = Annotated[int, BeforeValidator(_whole(1, MAX_BATCH))]
 Profile = Annotated[Text, AfterValidator(_profile)]
 CurveKey = Annotated[
     Text,

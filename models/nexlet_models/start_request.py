@@ -32,6 +32,7 @@ from nexlet_models._forms import (
     Access,
     Backoff,
     Base64,
+    Batch,
     Bucket,
     CronExpression,
     CurveKey,
@@ -393,6 +394,7 @@ class StartRequest(_Part):
         sha256: lower case; None where none is asked for.
         files: helper modules, file name to source.
         handler: what is called.
+        batch: events that one call of it is given at most; 1 gives it one event, and no list.
         triggers: none means the workload's id.
         environment: values may begin with `SECRET_PREFIX`.
         encrypted_environment: joined to `environment` by whoever can open it.
@@ -406,6 +408,7 @@ class StartRequest(_Part):
     sha256: Absent[Sha256] = None
     files: dict[FileName, Text] = Field(default_factory=dict, repr=False)
     handler: Handler = "handler"
+    batch: Batch = 1
     triggers: Annotated[tuple[AnyTrigger, ...], few_triggers] = ()
     environment: dict[VariableName, Value] = Field(default_factory=dict)
     encrypted_environment: Absent[SealedEnvironment] = None
@@ -662,13 +665,13 @@ def _unknown_key(steps: Sequence[str | int], place: str, section: str) -> Proble
     elsewhere = [name for name, keys in _KEYS.items() if name and name != section and key in keys]
     if near:
         advice = f"did you mean {near}?"
+    elif section and key in _KEYS[""]:
+        advice = "it belongs at the top of the start request"
     elif elsewhere and elsewhere[0] in _KINDS:
         advice = f"it belongs to {_KINDS[elsewhere[0]]}"
         advice += ": write two triggers for both" if section in _KINDS else ", under triggers"
     elif elsewhere:
         advice = f"it belongs under {elsewhere[0]}"
-    elif section and key in _KEYS[""]:
-        advice = "it belongs at the top of the start request"
     else:
         advice = f"known here: {', '.join(sorted(_KEYS[section]))}"
     return _problem("unknown-key", f"unknown key '{key[:SHOWN]}'", place, advice)

@@ -31,12 +31,13 @@ from nexlet_functions.runner.services import Feed, Services, TriggerSpec, Worklo
 from nexlet_functions.streams.deliveries import Delivery
 from nexlet_functions.streams.letters import REDRIVEN, Sender, letter_block
 from nexlet_models.events import INVOCATION_HEADER, EventName
+from nexlet_sandboxes.asking import Ask
 from nexlet_sandboxes.calls import Call, Result
 from nexlet_sandboxes.histogram import Histogram
 from nexlet_sandboxes.outcomes import Outcome
 from nexlet_sandboxes.pool import Pool
 
-__all__ = ["DispatchCounts", "Dispatcher"]
+__all__ = ["OF_BATCH", "DispatchCounts", "Dispatcher"]
 
 _TOLD: Final = frozenset({Outcome.ERROR, Outcome.TIMEOUT, Outcome.MEMORY, Outcome.CRASH})
 """Outcomes that get a line in the function's log. Refusals of a full queue do not: they would drown it."""
@@ -46,6 +47,9 @@ _NAMED: Final = 2
 
 An error always says it. An answer that went well does where its message has the header, with whatever value: on all of
 them it would cost each message more than a hundredth of its time."""
+
+OF_BATCH: Final = "+"
+"""Behind the id of the first invocation of a batch: what is named so is of all of them."""
 
 _ASKS: Final = re.compile(rb"\r\n" + INVOCATION_HEADER.encode() + rb":", re.IGNORECASE)
 
@@ -228,13 +232,19 @@ class Dispatcher:
         """Say which connection carries the replies. Messages may come from when it subscribes, so before that."""
         self._connection = connection
 
-    def identity(self, call: Call) -> str:
-        """Of an invocation: its id; where its message is one of a stream, the same each time that is delivered."""
-        identity = getattr(call.tag, "identity", None)
+    def identity(self, ask: Ask) -> str:
+        """Of who asks: an invocation's id; where its message is one of a stream, the same each time it is delivered.
+
+        A batch has one of this run alone. Who else is in it is another matter each time, and under a name that comes
+        again a message of one of them might be dropped for that of another.
+        """
+        assert self._pool is not None
+        if len(ask.calls) > 1:
+            return f"{self._pool.invocation_id(ask.call)}{OF_BATCH}"
+        identity = getattr(ask.call.tag, "identity", None)
         if isinstance(identity, str):
             return f"{self.namespace}:{identity}"
-        assert self._pool is not None
-        return self._pool.invocation_id(call)
+        return self._pool.invocation_id(ask.call)
 
     # What the pool tells.
 

@@ -381,6 +381,7 @@ class Function:
             namespace=self.namespace,
             patterns=tuple(one.pattern for one in self.start_request.triggers) or (self.workload_id,),
             modules=settings.modules,
+            batch=self.start_request.batch,
         )
         fingerprint = means.compiler.fingerprint(program)
         kept = await means.pins.find_form(self.workload_id, fingerprint) if existing and fingerprint else b""
@@ -575,7 +576,9 @@ class Function:
         """What is wrong with the source of a function that is refused anyway: its author mends it all in one go."""
         start = self.start_request
         modules = self._means.settings().modules
-        program = Program(source=artifact.source, files=start.files, handler=start.handler, modules=modules)
+        program = Program(
+            source=artifact.source, files=start.files, handler=start.handler, modules=modules, batch=start.batch
+        )
         try:
             return await check(self._means.zygote, program, limits=self.limits, profile=self.profile)
         except SandboxError as error:

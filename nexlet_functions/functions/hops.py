@@ -27,9 +27,9 @@ def hops_of(headers: bytes) -> int:
     return int(found[1]) if found is not None else 0
 
 
-def hops_line(headers: bytes) -> bytes:
-    """The header line, without a line end, of what is published because of a message with these headers."""
-    return b"%b: %d" % (HOPS_HEADER.encode(), hops_of(headers) + 1)
+def hops_line(*headers: bytes) -> bytes:
+    """The header line, without a line end, of what is published because of messages with these headers."""
+    return b"%b: %d" % (HOPS_HEADER.encode(), max(map(hops_of, headers)) + 1)
 
 
 def too_far(limit: int) -> str:

@@ -18,6 +18,7 @@ from nexlet_models.problems import Problem
 from nexlet_models.sizes import format_size
 from nexlet_models.start_request import IntervalTrigger, StartRequest, StreamTrigger, TimedTrigger, Trigger
 from nexlet_models.subjects import matches
+from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.program import Limits
 
 if TYPE_CHECKING:
@@ -190,6 +191,15 @@ class Policy:
                     "sandbox",
                     advice=f"profiles allowed: {', '.join(profiles)}",
                     code="profile-not-allowed",
+                )
+            )
+        elif PROFILES[profile].single_use and request.batch > 1:
+            problems.append(
+                Problem(
+                    f"the profile '{profile}' runs each invocation in a process of its own, a batch several in one",
+                    "batch",
+                    advice="leave batch out, or choose another profile: sandbox: strict",
+                    code="batch-in-oneshot",
                 )
             )
         elif lacking := self._sandboxing.lacking(profile):

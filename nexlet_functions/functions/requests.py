@@ -150,7 +150,7 @@ def inline_program(start: StartRequest) -> Program | None:
     """The inline source of a start request, to be looked at and not to be run; None where there is none."""
     if start.source is None:
         return None
-    return Program(source=start.source, files=start.files, handler=start.handler)
+    return Program(source=start.source, files=start.files, handler=start.handler, batch=start.batch)
 
 
 def made_name(workload_id: str) -> str:

@@ -37,7 +37,6 @@ from nexlet_functions.natsio.errors import (
 )
 from nexlet_models.start_request import GrantsRequest
 from nexlet_sandboxes.asking import Ask, Status, Verb
-from nexlet_sandboxes.calls import Call
 from nexlet_sandboxes.frames import FrameError
 
 __all__ = ["Calls", "Kind", "Work"]
@@ -102,7 +101,7 @@ class Calls:
         grants: GrantsRequest,
         connection: Connection,
         *,
-        identity: Callable[[Call], str],
+        identity: Callable[[Ask], str],
         room: Room,
         owner: str = "",
         max_size: int,
@@ -112,7 +111,7 @@ class Calls:
 
         Args:
             connection: the workload's, with its credentials.
-            identity: of an invocation, the same when its message is delivered again.
+            identity: of who asks: an invocation's is the same when its message is delivered again, a batch's another.
             room: shared with other functions.
             owner: of the part of it that these calls take: the namespace.
             max_size: bytes of the largest object.

@@ -160,7 +160,7 @@ class Buckets:
 
 
 def _hops(ask: Ask) -> bytes:
-    return hops_line(ask.call.headers)
+    return hops_line(*(call.headers for call in ask.calls))
 
 
 def _subject(store: Store, key: str) -> str:

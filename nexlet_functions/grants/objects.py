@@ -81,7 +81,15 @@ class Stores:
         """Bucket, name, bytes and description; what is told of it."""
         bucket, name, data, description = parts_of(ask.parts, 4)
         store, text = self._store(bucket, "write"), text_of(description)
-        return partial(self._put, store, name_of(name), data, text, hops_line(ask.call.headers), ask.deadline_ns)
+        return partial(
+            self._put,
+            store,
+            name_of(name),
+            data,
+            text,
+            hops_line(*(call.headers for call in ask.calls)),
+            ask.deadline_ns,
+        )
 
     def info(self, ask: Ask) -> Work:
         """Bucket and name; what is told of it."""
@@ -97,7 +105,9 @@ class Stores:
         """Bucket and name; nothing."""
         bucket, name = parts_of(ask.parts, 2)
         store = self._store(bucket, "write")
-        return partial(self._delete, store, name_of(name), hops_line(ask.call.headers), ask.deadline_ns)
+        return partial(
+            self._delete, store, name_of(name), hops_line(*(call.headers for call in ask.calls)), ask.deadline_ns
+        )
 
     # --- once it is known to be granted ----------------------------------------------------------------------------
 

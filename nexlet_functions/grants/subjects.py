@@ -2,7 +2,8 @@
 
 What a function publishes carries an identity, made of its invocation and of its position among what that has published.
 Where a stream keeps the subject it drops a message whose identity it has: a message of a stream that is delivered
-again has the same invocation identity, so that a second run publishes nothing twice. It carries how many functions it
+again has the same invocation identity, so that a second run publishes nothing twice. What a batch publishes for all of
+its messages has one that no other run has. It carries how many functions it
 has gone through as well, so that functions that run each other come to an end (`functions.hops`).
 
 Whether a stream keeps a subject is asked for once and remembered for a while: then publishing waits for the stream's
@@ -28,7 +29,6 @@ from nexlet_functions.natsio.errors import NoResponders, PublishRefused
 from nexlet_functions.natsio.protocol import clean_header_value
 from nexlet_models.subjects import matches
 from nexlet_sandboxes.asking import Ask, Verb, not_granted
-from nexlet_sandboxes.calls import Call
 
 __all__ = ["Subjects"]
 
@@ -48,14 +48,14 @@ class Subjects:
         request: Sequence[str],
         questions: Questions,
         *,
-        identity: Callable[[Call], str],
+        identity: Callable[[Ask], str],
         max_payload: Callable[[], int],
     ) -> None:
         """Nothing is asked yet.
 
         Args:
             publish, request: patterns that are granted.
-            identity: of an invocation, the same when its message is delivered again.
+            identity: of who asks: an invocation's is the same when its message is delivered again, a batch's another.
             max_payload: bytes of headers and payload that the server takes.
         """
         self._patterns = {"publish": tuple(publish), "request": tuple(request)}
@@ -74,9 +74,9 @@ class Subjects:
         part, lines, payload = parts_of(ask.parts, 3)
         subject, own = subject_of(part), headers_of(lines)
         self._check("publish", subject, "publishing on")
-        ask.asks.published += 1
-        identity = clean_header_value(f"{self._identity(ask.call)}:{ask.asks.published}")
-        block = b"NATS/1.0\r\n%b%b\r\nNats-Msg-Id: %b\r\n\r\n" % (own, hops_line(ask.call.headers), identity.encode())
+        identity = clean_header_value(self._named(ask))
+        hops = hops_line(*(call.headers for call in ask.calls))
+        block = b"NATS/1.0\r\n%b%b\r\nNats-Msg-Id: %b\r\n\r\n" % (own, hops, identity.encode())
         self._fit(block, payload)
         return partial(self._publish, subject, block, payload, ask.deadline_ns)
 
@@ -88,12 +88,21 @@ class Subjects:
         left = max(1, (ask.deadline_ns - time.monotonic_ns()) // 1_000_000)
         block = b"NATS/1.0\r\n%b%b\r\n%b: %d\r\n\r\n" % (
             own,
-            hops_line(ask.call.headers),
+            hops_line(*(call.headers for call in ask.calls)),
             DEADLINE_HEADER.encode(),
             left,
         )
         self._fit(block, payload)
         return partial(self._request, subject, block, payload, ask.deadline_ns)
+
+    def _named(self, ask: Ask) -> str:
+        """What this message is called, after who publishes it."""
+        asks = ask.asks
+        if len(ask.calls) > 1:
+            asks.together += 1
+            return f"{self._identity(ask)}:{asks.together}"
+        asks.published += 1
+        return f"{self._identity(ask)}:{asks.published}"
 
     # --- once it is known to be granted ----------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from nexlet_functions.devnode.node import DevNode
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.devnode.streams import make_streams
 from nexlet_functions.functions.deadlines import DEADLINE_HEADER
+from nexlet_functions.functions.dispatch import OF_BATCH
 from nexlet_functions.functions.hops import HOPS_HEADER
 from nexlet_functions.natsio import Connection, Credentials
 from nexlet_functions.natsio.protocol import decode_headers, encode_headers
@@ -92,7 +93,7 @@ class NatsHome:
         self._heard: dict[str, _Heard] = {}
         self._more = asyncio.Condition()
         self._told: set[asyncio.Task[None]] = set()
-        self._published: dict[str, dict[int, Sent]] = {}
+        self._published: dict[str, dict[str, Sent]] = {}
         self._requested: list[Sent] = []
         self._nexlet: Nexlet | None = None
         self._url = ""
@@ -204,9 +205,11 @@ class NatsHome:
 
     def _hear_published(self, subject: str, _: str, payload: bytes, headers: bytes) -> None:
         said = decode_headers(headers) if headers else {}
-        invocation, _, number = said.get(_MESSAGE_ID, "").rpartition(":")
+        named = said.get(_MESSAGE_ID, "")
+        invocation = named.rpartition(":")[0].removesuffix(OF_BATCH)
         if invocation:  # what is published by others says nothing of an invocation
-            self._published.setdefault(invocation, {})[int(number)] = Sent(subject, payload, _own(said))
+            # Under its name, since grants that overlap have it heard more than once.
+            self._published.setdefault(invocation, {})[named] = Sent(subject, payload, _own(said))
 
     def _answer(self, provided: Provided, pattern: str, subject: str, reply: str, payload: bytes, block: bytes) -> None:
         if next(each for each in provided.replies if matches(each, subject)) != pattern:
@@ -258,7 +261,15 @@ class NatsHome:
         """What the module printed while it was loaded."""
         return tuple(self._heard.get("", _Heard()).logs)
 
-    async def run(self, message: Message) -> Invocation:
+    async def run(self, messages: Sequence[Message]) -> list[Invocation]:
+        """These messages, all at once, to the end of each. Those that nobody is answered are sent one by one.
+
+        Raises:
+            ValueError: see `_run`.
+        """
+        return await asyncio.gather(*(self._run(message) for message in messages))
+
+    async def _run(self, message: Message) -> Invocation:
         """One message, to its end.
 
         Raises:
@@ -366,7 +377,7 @@ class NatsHome:
         published = self._published.pop(heard.event.invocation_id or "", {})
         return replace(
             _invocation(heard, **answer),
-            published=tuple(published[number] for number in sorted(published)),
+            published=tuple(published.values()),
             requested=tuple(self._requested[asked_before:]),
         )
 

@@ -8,7 +8,7 @@ there (`deployed`). A test is the same for both. An invocation that fails is a v
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -35,8 +35,8 @@ class Home(Protocol):
         """What its module printed while it was loaded."""
         ...
 
-    async def run(self, message: Message) -> Invocation:
-        """One message, whose subject is one of the function's, to its end."""
+    async def run(self, messages: Sequence[Message]) -> list[Invocation]:
+        """Messages whose subjects are the function's, all at once, to the end of each."""
         ...
 
     async def kv(self, bucket: str) -> dict[str, bytes]:
@@ -240,7 +240,29 @@ class AsyncFunction:
             sequence=sequence,
             scheduled_time=scheduled_time,
         )
-        return await self._home.run(message)
+        (invocation,) = await self._home.run([message])
+        return invocation
+
+    async def invoke_batch(self, events: Sequence[SampleEvent | Mapping[str, Any]]) -> list[Invocation]:
+        """Run a function that takes batches with these events at once, in one call of its handler.
+
+        Args:
+            events: each a sample event, or what `invoke` takes, by name: `[{"json": {...}}, {"data": "x"}]`.
+
+        Returns:
+            How each ended, in their order. What the handler printed, measured and asked for stands with the first, but
+            for messages that it published for an event (`context.publish(..., event=event)`).
+
+        Raises:
+            ValueError: the function takes fewer events at a call, or what is said of one contradicts itself: see
+                `invoke`.
+        """
+        most = self.folder.start.batch
+        if len(events) > most:
+            says = f"batch: {most}" if most > 1 else "no batch"
+            raise ValueError(f"{len(events)} events are more than a call is given: the Nexfile says {says}")
+        make = self._messages.make
+        return await self._home.run([make(one) if isinstance(one, SampleEvent) else make(**one) for one in events])
 
     async def kv(self, bucket: str) -> dict[str, bytes]:
         """What is in a bucket that the function was granted: values by key.
@@ -305,6 +327,10 @@ class Function:
                 scheduled_time=scheduled_time,
             )
         )
+
+    def invoke_batch(self, events: Sequence[SampleEvent | Mapping[str, Any]]) -> list[Invocation]:
+        """Run the function with these events at once; everything as for `AsyncFunction.invoke_batch`."""
+        return self._runner.run(self._function.invoke_batch(events))
 
     def kv(self, bucket: str) -> dict[str, bytes]:
         """What is in a bucket; as for `AsyncFunction.kv`."""

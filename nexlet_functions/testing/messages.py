@@ -42,17 +42,17 @@ class Messages:
 
     def make(
         self,
-        event: SampleEvent | None,
+        event: SampleEvent | None = None,
         *,
-        json: Any,
-        data: bytes | str | None,
-        subject: str,
-        headers: Mapping[str, str] | None,
-        reply: str,
-        attempt: int,
-        stream: str,
-        sequence: int | None,
-        scheduled_time: datetime | str | None,
+        json: Any = None,
+        data: bytes | str | None = None,
+        subject: str = "",
+        headers: Mapping[str, str] | None = None,
+        reply: str = INBOX,
+        attempt: int = 1,
+        stream: str = "",
+        sequence: int | None = None,
+        scheduled_time: datetime | str | None = None,
     ) -> Message:
         """See `AsyncFunction.invoke`."""
         if json is not None and data is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json as json_
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -87,20 +87,14 @@ class WorkerHome:
         """What the module printed while it was loaded."""
         return tuple(self._sink.logs.get(0, ()))
 
-    async def run(self, message: Message) -> Invocation:
-        """One message, to its end."""
-        block, now = header_block(message.headers), time.monotonic_ns()
-        call = Call(
-            message.subject.encode(),
-            message.payload,
-            reply=message.reply.encode(),
-            headers=block,
-            pattern=message.pattern,
-            received_ns=now,
-            attempt=message.attempt,
-            deadline_ns=deadline_ns(block, now),
-        )
-        result = await self._sink.run(self._pool, call)
+    async def run(self, messages: Sequence[Message]) -> list[Invocation]:
+        """These messages, all at once, to the end of each."""
+        now = time.monotonic_ns()
+        calls = [_call(message, now) for message in messages]
+        results = await self._sink.run(self._pool, calls)
+        return [self._invocation(call, result) for call, result in zip(calls, results, strict=True)]
+
+    def _invocation(self, call: Call, result: Result) -> Invocation:
         return Invocation(
             outcome=result.outcome,
             code=result.code,
@@ -141,11 +135,15 @@ class RecordingSink:
         self.logs: dict[int, list[LogLine]] = {}
         self.metrics: dict[int, list[Mapping[str, Any]]] = {}
 
-    async def run(self, pool: Pool, call: Call) -> Result:
-        ended: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        call.tag = ended
-        pool.submit(call)
-        return await ended
+    async def run(self, pool: Pool, calls: Sequence[Call]) -> list[Result]:
+        """Have calls run, all of which come at once."""
+        loop = asyncio.get_running_loop()
+        ended: list[asyncio.Future[Result]] = [loop.create_future() for _ in calls]
+        for call, future in zip(calls, ended, strict=True):
+            call.tag = future
+            pool.enqueue(call)
+        pool.flush()
+        return await asyncio.gather(*ended)
 
     def finished(self, call: Call, result: Result) -> None:
         ended = call.tag
@@ -164,6 +162,20 @@ class RecordingSink:
 
     def changed(self) -> None:
         pass  # a test has no heartbeat
+
+
+def _call(message: Message, now: int) -> Call:
+    block = header_block(message.headers)
+    return Call(
+        message.subject.encode(),
+        message.payload,
+        reply=message.reply.encode(),
+        headers=block,
+        pattern=message.pattern,
+        received_ns=now,
+        attempt=message.attempt,
+        deadline_ns=deadline_ns(block, now),
+    )
 
 
 def program_of(
@@ -198,6 +210,7 @@ def program_of(
         namespace="test",
         patterns=tuple(trigger.pattern for trigger in start.triggers) or (WORKLOAD_ID,),
         modules=modules or {},
+        batch=start.batch,
     )
 
 

@@ -109,23 +109,26 @@ class Asks:
     """What one invocation has asked for so far.
 
     Attributes:
-        count: calls, the one under way included.
+        count: calls, the one under way included; of the first of a batch, with those made for all of it.
         published: messages it has published, for whoever gives each of them an identity.
+        together: likewise those of the first of a batch that were published for all of it.
     """
 
-    __slots__ = ("count", "published")
+    __slots__ = ("count", "published", "together")
 
     def __init__(self) -> None:
         self.count = 0
         self.published = 0
+        self.together = 0
 
 
 class Ask:
     """One call under way.
 
     Attributes:
-        call: the invocation that asks.
-        asks: what that has asked for, this one included.
+        call: the invocation that asks; where a batch does, the first of it.
+        calls: all that ask: that one alone, or the whole batch.
+        asks: what `call` has asked for, this one included.
         verb: as the worker says; perhaps none of `Verb`.
         number: the worker's.
         parts: its arguments.
@@ -133,12 +136,12 @@ class Ask:
         on_drop: called when nobody waits any more: the invocation has ended, or its worker. Not after `answer`.
     """
 
-    __slots__ = ("_answer", "asks", "call", "deadline_ns", "number", "on_drop", "parts", "verb")
+    __slots__ = ("_answer", "asks", "call", "calls", "deadline_ns", "number", "on_drop", "parts", "verb")
 
     def __init__(
         self,
         answer: Callable[[Ask, int, bytes], None],
-        call: Call,
+        calls: Sequence[Call],
         asks: Asks,
         verb: int,
         number: int,
@@ -146,7 +149,8 @@ class Ask:
         deadline_ns: int,
     ) -> None:
         self._answer = answer
-        self.call = call
+        self.call = calls[0]
+        self.calls = calls
         self.asks = asks
         self.verb = verb
         self.number = number

@@ -10,6 +10,7 @@ import asyncio
 import signal
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -95,18 +96,20 @@ class LinkEnd:
     """How a worker ended, and what it leaves.
 
     Attributes:
-        outcome: of the call it ran: `timeout`, `memory` or `crash`.
+        outcome: of what it ran: `timeout`, `memory` or `crash`.
         reason: one line.
         calls: what it had not answered, in order.
-        running: id of the one it was at; 0 for none.
-        since_ns: when that one began, as far as is known.
+        began: so many of them, from the first on, had begun. Those behind them had not.
+        running: so many of those, the last ones, were running: one, the calls of a batch, or none.
+        since_ns: when these began, as far as is known.
         peak_memory_bytes: of the process; 0 where nobody knows.
-        cpu_ns: processor time of the call it was at, as far as that is known.
+        cpu_ns: processor time of each of those that ran, as far as that is known.
     """
 
     outcome: Outcome
     reason: str
     calls: tuple[Call, ...]
+    began: int
     running: int
     since_ns: int
     peak_memory_bytes: int = 0
@@ -127,6 +130,7 @@ class Link:
         "_answers",
         "_ask",
         "_asked",
+        "_batch",
         "_closed",
         "_drops",
         "_gone",
@@ -157,7 +161,7 @@ class Link:
         self.process = process
         self.fifo: deque[Call] = deque()
         self.ahead = 0
-        self.window = 1
+        self._batch = self.window = pool.program.batch
         self.since_ns = time.monotonic_ns()
         self._out: list[bytes | memoryview] = []
         self._writing = False
@@ -234,6 +238,7 @@ class Link:
             "patterns": program.patterns or ("",),
             "modules": dict(program.modules),
             "run_prefix": prefix,
+            "batch": program.batch,
             "limits": {
                 "translate": translate,
                 "load_timeout_ns": int(limits.load_timeout * 1e9),
@@ -367,15 +372,17 @@ class Link:
         try:
             answers = self._read(data)
         except FrameError as error:
-            # Its marker is as little to be believed as its frames: the oldest call has had its run.
-            running = self.fifo[0].id if self.fifo else 0
-            self._fail(Outcome.CRASH, f"the worker broke the frame protocol: {error}", running=running)
+            # Its marker is as little to be believed as its frames: the oldest call has had its run. Of a batch it is
+            # believed where it says that more have.
+            began = self._began()[0] if self._batch > 1 else 1
+            self._fail(Outcome.CRASH, f"the worker broke the frame protocol: {error}", began=max(began, 1))
             return
-        if answers and self._ask is not None and (not self.fifo or self.fifo[0] is not self._ask.call):
+        if answers and self._ask is not None and self._ask.call not in self.fifo:
             self._drop_ask()  # its invocation has ended without the answer
         if answers and not self._closed:
-            window = int(AHEAD_NS / 1000 / max(self._run_us, 1.0))
-            self.window = MAX_WINDOW if window > MAX_WINDOW else window or 1
+            # A call of a batch runs as long as the batch does: so many batches.
+            window = int(AHEAD_NS / 1000 / max(self._run_us, 1.0)) * self._batch
+            self.window = MAX_WINDOW if window > MAX_WINDOW else window or self._batch
             self._pool.answered(self)
 
     def _read(self, data: bytes) -> int:
@@ -433,11 +440,11 @@ class Link:
             elif not fill_unhappy(
                 result, flag, aux, buffer[at:split], buffer[split:end], memory=self._pool.limits.memory
             ):
-                # Its heap is in pieces and it ends by itself; nothing behind this call was begun.
+                # Its heap is in pieces and it ends by itself; nothing behind this call, or its batch, was begun.
                 fifo.popleft()
                 self.since_ns = now
                 finished(call, result)
-                self._fail(Outcome.MEMORY, OVER_MEMORY, running=0)
+                self._fail(Outcome.MEMORY, OVER_MEMORY, began=self._began()[0] if self._batch > 1 else 0)
                 return answers + 1, True
             # Not a moment earlier: what is not as the protocol says leaves the call where its end is found.
             fifo.popleft()
@@ -495,11 +502,15 @@ class Link:
         pool, fifo = self._pool, self.fifo
         if pool.answerer is None:
             raise FrameError("a call, though it was granted nothing")
-        if not fifo or fifo[0].id != number:
+        running = self._running() if fifo else ()
+        # The number 0 stands for all of a batch.
+        together = not number and self._batch > 1
+        calls = running if together else [call for call in running if call.id == number]
+        if not calls:
             raise FrameError(f"a call of invocation {number:x}, which it does not run")
-        call = fifo[0]
+        call = calls[0]
         if self._ask is not None:
-            if self._ask.call is call:
+            if self._ask.call in running:
                 raise FrameError("a call while another one is under way")
             self._drop_ask()
         if len(body) < ASK.size:
@@ -514,15 +525,18 @@ class Link:
         if asks is None:
             asks = call.asks = Asks()
         asks.count += 1
-        most = pool.limits.max_calls
-        if asks.count > most * TOO_LOUD + 1:
+        most, count = pool.limits.max_calls * len(running), asks.count
+        if len(running) > 1:
+            count = sum(each.asks.count for each in running if each.asks is not None)
+        if count > most * TOO_LOUD + 1:
             raise FrameError(f"{TOO_LOUD} times as many calls as its limit lets it make")
         deadline = self._head_due() - min(FOR_ITSELF_NS, self._timeout_ns(call) // 10)
         if wait_ms:
             deadline = min(deadline, now + wait_ms * 1_000_000)
-        ask = self._ask = Ask(self._answer_ask, call, asks, verb, numbered, unpack(body, ASK.size), deadline)
-        if asks.count > most:
-            text = f"more than the {most} calls that one invocation may make: limits.max_calls in the Nexfile"
+        ask = self._ask = Ask(self._answer_ask, calls, asks, verb, numbered, unpack(body, ASK.size), deadline)
+        if count > most:
+            who = "one invocation" if len(running) == 1 else f"a batch of {len(running)}"
+            text = f"more than the {most} calls that {who} may make: limits.max_calls in the Nexfile"
             ask.answer(Status.DENIED, text.encode())
         else:
             pool.answerer.asked(ask)
@@ -569,23 +583,55 @@ class Link:
             self._arm_timer(min(due, min(later, default=due)), now)
             return
         self._pool.lateness.add(now - due)
-        head = self.fifo[0]
-        if due == head.deadline_ns:
-            self._fail(Outcome.TIMEOUT, "took longer than its caller gave it")
+        running = self._running()
+        if due == max(call.deadline_ns for call in running):
+            whose = "its caller" if len(running) == 1 else "any of its callers"
+            self._fail(Outcome.TIMEOUT, f"took longer than {whose} gave it")
         else:
-            self._fail(Outcome.TIMEOUT, f"took longer than its limit of {self._timeout_ns(head) / 1e9:g} s")
+            limit = min(map(self._timeout_ns, running)) / 1e9
+            self._fail(Outcome.TIMEOUT, f"took longer than its limit of {limit:g} s")
 
     def _timeout_ns(self, call: Call) -> int:
         return call.timeout_ns or int(self._pool.limits.timeout * 1e9)
 
     def _head_due(self) -> int:
-        """When the time of the call at the head is over: its limit, or the end of its caller's patience before that."""
-        head = self.fifo[0]
-        return min(self._head_began() + self._timeout_ns(head), head.deadline_ns)
+        """When the time of the call at the head is over: its limit, or the end of its caller's patience before that.
+
+        Of a batch: when that of the first one is that has run for its limit, or when all their callers have given up.
+        That one of them has is no reason to end what others wait for.
+        """
+        if self._batch == 1:
+            head = self.fifo[0]
+            return min(self._head_began() + self._timeout_ns(head), head.deadline_ns)
+        running = self._running()
+        limit = self._head_began() + min(map(self._timeout_ns, running))
+        return min(limit, max(call.deadline_ns for call in running))
+
+    def _began(self) -> tuple[int, int]:
+        """How many of the calls here have begun, by the word of the worker, and at which of these its batch begins."""
+        process = self.process
+        last, first = process.running_call, process.running_first if self._batch > 1 else 0
+        began = at = 0
+        for number, call in enumerate(self.fifo):
+            if call.id == first:
+                at = number
+            if call.id == last:
+                began = number + 1
+                break
+        else:
+            return 0, 0
+        # Of a batch whose first one is answered already, all that have begun are what is left.
+        return began, at if first else began - 1
+
+    def _running(self) -> Sequence[Call]:
+        """The calls that it is at: those of its batch, or the one at the head."""
+        began, at = self._began() if self._batch > 1 else (1, 0)
+        return [self.fifo[number] for number in range(at, began)] or [self.fifo[0]]
 
     def _head_began(self) -> int:
         process = self.process
-        if process.running_call == self.fifo[0].id:
+        head = self.fifo[0].id
+        if process.running_call == head or (self._batch > 1 and process.running_first == head):
             since, slack = self.since_ns, BEGINS_WITHIN_NS
             return max(since - slack, min(process.began_ns, since + slack))
         return self.since_ns
@@ -625,13 +671,22 @@ class Link:
         reason = how.reason() if how is not None else "for an unknown reason"
         self._fail(Outcome.CRASH, f"the worker died: {reason}")
 
-    def _fail(self, outcome: Outcome, reason: str, *, running: int | None = None) -> None:
-        """End the worker and hand its calls back to the pool."""
-        running_call = self.process.running_call if running is None else running
+    def _fail(self, outcome: Outcome, reason: str, *, began: int | None = None) -> None:
+        """End the worker and hand its calls back to the pool.
+
+        Args:
+            began: how many of them have begun; None: what its marker says.
+        """
+        said, at = self._began()
+        if began is None:
+            began = said
+            if not began and outcome is Outcome.TIMEOUT:
+                began = 1  # it never said so (stopped from outside, or starved): its time is up all the same
+        running = began - at if began == said else min(began, 1)
         since_ns = self._head_began() if self.fifo else self.since_ns
         spent, peak = self.process.usage()
         # What it says it had spent before is its word: it decides about its own figure, within the time there was.
-        cpu_ns = max(0, min(spent - self.process.spent_before_ns, time.monotonic_ns() - since_ns))
+        cpu_ns = max(0, min(spent - self.process.spent_before_ns, time.monotonic_ns() - since_ns)) // max(1, running)
         self._reason = reason
         loading = self._loading
         calls = self.close()
@@ -639,7 +694,7 @@ class Link:
             if not loading.done():
                 loading.set_exception(_not_loaded(outcome, reason))
             return
-        end = LinkEnd(outcome, reason, calls, running_call, since_ns, peak or self._peak, cpu_ns)
+        end = LinkEnd(outcome, reason, calls, began, running, since_ns, peak or self._peak, cpu_ns)
         self._pool.ended(self, end)
 
     def close(self) -> tuple[Call, ...]:

@@ -7,8 +7,8 @@ soon. No task, future or timer is made for a call: there is one timer for the qu
 there is something to wait for and looked at when it fires.
 
 What happens to the calls of a worker that dies follows from what it was at (`WorkerProcess.running_call`): the one it
-ran ends by its cause, those before it ran and lost their answer (502, never run again), those behind it never began
-and go back to the head of the queue.
+ran, or all of the batch, ends by its cause, those before it ran and lost their answer (502, never run again), those
+behind it never began and go back to the head of the queue.
 
 When workers are started and let go is `growth.py`; how those of a renewed program take over, `renewal.py`.
 """
@@ -99,7 +99,7 @@ class Pool:
             answerer: answers what the function asks for; None: it was granted nothing.
 
         Raises:
-            SandboxError: there is no such profile.
+            SandboxError: there is no such profile, or it does not go with the program's batches.
         """
         if profile not in PROFILES:
             raise SandboxError(f"there is no sandbox profile {profile!r}; there are: {', '.join(sorted(PROFILES))}")
@@ -108,6 +108,11 @@ class Pool:
         self.limits = limits
         self.profile = profile
         self.single_use = PROFILES[profile].single_use
+        if self.single_use and program.batch > 1:
+            raise SandboxError(
+                f"the profile {profile!r} runs each invocation in a process of its own, and batch: {program.batch} "
+                "several in one: leave batch out, or choose another profile"
+            )
         self.sink = sink
         self.prefix = program.run_prefix or f"{secrets.token_urlsafe(9)}."
         self._timeout_ns = int(limits.timeout * 1e9)
@@ -287,10 +292,11 @@ class Pool:
     def capacity(self) -> int:
         """How many calls it gets through without letting them wait for long.
 
-        What its workers have and what they are sent when they have answered, and one for each worker more that it may
-        have: for calls that are fetched and not pushed.
+        What its workers have and what they are sent when they have answered, and a batch, which is mostly one, for each
+        worker more that it may have: for calls that are fetched and not pushed.
         """
-        return sum(2 * link.window - 1 for link in self._links) + self.limits.max_workers - len(self._links)
+        more = self.limits.max_workers - len(self._links)
+        return sum(2 * link.window - 1 for link in self._links) + more * self.program.batch
 
     def stats(self) -> PoolStats:
         """Figures for metrics, heartbeats and tests."""
@@ -460,12 +466,8 @@ class Pool:
             self._links.remove(link)
         now = time.monotonic_ns()
         calls = end.calls
-        at = next((index for index, call in enumerate(calls) if call.id == end.running), None)
-        if at is None and end.outcome is Outcome.TIMEOUT:
-            # It never said that it began (stopped from outside, or starved): its time is up all the same.
-            at = 0
-        for index, call in enumerate(calls[: at + 1] if at is not None else ()):
-            if index == at:
+        for index, call in enumerate(calls[: end.began]):
+            if index >= end.began - end.running:
                 run = max(0, now - end.since_ns)
                 waited = max(0, end.since_ns - call.received_ns)
                 result = Result(
@@ -474,7 +476,7 @@ class Pool:
             else:
                 result = Result(Outcome.CRASH, CODES[Outcome.CRASH], error="it ran, and its answer was lost")
             self.sink.finished(call, result)
-        self.returned(list(calls[at + 1 :] if at is not None else calls))
+        self.returned(list(calls[end.began :]))
         self._growth.lost(link, end)
         self._renewal.lost(link)
         self.sink.flush()

@@ -29,6 +29,7 @@ class Program:
             `event.tokens` is what its wildcards matched.
         modules: further modules an operator permits, module name to the names it may give.
         run_prefix: beginning of each invocation id; a counter in hexadecimal follows.
+        batch: how many events one call of the handler is given at most. With 1 it is given one, and no list.
     """
 
     source: str
@@ -42,6 +43,7 @@ class Program:
     patterns: tuple[str, ...] = ()
     modules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     run_prefix: str = ""
+    batch: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Limits:
     """How far a function may go. Durations in seconds, sizes in bytes; the defaults are those of the start request.
 
     Attributes:
-        timeout: for one invocation, from when the worker begins it.
+        timeout: for one invocation, from when the worker begins it; for a batch of them.
         load_timeout: for compiling the sources and running the module once.
         memory: growth above the ready worker.
         max_pending: invocations that may wait for a worker; one more is refused at once.
@@ -58,7 +60,7 @@ class Limits:
         log_rate: bytes of output a second that are passed on; four times that in a burst.
         max_log_line: a longer line is cut, and says so.
         max_reply: bytes of a reply.
-        max_calls: calls of one invocation to what it was granted, where anything was.
+        max_calls: calls of one invocation to what it was granted, where anything was; of a batch so many for each.
         min_workers, max_workers: processes kept ready, and at most.
         idle: how long a function without work keeps its workers above `min_workers`.
     """

@@ -121,8 +121,16 @@ class WorkerProcess:
 
     @property
     def running_call(self) -> int:
-        """The invocation it says it is at; 0 for none. The word of a worker: it decides about its own calls alone."""
+        """The invocation it says it is at; 0 for none. The word of a worker: it decides about its own calls alone.
+
+        Of a batch, the last one.
+        """
         return int.from_bytes(self._marker[:8], sys.byteorder)
+
+    @property
+    def running_first(self) -> int:
+        """The first invocation of the batch it says it is at; 0 where it runs them one at a time."""
+        return int.from_bytes(self._marker[32:40], sys.byteorder)
 
     @property
     def began_ns(self) -> int:

@@ -88,6 +88,32 @@ async def test_a_module_that_fails_by_running_is_found_by_loading_it(greet: Path
     assert (await nexfn("check", "--no-load", greet)).code == 0
 
 
+@pytest.mark.parametrize(
+    ("said", "message", "advice"),
+    [
+        ("batch: 300", "the number 300 is more than 256", "write a number from 1 to 256"),
+        ("batch: 64\n  sandbox: oneshot", "the profile 'oneshot' runs each invocation in a process", "leave batch out"),
+        ("limits: {batch: 64}", "unknown key 'batch'", "it belongs at the top of the start request"),
+    ],
+)
+async def test_batches_that_cannot_be_had_are_refused(greet: Path, said: str, message: str, advice: str) -> None:
+    (greet / "Nexfile").write_text((greet / "Nexfile").read_text() + f"  {said}\n")
+    ended = await nexfn("check", greet)
+    assert ended.code == 1
+    (problem,) = ended.records[0]["problems"]
+    assert (problem["place"], problem["source_line"]) == ("Nexfile", f"  {said}".splitlines()[0])
+    assert message in problem["message"]
+    assert advice in problem["advice"]
+
+
+async def test_the_signature_of_a_batch_handler_is_told(greet: Path) -> None:
+    (greet / "Nexfile").write_text((greet / "Nexfile").read_text() + "  batch: 64\n")
+    (greet / "function.py").write_text("def handler(events):\n    pass\n")
+    (problem,) = (await nexfn("check", greet)).records[0]["problems"]
+    assert "'handler' cannot be called with (events, context)" in problem["message"]
+    assert problem["advice"] == "write it as: def handler(events, context):"
+
+
 async def test_a_module_that_hangs_is_given_up(greet: Path) -> None:
     (greet / "function.py").write_text("while True:\n    pass\n\n\ndef handler(event, context):\n    pass\n")
     (greet / "Nexfile").write_text((greet / "Nexfile").read_text() + "  limits: {load_timeout: 300ms}\n")

@@ -15,6 +15,7 @@ TESTS = (
     "grants/test_granted.py",
     "grants/test_lasting.py",
     "sandboxes/test_asking.py",
+    "sandboxes/test_batches.py",
     "streams/test_triggers.py",
     "functions/test_schedules.py",
     "schedules/test_claims.py",

@@ -51,7 +51,7 @@ class Server:
 async def publish(subjects: Subjects) -> list[bytes]:
     call = Call(b"in", b"")
     parts = [b"kept.a", b"", b"x"]
-    ask = Ask(lambda *_: None, call, Asks(), Verb.PUBLISH, 1, parts, time.monotonic_ns() + 10**9)
+    ask = Ask(lambda *_: None, [call], Asks(), Verb.PUBLISH, 1, parts, time.monotonic_ns() + 10**9)
     return list(await subjects.publish(ask)())
 
 

@@ -35,7 +35,8 @@ class Peer:
     """The far end of a worker's socket.
 
     Attributes:
-        marker: what the worker says it is at.
+        marker: what the worker says it is at; of a batch the last one.
+        first: the first one of a batch.
         began_ns: since when, as it says: when it read the last invocation.
         compiled: the compiled form that it was given to load.
         killed: whether the nexlet has ended it.
@@ -47,7 +48,7 @@ class Peer:
         self._frames = Splitter(MAX_BODY)
         self._invocations: list[tuple[int, bytes]] = []
         self._answers: list[tuple[int, int, list[bytes]]] = []
-        self.marker = 0
+        self.marker = self.first = 0
         self.began_ns = 0
         self.compiled = b""
         self._given = False
@@ -128,6 +129,10 @@ class _Played(WorkerProcess):
     @property
     def running_call(self) -> int:
         return self.peer.marker
+
+    @property
+    def running_first(self) -> int:
+        return self.peer.first
 
     @property
     def began_ns(self) -> int:
@@ -222,11 +227,16 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def open_stage(
-    script: Script, limits: Limits, *, compiler: Script = translate, answerer: Answerer | None = None
+    script: Script,
+    limits: Limits,
+    *,
+    compiler: Script = translate,
+    answerer: Answerer | None = None,
+    batch: int = 1,
 ) -> AsyncIterator[tuple[Pool, KeepingSink, Stage]]:
     """A started pool whose first worker follows `script`, and the process that compiles for it `compiler`."""
     stage, sink = Stage(script, compiler), KeepingSink()
-    pool = Pool(cast("Zygote", stage), Program("played"), limits, sink, answerer=answerer)
+    pool = Pool(cast("Zygote", stage), Program("played", batch=batch), limits, sink, answerer=answerer)
     try:
         await pool.start()
         yield pool, sink, stage

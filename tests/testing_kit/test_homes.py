@@ -211,6 +211,67 @@ async def test_what_is_a_streams_or_a_clocks_to_say_is_not_a_tests(tmp_path: Pat
             await function.invoke(scheduled_time="2026-01-01T00:00")
 
 
+BATCHES = """\
+def handler(events, context):
+    print("hello", *[event.text for event in events])
+    context.metrics.count("calls", len(events))
+    outcomes = []
+    for event in events:
+        if event.text == "raise":
+            outcomes.append(ValueError("not that"))
+            continue
+        context.publish("demo.out", event.text, event=event)
+        outcomes.append([event.text, event.headers.get("X")])
+    context.publish("demo.all", str(len(events)))
+    return outcomes
+"""
+
+
+def batches_in(path: Path) -> Path:
+    text = NEXFILE.replace("  environment:", "  batch: 4\n  grants: {publish: [demo.out, demo.all]}\n  environment:")
+    demo_in(path, BATCHES)
+    (path / "Nexfile").write_text(text)
+    return path
+
+
+async def test_a_batch_of_events(tmp_path: Path, nats: bool) -> None:
+    sample = SampleEvent("one", payload=b"a", headers={"X": "1"}, subject="demo.run")
+    said: list[Any] = [
+        sample,
+        {"data": "raise", "subject": "demo.run"},
+        {"event": sample, "data": "b", "headers": {"X": "2"}},
+    ]
+    async with load_function(batches_in(tmp_path), secrets={"API_KEY": "k"}, nats=nats) as function:
+        results = await function.invoke_batch(said)
+        assert [(result.outcome, result.code) for result in results] == [
+            (Outcome.OK, 200),
+            (Outcome.ERROR, 500),
+            (Outcome.OK, 200),
+        ]
+        assert [result.json() for result in (results[0], results[2])] == [["a", "1"], ["b", "2"]]
+        assert len({result.invocation_id for result in results}) == 3
+        told = [[(each.subject, each.text) for each in result.published] for result in results]
+        assert [("demo.out", "a") in told[0], ("demo.out", "b") in told[2]] == [True, True]
+        heard = [line for result in results for line in lines(result)]
+        if not nats:  # beside a server they come in one batch or in more
+            assert heard == ["hello a raise b"]
+            assert told == [[("demo.out", "a"), ("demo.all", "3")], [], [("demo.out", "b")]]
+            assert [len(result.metrics) for result in results] == [1, 0, 0]
+        else:
+            assert sorted(word for line in heard for word in line.split()[1:]) == ["a", "b", "raise"]
+            assert sum(result.metrics[0]["value"] for result in results if result.metrics) == 3
+        (alone,) = await function.invoke_batch(said[:1])
+        assert alone.json() == (await function.invoke(sample)).json() == ["a", "1"]
+        with pytest.raises(ValueError, match="5 events are more than a call is given: the Nexfile says batch: 4"):
+            await function.invoke_batch([sample] * 5)
+
+
+async def test_a_function_that_takes_no_batches_says_so(tmp_path: Path) -> None:
+    async with loading(tmp_path, nats=False) as function:
+        with pytest.raises(ValueError, match="the Nexfile says no batch"):
+            await function.invoke_batch([{"data": "a", "subject": "demo.run"}] * 2)
+
+
 async def test_what_is_refused_reads_the_same(tmp_path: Path, nats: bool) -> None:
     with pytest.raises(FunctionRefused) as refused:
         async with loading(tmp_path, nats=nats, source="import os\n\ndef handler(event, context):\n    pass\n"):

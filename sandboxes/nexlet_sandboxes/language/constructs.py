@@ -319,8 +319,8 @@ CONSTRUCTS: Final[tuple[Construct, ...]] = (
         async def handler(event, context):
             return 1
         """,
-        "A worker runs one message at a time; there is nothing to wait for meanwhile.",
-        "`def`; many messages are run side by side by many workers",
+        "A worker makes one call at a time, and has nothing to do while that waits for something.",
+        "`def`; many messages are run side by side by many workers, or by one call: `batch`",
     ),
     _no(
         _FUNCTIONS,

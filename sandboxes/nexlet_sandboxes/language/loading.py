@@ -39,7 +39,6 @@ __all__ = ["MAX_PROBLEMS", "Loaded", "check", "load", "preload", "translate"]
 MAX_PROBLEMS = 100
 """Problems that are told of one program; how many more there are is said."""
 
-_SIGNATURE = "write it as: def {name}(event, context):"
 _YIELDS = "{name!r} is a generator: what a function answers is what it returns"
 _COLLECT = "return one value: collect what it yields in a list, and return that"
 
@@ -49,7 +48,7 @@ class Loaded:
     """A program that is ready.
 
     Attributes:
-        handler: the author's function, called as `handler(event, context)`.
+        handler: the author's function, called as `handler(event, context)`, or with a list of events.
         explain: the traceback of an exception it raised: the author's lines only, bounded, never running their code.
         summary: one bounded line about such an exception.
     """
@@ -199,7 +198,7 @@ class _Build:
             if file.tree is not None:
                 file.problems += self.importable.check(file.tree, file.source, defined)
                 if handler and file is self.main:
-                    file.problems += _handler_problems(file.tree, file.source, self.program.handler)
+                    file.problems += _handler_problems(file.tree, file.source, self.program)
             file.compile()
             found += _in_order(file.problems)
         if len(found) > MAX_PROBLEMS:
@@ -264,10 +263,10 @@ class _Running:
             raise MemoryError
         handler = module.__dict__.get(program.handler)
         if handler is None or is_private(program.handler):
-            raise LoadRefused([_missing(self._build.main.source, program.handler, module.__dict__)])
+            raise LoadRefused([_missing(self._build.main.source, program, module.__dict__)])
         if not callable(handler):
             message = f"{program.handler!r} is a {guards.class_name(handler)}, not a function"
-            advice = _SIGNATURE.format(name=program.handler)
+            advice = _signature(program)
             raise LoadRefused([Problem(message, place=program.filename, advice=advice, code="handler-refused")])
         # Of a function made elsewhere or by a decorator; of a plain one `check` has said so, with the line.
         if type(handler) is types.FunctionType and handler.__code__.co_flags & inspect.CO_GENERATOR:
@@ -412,11 +411,16 @@ def _module_names(tree: ast.Module) -> list[str]:
     return list(names)
 
 
-def _missing(source: Source, handler: str, names: Mapping[str, object] | list[str]) -> Problem:
+def _signature(program: Program) -> str:
+    return f"write it as: def {program.handler}({'event' if program.batch == 1 else 'events'}, context):"
+
+
+def _missing(source: Source, program: Program, names: Mapping[str, object] | list[str]) -> Problem:
+    handler = program.handler
     public = [name for name in names if not is_private(name)]
     shown = ", ".join(public[:20]) + (", ..." if len(public) > 20 else "") if public else "nothing"
     meant = nearest(handler, public)
-    advice = f"did you mean {meant!r}?" if meant else _SIGNATURE.format(name=handler)
+    advice = f"did you mean {meant!r}?" if meant else _signature(program)
     return Problem(
         f"no handler named {handler!r}; the module defines: {shown}",
         place=source.filename,
@@ -425,10 +429,11 @@ def _missing(source: Source, handler: str, names: Mapping[str, object] | list[st
     )
 
 
-def _handler_problems(tree: ast.Module, source: Source, handler: str) -> list[Problem]:
+def _handler_problems(tree: ast.Module, source: Source, program: Program) -> list[Problem]:
+    handler = program.handler
     names = _module_names(tree)
     if handler not in names or is_private(handler):
-        return [_missing(source, handler, names)]
+        return [_missing(source, program, names)]
     definitions = [
         node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == handler
     ]
@@ -446,11 +451,11 @@ def _handler_problems(tree: ast.Module, source: Source, handler: str) -> list[Pr
         # What a decorator makes of a function is not known before it runs.
         said = None if last.decorator_list else _uncallable(last.args)
         if said:
-            advice = _SIGNATURE.format(name=handler)
+            advice, given = _signature(program), "event" if program.batch == 1 else "events"
             problems.append(
                 source.at(
                     last,
-                    f"{handler!r} cannot be called with (event, context): {said}",
+                    f"{handler!r} cannot be called with ({given}, context): {said}",
                     code="handler-refused",
                     advice=advice,
                 )

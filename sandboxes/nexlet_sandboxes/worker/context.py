@@ -13,6 +13,7 @@ import orjson
 
 from nexlet_sandboxes.texts import text_of
 from nexlet_sandboxes.worker import grants
+from nexlet_sandboxes.worker.event import Event
 from nexlet_sandboxes.worker.grants import Calls, KeyValue, Message, Objects, PubAck
 from nexlet_sandboxes.worker.http import Http
 from nexlet_sandboxes.worker.uncopyable import Uncopyable
@@ -160,25 +161,35 @@ class Context(Uncopyable):
         self._calls = calls
 
     def remaining_ms(self) -> int:
-        """Milliseconds until this invocation is ended from outside."""
+        """Milliseconds until this invocation is ended from outside; of a batch, until the first caller gives up."""
         return max(0, int(self._remaining() * 1000))
 
-    def publish(self, subject: str, data: object = None, *, headers: Mapping[str, str] | None = None) -> PubAck | None:
+    def publish(
+        self,
+        subject: str,
+        data: object = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        event: Event | None = None,
+    ) -> PubAck | None:
         """Publish a message, where the function was granted to (`grants.publish`).
 
         It returns when the server has taken the message; of a subject that a stream keeps, when the stream has it.
-        A stream drops what this message's invocation has published before, at another attempt.
+        A stream drops what this message's invocation has published before, at another attempt. In a batch of several
+        it does so only where `event` says whose message this is: who is in a batch is another matter each time.
 
         Args:
             data: None, bytes, text, or anything that JSON can say.
+            event: the one of a batch that it is published for; None: for all of them.
 
         Returns:
             The stream's acknowledgement; None where no stream keeps the subject.
 
         Raises:
             Denied, TimedOut, TooLarge, Unavailable: it was not published, or nobody knows.
+            TypeError, ValueError: `event` is none that is being handled.
         """
-        return grants.publish(self._calls, subject, data, headers)
+        return grants.publish(self._calls, subject, data, headers, event)
 
     def request(
         self,

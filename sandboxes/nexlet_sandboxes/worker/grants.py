@@ -86,28 +86,41 @@ class Calls:
 
     __slots__ = ("_asker", "_encode", "_invocation")
 
-    def __init__(self, asker: Asker | None, invocation: Callable[[], int], encode: Callable[[object], bytes]) -> None:
+    def __init__(
+        self, asker: Asker | None, invocation: Callable[[object], int], encode: Callable[[object], bytes]
+    ) -> None:
         """Nothing is asked yet.
 
         Args:
             asker: None where nothing was granted.
-            invocation: the id of the running one.
+            invocation: the number of the invocation that runs an event; for None of the running one, or 0 where those
+                are several. Raises TypeError or ValueError for what is no event that is being handled.
             encode: makes bytes of what an author gives as data; raises TypeError for what is none.
         """
         self._asker = asker
         self._invocation = invocation
         self._encode = encode
 
-    def ask(self, verb: Verb, *parts: bytes, denied: tuple[str, str], wait: float | None = None) -> list[bytes]:
+    def ask(
+        self,
+        verb: Verb,
+        *parts: bytes,
+        denied: tuple[str, str],
+        wait: float | None = None,
+        event: object = None,
+    ) -> list[bytes]:
         """Make one call.
 
         Args:
             denied: for `not_granted`, where nothing at all was granted.
             wait: seconds; None waits as long as the invocation has.
+            event: that it is made for, of a batch; None: for all of it.
 
         Raises:
             CallFailed: it came to nothing.
+            TypeError, ValueError: the event is none that is being handled.
         """
+        number = self._invocation(event)
         asker = self._asker
         if asker is None:
             raise Denied(not_granted(*denied))
@@ -115,7 +128,7 @@ class Calls:
             size = sum(map(len, parts))
             raise TooLarge(f"{size} bytes are more than the {asker.max_size} that one call may carry")
         wait_ms = 0 if wait is None else max(1, min(int(wait * 1000), _MAX_WAIT_MS))
-        status, answer = asker.ask(self._invocation(), verb, parts, wait_ms)
+        status, answer = asker.ask(number, verb, parts, wait_ms)
         if status != Status.OK:
             raise FAILURES[status](answer[0].decode("utf-8", "replace"))
         return answer
@@ -271,11 +284,20 @@ class PubAck:
         return f"<PubAck {self.stream} {self.sequence}>"
 
 
-def publish(calls: Calls, subject: object, data: object, headers: Mapping[str, str] | None) -> PubAck | None:
+def publish(
+    calls: Calls, subject: object, data: object, headers: Mapping[str, str] | None, event: object = None
+) -> PubAck | None:
     """See `Context.publish`."""
     text = _subject(subject, "publish on")
     denied = (f"publishing on {text!r}", f"publish: [{text}]")
-    answer = calls.ask(Verb.PUBLISH, text.encode(), encode_headers(headers or {}), calls.encode(data), denied=denied)
+    answer = calls.ask(
+        Verb.PUBLISH,
+        text.encode(),
+        encode_headers(headers or {}),
+        calls.encode(data),
+        denied=denied,
+        event=event,
+    )
     if not answer:
         return None
     stream, sequence, duplicate = answer

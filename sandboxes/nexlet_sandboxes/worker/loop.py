@@ -9,8 +9,6 @@ that the nexlet can read, so it tells apart what finished, what ran, and what ne
 
 from __future__ import annotations
 
-import enum
-import math
 import resource
 import signal
 import socket
@@ -39,12 +37,13 @@ from nexlet_sandboxes.language import Loaded, load, translate
 from nexlet_sandboxes.language.explain import Explainer
 from nexlet_sandboxes.outcomes import LoadRefused
 from nexlet_sandboxes.program import Program
-from nexlet_sandboxes.texts import plain_int, text_of
 from nexlet_sandboxes.worker import contract
 from nexlet_sandboxes.worker.asking import Asker
+from nexlet_sandboxes.worker.batches import FIRST, Batches
 from nexlet_sandboxes.worker.context import Context, Log, Metrics
 from nexlet_sandboxes.worker.contract import BUILTINS
-from nexlet_sandboxes.worker.event import Event, HeaderRefused, Reject, Reply, encode_headers
+from nexlet_sandboxes.worker.endings import WRITES_JSON, Unserialisable, encode, raised, too_large
+from nexlet_sandboxes.worker.event import Event, Reply, encode_headers
 from nexlet_sandboxes.worker.grants import Calls
 from nexlet_sandboxes.worker.output import Output
 
@@ -60,9 +59,6 @@ SLOW_NS: Final = 2_000_000
 """After a call this long (nanoseconds), what was read along with it goes back: it was sent ahead in the belief that
 calls are quick, and another worker may be free. About what the nexlet takes to start one."""
 
-WRITES_JSON: Final = 3
-"""The word of the marker that is 1 while JSON is written: where there is no memory for it, orjson ends the process."""
-
 NEVER_NS: Final = 1 << 62
 MAX_U32: Final = (1 << 32) - 1
 
@@ -70,10 +66,6 @@ RECEIVE: Final = 256 * 1024
 BRIEF_NS: Final = 50_000
 """A call shorter than this (nanoseconds) is not worth asking the kernel about: it cannot have touched much memory, and
 its processor time is taken to be the time it took, which is what a call that never waits takes."""
-
-
-class Unserialisable(Exception):
-    """A return value that is no reply. The text says which, and what to return instead."""
 
 
 class Worker:
@@ -85,22 +77,31 @@ class Worker:
         sock: to the nexlet.
         marker: where it writes what it is at.
         builtins, modules: names the author finds without, and modules with, an import.
+        out: what is to be sent, in whole frames.
+        output: what is printed and logged; None before a program is loaded.
+        deadline: when what runs is ended from outside (CLOCK_MONOTONIC, nanoseconds).
+        first_deadline: likewise when the time of the first one of a batch is over.
+        running: the invocations of the batch that runs; empty where they run one at a time.
+        peak_kib: the most memory that it has had so far.
+        max_reply: bytes.
+        slow_ns: after a call that took longer, what was read along with it goes back.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.marker = memoryview(bytearray(MARKER_SIZE)).cast("Q")
-        self._out: list[bytes] = []
+        self.out: list[bytes] = []
         self._sending = False
         self._armed = False
         self._batch_began = 0
-        self._deadline = 0
-        self._peak_kib = 0
-        self._max_reply = 0
-        self._slow_ns = 0
-        self._output: Output | None = None
+        self.deadline = self.first_deadline = 0
+        self.peak_kib = 0
+        self.max_reply = 0
+        self.slow_ns = 0
+        self.output: Output | None = None
         self._splitter = Splitter(MAX_BODY)
         self._asker: Asker | None = None
+        self.running: tuple[int, ...] = ()
         self.memory_exceeded = False
         authoring: Mapping[str, object] = {name: getattr(contract, name) for name in contract.__all__}
         self.builtins: Mapping[str, object] = {name: authoring[name] for name in BUILTINS}
@@ -110,21 +111,25 @@ class Worker:
 
     def write(self, stream: str, text: str) -> None:
         """`print`."""
-        assert self._output is not None
-        self._output.write(Stream.STDERR if stream == "stderr" else Stream.STDOUT, text)
+        assert self.output is not None
+        self.output.write(Stream.STDERR if stream == "stderr" else Stream.STDOUT, text)
 
     def log(self, level: str, message: str, fields: dict[str, object]) -> None:
         """`context.log` and the `logging` module."""
-        assert self._output is not None
+        assert self.output is not None
         self.marker[WRITES_JSON] = 1
         try:
-            self._output.log(level, message, fields)
+            self.output.log(level, message, fields)
         finally:
             self.marker[WRITES_JSON] = 0
 
     def remaining(self) -> float:
         """Seconds until the running invocation is ended from outside."""
-        return (self._deadline - time.monotonic_ns()) / 1e9
+        return (self.deadline - time.monotonic_ns()) / 1e9
+
+    def remaining_to_first(self) -> float:
+        """Seconds until the first caller of the running batch gives up, or all of it is ended from outside."""
+        return (self.first_deadline - time.monotonic_ns()) / 1e9
 
     # The loop.
 
@@ -152,12 +157,12 @@ class Worker:
         if loaded is None:
             return
         try:
-            self._answer(splitter, *loaded)
+            (self._answer if loaded[2].batch == 1 else self._answer_batches)(splitter, *loaded)
         except MemoryError:
             # Not in the handler: the invocation alone is more than there is room for.
-            call = self.marker[0] or splitter.unfinished
-            self._out.append(RESULT.pack(RESULT_EXTRA, Kind.RESULT, Ending.MEMORY, 0, call, 0, 0, self._peak_kib, 0))
-            self._flush()
+            call = self.marker[FIRST] or self.marker[0] or splitter.unfinished
+            self.out.append(RESULT.pack(RESULT_EXTRA, Kind.RESULT, Ending.MEMORY, 0, call, 0, 0, self.peak_kib, 0))
+            self.flush()
 
     def _frames(self, splitter: Splitter) -> Any:
         while data := self.sock.recv(RECEIVE):
@@ -165,10 +170,10 @@ class Worker:
 
     def _load(self, said: dict[str, Any], compiled: bytes) -> tuple[Loaded, Context, Program] | None:
         limits = said.pop("limits")
-        self._deadline = time.monotonic_ns() + limits["load_timeout_ns"]
-        self._max_reply = limits["max_reply"]
-        self._slow_ns = SLOW_NS if limits["hand_back"] else NEVER_NS
-        self._output = Output(self._later, rate=limits["log_rate"], max_line=limits["max_log_line"])
+        self.deadline = time.monotonic_ns() + limits["load_timeout_ns"]
+        self.max_reply = limits["max_reply"]
+        self.slow_ns = SLOW_NS if limits["hand_back"] else NEVER_NS
+        self.output = Output(self._later, rate=limits["log_rate"], max_line=limits["max_log_line"])
         said["patterns"] = tuple(said["patterns"])
         said["modules"] = {name: tuple(names) for name, names in said["modules"].items()}
         program = Program(**said)
@@ -181,49 +186,49 @@ class Worker:
             environment=program.environment,
             log=Log(self.log),
             metrics=Metrics(self._metric),
-            remaining=self.remaining,
+            remaining=self.remaining if program.batch == 1 else self.remaining_to_first,
             calls=Calls(self._asker, self._invocation, self._encoded),
         )
         try:
             if limits["translate"]:
                 form = translate(program)
                 self._later(frame(Kind.READY, form if len(form) <= MAX_COMPILED else b""))
-                self._flush()
+                self.flush()
                 return None
             loaded = load(program, self, handler=True, compiled=compiled)
         except LoadRefused as refused:
-            self._output.end()
+            self.output.end()
             said_of_it = [
                 {name: getattr(problem, name) for name in problem.__dataclass_fields__} for problem in refused.problems
             ]
             self._later(frame(Kind.REFUSED, orjson.dumps(said_of_it)))
-            self._flush()
+            self.flush()
             return None
         except MemoryError:
-            self._output.end()
+            self.output.end()
             self._refuse_memory("the module took more memory than its limit while loading", program.filename)
             return None
-        self._output.end()
-        self._peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self.output.end()
+        self.peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self._later(frame(Kind.READY))
-        self._flush()
+        self.flush()
         return loaded, context, program
 
     def _refuse_memory(self, message: str, place: str) -> None:
         self._later(frame(Kind.REFUSED, orjson.dumps([{"message": message, "place": place, "code": "load-memory"}])))
-        self._flush()
+        self.flush()
 
     def _answer(self, splitter: Splitter, loaded: Loaded, context: Context, program: Program) -> None:
         # Everything the loop touches for each message is a local here: this is the hot path.
-        handler, out, marker, output = loaded.handler, self._out, self.marker, self._output
+        handler, out, marker, output = loaded.handler, self.out, self.marker, self.output
         assert output is not None
         receive = self.sock.recv if self._asker is None else self._asker.receive
         feed, unpack, pack = splitter.feed, INVOKE_FIGURES.unpack_from, RESULT.pack
         now_ns, cpu_ns = time.monotonic_ns, time.process_time_ns
-        prefix, patterns, max_reply = program.run_prefix, program.patterns, self._max_reply
+        prefix, patterns, max_reply = program.run_prefix, program.patterns, self.max_reply
         # Members of an enumeration are ten times as far away as locals.
-        invoke_kind, result_kind, extra, encode = int(Kind.INVOKE), int(Kind.RESULT), RESULT_EXTRA, _encode
-        ok, out_of_memory, slow_ns = int(Ending.OK), int(Ending.MEMORY), self._slow_ns
+        invoke_kind, result_kind, extra = int(Kind.INVOKE), int(Kind.RESULT), RESULT_EXTRA
+        ok, out_of_memory, slow_ns = int(Ending.OK), int(Ending.MEMORY), self.slow_ns
         cpu_before, brief = cpu_ns(), 0
         output.prefix = prefix
         while True:
@@ -244,24 +249,24 @@ class Worker:
                 at = start + INVOKE_EXTRA
                 if out:
                     if after - self._batch_began > BATCH_NS:
-                        self._flush()
+                        self.flush()
                         self._batch_began = after
                     elif not self._armed:
                         self._armed = True
                         signal.setitimer(signal.ITIMER_REAL, STRANDED_S)
                 began = after
                 if slow:
-                    out.append(pack(extra, result_kind, Ending.RETURNED, 0, call, 0, 0, self._peak_kib, 0))
+                    out.append(pack(extra, result_kind, Ending.RETURNED, 0, call, 0, 0, self.peak_kib, 0))
                     continue
                 if expires < began:
-                    out.append(pack(extra, result_kind, Ending.EXPIRED, 0, call, 0, 0, self._peak_kib, 0))
+                    out.append(pack(extra, result_kind, Ending.EXPIRED, 0, call, 0, 0, self.peak_kib, 0))
                     continue
                 marker[1] = began
                 marker[0] = call
                 allowed = began + allowed_us * 1000
                 if allowed < until:  # nearly always: `until`, the caller's own deadline, is mostly far away
                     until = allowed
-                self._deadline = until
+                self.deadline = until
                 output.call = call
                 split_subject = at + subjects
                 split_reply = split_subject + replies
@@ -283,20 +288,11 @@ class Worker:
                         first = encode_headers(value.headers)
                         value = value.data
                     second = encode(value, marker)
-                    if len(first) + len(second) > max_reply:
-                        raise Unserialisable(
-                            f"the reply is {len(first) + len(second)} bytes, more than the {max_reply} allowed"
-                        )
-                except Reject as reject:
-                    ending, code, first, second = _rejected(reject)
-                except MemoryError:
-                    ending, first, second = Ending.MEMORY, b"", b""
-                except (Unserialisable, HeaderRefused) as refused:
-                    ending, first, second = Ending.ERROR, _bounded(str(refused)), b""
+                    size = len(first) + len(second)
+                    if size > max_reply:
+                        raise too_large(size, max_reply)
                 except BaseException as error:  # noqa: BLE001  # SystemExit and the like are the author's faults, too
-                    ending = Ending.ERROR
-                    first = loaded.summary(error).encode("utf-8", "replace")
-                    second = loaded.explain(error).encode("utf-8", "replace")
+                    ending, code, first, second = raised(error, loaded)
                 del event
                 value = None
                 if self.memory_exceeded:
@@ -311,7 +307,7 @@ class Worker:
                     brief += ran
                 else:
                     slow = ran > slow_ns
-                    self._peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                    self.peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
                     # What was spent since the last look, less what the brief calls in between took.
                     cpu_now = cpu_ns()
                     cpu = max(0, min(ran, cpu_now - cpu_before - brief))
@@ -327,7 +323,7 @@ class Worker:
                         call,
                         (ran // 1000) & MAX_U32,
                         (cpu // 1000) & MAX_U32,
-                        self._peak_kib,
+                        self.peak_kib,
                         size,
                     )
                 )
@@ -337,42 +333,56 @@ class Worker:
                     out.append(second)
                 if ending == out_of_memory:
                     # The heap is in pieces: this process is not fit for another call, and the nexlet replaces it.
-                    self._flush()
+                    self.flush()
                     return
-            self._flush()
+            self.flush()
             marker[0] = 0
+
+    def _answer_batches(self, splitter: Splitter, loaded: Loaded, context: Context, program: Program) -> None:
+        assert self.output is not None
+        self.output.prefix = program.run_prefix
+        receive = self.sock.recv if self._asker is None else self._asker.receive
+        Batches(self, self.output, loaded, context, program).answer(splitter, receive)
 
     # Sending.
 
     def _later(self, data: bytes) -> None:
         """Send with the next batch, or within a millisecond."""
-        self._out.append(data)
+        self.out.append(data)
         if not self._armed:
             self._armed = True
             signal.setitimer(signal.ITIMER_REAL, STRANDED_S)
 
     def _at_once(self, data: bytes) -> None:
         """Send now, with everything that waits."""
-        self._out.append(data)
-        self._flush()
+        self.out.append(data)
+        self.flush()
 
-    def _invocation(self) -> int:
-        return int(self.marker[0])
+    def _invocation(self, event: object) -> int:
+        """The number of the invocation that something is asked for; 0 for all of a batch together."""
+        last, first = self.marker[0], self.marker[FIRST]
+        if event is None:
+            return 0 if first and first != last else last
+        if type(event) is not Event:
+            raise TypeError(f"event is one that the handler was given, not {type(event).__name__}")
+        if event._call != last and event._call not in self.running:
+            raise ValueError("event is of an invocation that has ended")
+        return event._call
 
     def _encoded(self, value: object) -> bytes:
         try:
-            return _encode(value, self.marker)
+            return encode(value, self.marker)
         except Unserialisable as refused:
             said = str(refused).replace("the return value", "the data").replace("; return ", "; give ")
             raise TypeError(said) from None
 
     def _metric(self, data: bytes) -> None:
-        assert self._output is not None
-        if self._output.allows(len(data) + 1):
-            self._later(frame(Kind.METRIC, data, call=self._output.call))
+        assert self.output is not None
+        if self.output.allows(len(data) + 1):
+            self._later(frame(Kind.METRIC, data, call=self.output.call))
 
-    def _flush(self) -> None:
-        out = self._out
+    def flush(self) -> None:
+        out = self.out
         if not out or self._sending:
             return
         # The timer's handler runs between any two bytecodes, of this method too: the flag keeps it from sending in the
@@ -390,132 +400,10 @@ class Worker:
         raised = unraisable.exc_value
         if isinstance(raised, MemoryError):
             self.memory_exceeded = True
-        elif raised is not None and self._output is not None:
-            self._output.write(
-                Stream.STDERR, f"ignored in a generator that was closed: {Explainer().summary(raised)}\n"
-            )
+        elif raised is not None and self.output is not None:
+            self.output.write(Stream.STDERR, f"ignored in a generator that was closed: {Explainer().summary(raised)}\n")
 
     def on_timer(self, number: int, stack: object) -> None:
         """Send what a call holds back."""
         self._armed = False
-        self._flush()
-
-
-def _rejected(reject: Reject) -> tuple[Ending, int, bytes, bytes]:
-    """What a rejection answers. A class of the author's may derive from `Reject` and have neither code nor text."""
-    try:
-        code, text = reject.code, reject.text
-        if isinstance(code, int) and isinstance(text, str):
-            number = plain_int(code)
-            if 400 <= number <= 599:
-                return Ending.REJECT, number, b"", _bounded(text_of(text))
-    except MemoryError:
-        return Ending.MEMORY, 0, b"", b""
-    except BaseException as error:  # noqa: BLE001  # a property of the author's, whatever it raises
-        return Ending.ERROR, 0, b"a Reject whose code or text cannot be read", _bounded(type(error).__name__)
-    return Ending.ERROR, 0, b"a Reject without code and text: call super().__init__(code, text)", b""
-
-
-def _bounded(text: str, limit: int = 4096) -> bytes:
-    return text.encode("utf-8", "replace")[:limit]
-
-
-def _encode(value: object, marker: memoryview) -> bytes:
-    """The bytes of a reply: None is empty, bytes and str go as they are, everything else as JSON.
-
-    Raises:
-        Unserialisable: it is none of these; the message names what it met and what to return instead.
-    """
-    kind = type(value)
-    if value is None:
-        return b""
-    if kind is bytes:
-        return value  # type: ignore[return-value]  # the type was just looked at
-    if kind is str:
-        try:
-            return value.encode()  # type: ignore[attr-defined,no-any-return]
-        except UnicodeEncodeError as error:
-            raise Unserialisable(f"the return value holds {_LONE_SURROGATE}") from error
-    if kind is bytearray or kind is memoryview:
-        return bytes(value)  # type: ignore[call-overload,no-any-return]
-    try:
-        marker[WRITES_JSON] = 1
-        data = orjson.dumps(value, default=_member, option=orjson.OPT_PASSTHROUGH_DATETIME)
-    except (TypeError, orjson.JSONEncodeError) as error:
-        raise Unserialisable(_advice(value, str(error))) from None
-    finally:
-        marker[WRITES_JSON] = 0
-    # orjson writes NaN and the infinities as null. Only a body with a null in it can have met one.
-    if b"null" in data:
-        _refuse_nan(value)
-    return data
-
-
-def _member(value: object) -> object:
-    """What stands for a member of an enumeration: orjson does so itself for those with the standard metaclass."""
-    if isinstance(value, enum.Enum):
-        return value.value
-    raise TypeError
-
-
-_INSTEAD: Final = {
-    "datetime": "return value.isoformat()",
-    "date": "return value.isoformat()",
-    "time": "return value.isoformat()",
-    "timedelta": "return value.total_seconds()",
-    "set": "return a list: sorted(value)",
-    "frozenset": "return a list: sorted(value)",
-    "Decimal": "return str(value), or float(value) where rounding is no matter",
-    "Fraction": "return str(value)",
-    "generator": "return a list: list(value)",
-    "bytes": "inside JSON bytes need a text form: base64.b64encode(value).decode()",
-    "complex": "return the two parts: [value.real, value.imag]",
-    "coroutine": "a handler is a plain function: def, not async def",
-}
-
-_LONE_SURROGATE: Final = (
-    "half a character (a lone surrogate), which no UTF-8 can say; return text.encode('utf-8', 'replace')"
-)
-_SAID: Final = {
-    "Recursion limit reached": "the return value holds itself, or is nested more than 254 levels deep; "
-    "return a copy that ends",
-    "Dict key must be str": "the return value holds a dict with a key that is not text (Dict key must be str); "
-    "return {str(key): value for key, value in ...}",
-    "Integer exceeds 64-bit range": "the return value holds an integer of more than 64-bit; return str(value)",
-    "str is not valid UTF-8: surrogates not allowed": f"the return value holds {_LONE_SURROGATE}",
-}
-"""What orjson says of a value, in words for its author. Texts it does not know yet are passed on."""
-
-
-def _advice(value: object, said: str) -> str:
-    if said in _SAID:
-        return _SAID[said]
-    met = said.removeprefix("Type is not JSON serializable: ")
-    instead = _INSTEAD.get(met.rsplit(".", 1)[-1], "return None, bytes, str, or what JSON can say")
-    if met == said:
-        return f"the return value is not JSON: {said}"
-    article = "an" if met.startswith(tuple("AEIOUaeiou")) else "a"
-    return f"the return value holds {article} {met}, which is not JSON; {instead}"
-
-
-def _refuse_nan(value: object) -> None:
-    # An explicit stack: the value may be as deep as orjson takes it, deeper than Python recurses.
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, float):
-            if not math.isfinite(item):
-                raise Unserialisable(f"the return value holds {item}, which is not JSON; return None or a text instead")
-        # As orjson reads them: what an author's class says of itself does not count.
-        elif isinstance(item, dict):
-            stack.extend(dict.values(item))
-        elif isinstance(item, list):
-            stack.extend(list.__iter__(item))
-        elif isinstance(item, tuple):
-            stack.extend(tuple.__iter__(item))
-        elif isinstance(item, enum.Enum):
-            stack.append(item.value)
-        elif fields := getattr(type(item), "__dataclass_fields__", None):
-            stack.extend(
-                vars(item).values() if hasattr(item, "__dict__") else [getattr(item, name, None) for name in fields]
-            )
+        self.flush()

@@ -116,7 +116,7 @@ def context(environment: dict[str, str]) -> Context:
         log=Log(never),
         metrics=Metrics(never),
         remaining=float,
-        calls=Calls(None, int, lambda value: b""),
+        calls=Calls(None, lambda event: 0, lambda value: b""),
     )
 
 
