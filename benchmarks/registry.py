@@ -6,6 +6,7 @@ from typing import Final
 
 from benchmarks import (
     attributes,
+    batches,
     bursts,
     coldstart,
     deadlines,
@@ -34,6 +35,7 @@ KINDS: Final[dict[str, Kind]] = {
         deadlines.KIND,
         streams.KIND,
         grants.KIND,
+        batches.KIND,
         workers.KIND,
         attributes.KIND,
         desk.KIND,

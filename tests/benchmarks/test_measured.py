@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks import paced
+from benchmarks import batches, paced
 from benchmarks.bench import fallback, open_bench
 from benchmarks.cells import Cell, Missing, Shape, measure_cell
 from benchmarks.grid import Grid
@@ -55,4 +55,15 @@ async def test_paced() -> None:
         2,
         2,
     ]
+    json.dumps(found.as_json())
+
+
+@pytest.mark.timeout(300)
+async def test_batches() -> None:
+    found = await batches.KIND.measure(Options(seconds=0.02, rounds=1))
+    assert isinstance(found, batches.Batched)
+    assert [one.work for one in found.pairs] == list(batches.WORK)
+    for pair in found.pairs:
+        assert min(pair.single, pair.batched, pair.gain, pair.single_cpu_us, pair.batched_cpu_us) > 0
+    assert len(found.table()) == 2 + len(batches.WORK)
     json.dumps(found.as_json())
