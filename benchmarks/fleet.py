@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from benchmarks.bench import TEN_LINES, Bench
 from benchmarks.load import Load
 from benchmarks.processes import descendants
+from nexlet_sandboxes.reserve import RESERVE
 
 __all__ = ["EMPTY", "PAYLOAD", "deploy", "until_idle", "wake", "withdraw"]
 
@@ -55,14 +56,14 @@ async def withdraw(bench: Bench, names: Sequence[str]) -> None:
 
 
 async def until_idle(bench: Bench) -> None:
-    """Return when the zygote alone is left of the nexlet's other processes.
+    """Return when of the nexlet's other processes the zygote is left, and the workers that wait for a function.
 
     Raises:
         TimeoutError: after a minute there are others still.
     """
     async with asyncio.timeout(60):
         while True:
-            if len(descendants(bench.processes["nexlet"])) <= 1:
+            if len(descendants(bench.processes["nexlet"])) <= 1 + RESERVE:
                 return
             await asyncio.sleep(0.05)
 

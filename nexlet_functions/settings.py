@@ -47,7 +47,7 @@ from nexlet_models.subjects import valid_token
 from nexlet_sandboxes.backlog import MAX_BYTES, MAX_CALLS
 from nexlet_sandboxes.probe import ADVICE
 from nexlet_sandboxes.profiles import DEFAULT as DEFAULT_PROFILE
-from nexlet_sandboxes.warm import MAX_IDLE
+from nexlet_sandboxes.reserve import RESERVE
 
 if TYPE_CHECKING:
     from nexlet_functions.natsio.credentials import Credentials
@@ -226,10 +226,16 @@ class Settings(BaseSettings):
         MAX_CALLS, ge=1, description="invocations that may wait, of all functions; one function has at most half of it"
     )
     max_pending_bytes: Size = Field(MAX_BYTES, description="and the bytes of their messages, shared in the same way")
-    max_idle_workers: int = Field(
-        MAX_IDLE,
+    max_idle_workers: int | None = Field(
+        None,
         ge=1,
-        description="idle workers that are kept, of all functions; the longest idle go, but for a function's min",
+        description="idle workers that are kept, of all functions; the longest idle go, but for a function's min; "
+        "none given, as many as an eighth of the memory holds",
+    )
+    reserve_workers: int = Field(
+        RESERVE,
+        ge=0,
+        description="locked workers that wait for a function that has none, so that its first answer comes sooner",
     )
     max_outgoing: Size = Field(
         8 * 1024 * 1024, description="bytes that may wait to be sent on a connection; feeds have half of it"

@@ -104,6 +104,8 @@ _METAVARS = {
     "connect_timeout": "DURATION",
     "ping_interval": "DURATION",
     "max_workloads": "N",
+    "max_idle_workers": "N",
+    "reserve_workers": "N",
     "max_pending": "N",
     "max_pending_bytes": "SIZE",
     "max_outgoing": "SIZE",

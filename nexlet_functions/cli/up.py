@@ -59,6 +59,7 @@ ONE_CTRL_C = 1.0
         "max_pending",
         "max_pending_bytes",
         "max_idle_workers",
+        "reserve_workers",
         "max_outgoing",
         "max_requests",
         "max_starting",

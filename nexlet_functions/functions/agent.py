@@ -59,12 +59,14 @@ from nexlet_models.workloads import (
     WorkloadLifecycle,
     WorkloadSummary,
 )
+from nexlet_sandboxes import machine
 from nexlet_sandboxes.backlog import Backlog
 from nexlet_sandboxes.budget import Budget
 from nexlet_sandboxes.checking import check
 from nexlet_sandboxes.compiled import Compiler
 from nexlet_sandboxes.outcomes import SandboxError
-from nexlet_sandboxes.warm import Warm
+from nexlet_sandboxes.reserve import Reserve
+from nexlet_sandboxes.warm import Warm, most_idle
 from nexlet_sandboxes.zygote import Zygote
 
 if TYPE_CHECKING:
@@ -150,7 +152,8 @@ class FunctionAgent:
             dispatchers=dispatchers,
             scheduler=scheduler if scheduler is not None else Scheduler(),
             backlog=Backlog(settings.current.max_pending, settings.current.max_pending_bytes),
-            warm=Warm(settings.current.max_idle_workers),
+            warm=Warm(settings.current.max_idle_workers or _most_idle()),
+            reserve=Reserve(zygote, settings.current.reserve_workers),
             budget=self._budget,
             room=Room(settings.current.max_calls_at_once, settings.current.max_calls_bytes),
             outside=Outside(),
@@ -551,6 +554,7 @@ class FunctionAgent:
             self._tidying.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._means.scheduler.close()
+        await self._means.reserve.close()
 
     async def _drain(self, failure: WorkloadFailure, grace: float | None) -> None:
         await self._stop_starting(list(self._starting.values()))
@@ -614,6 +618,11 @@ class FunctionAgent:
         return [*self._functions.values(), *self._leaving]
 
     @property
+    def reserve(self) -> Reserve:
+        """The workers that wait for a function that needs one."""
+        return self._means.reserve
+
+    @property
     def changes(self) -> tuple[int, int]:
         """How many starts have ended so far, however they did, and how many functions are gone."""
         return self.starts.total(), self._gone
@@ -639,6 +648,10 @@ class FunctionAgent:
         # A refusal was told where it arose, and whoever asked is told as well.
         if error is not None and not isinstance(error, Refused):
             _log.error("a task of the function agent failed", task=task.get_name(), exc_info=error)
+
+
+def _most_idle() -> int:
+    return most_idle(machine.memory(), machine.descriptors(), machine.processes())
 
 
 def _identity(function: Function) -> dict[str, str]:

@@ -56,6 +56,7 @@ from nexlet_sandboxes.compiled import Compiler
 from nexlet_sandboxes.outcomes import LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.pool import Pool, PoolStats
 from nexlet_sandboxes.program import Limits, Program
+from nexlet_sandboxes.reserve import Reserve
 from nexlet_sandboxes.warm import Warm
 from nexlet_sandboxes.zygote import Zygote, ZygoteError
 
@@ -98,6 +99,7 @@ class Means:
         scheduler: waits for what is due.
         backlog: room for what waits, shared by all functions.
         warm: how many workers may stand idle, likewise.
+        reserve: workers that wait for a function that needs one, likewise.
         budget: processor time of a namespace's workers; None where it has no bound.
         room: for what functions do with what they were granted, shared by all of them.
         outside: where their HTTP leads to.
@@ -117,6 +119,7 @@ class Means:
     scheduler: Scheduler
     backlog: Backlog
     warm: Warm
+    reserve: Reserve
     budget: Callable[[str], Budget | None]
     room: Room
     outside: Outside
@@ -412,6 +415,7 @@ class Function:
                 profile=self.profile,
                 backlog=means.backlog,
                 warm=means.warm,
+                reserve=means.reserve,
                 budget=means.budget(self.namespace),
                 answerer=calls,
             )

@@ -110,6 +110,17 @@ _METRICS: Final = (
         ("reason",),
     ),
     Metric(
+        "nexlet_reserve_workers",
+        Kind.GAUGE,
+        "Workers that are locked and wait for a function that needs one.",
+    ),
+    Metric(
+        "nexlet_workers_begun_total",
+        Kind.COUNTER,
+        "Workers that functions got, by where they came from: reserve (one that waited), forked (for want of one).",
+        ("origin",),
+    ),
+    Metric(
         "nexlet_cold_start_seconds",
         Kind.HISTOGRAM,
         "From asking for a worker until its program was loaded.",

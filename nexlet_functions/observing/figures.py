@@ -85,6 +85,11 @@ class NexletFigures:
         samples += [Sample("nexlet_functions", (state,), states[state]) for state in _STATES]
         starts = agent.starts if agent is not None else {}
         samples += [Sample("nexlet_function_starts_total", (result,), count) for result, count in starts.items()]
+        if agent is not None:
+            samples.append(Sample("nexlet_reserve_workers", (), agent.reserve.waiting))
+            samples += [
+                Sample("nexlet_workers_begun_total", (origin,), count) for origin, count in agent.reserve.taken.items()
+            ]
         samples += self._functions(functions)
         return samples
 

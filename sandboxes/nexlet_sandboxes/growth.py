@@ -17,6 +17,7 @@ from nexlet_sandboxes.program import Program
 
 if TYPE_CHECKING:
     from nexlet_sandboxes.pool import Pool
+    from nexlet_sandboxes.zygote import WorkerProcess
 
 __all__ = ["GROW_AFTER_NS", "Growth"]
 
@@ -188,8 +189,7 @@ class Growth:
         """A worker that has loaded `program`, and gets no calls yet. The rest is as with `open`."""
         pool = self._pool
         began = time.monotonic_ns()
-        process = await pool.zygote.spawn(pool.profile, pool.limits.memory)
-        link = Link(process, pool)
+        link = Link(await self._process(), pool)
         left = max(0.001, pool.limits.load_timeout - compiling)
         try:
             await link.load(program, pool.limits, pool.prefix, pool.compiled, timeout=left)
@@ -200,6 +200,13 @@ class Growth:
         self.start_times.add(time.monotonic_ns() - began)
         return link
 
+    async def _process(self) -> WorkerProcess:
+        """A locked process that has no program yet."""
+        pool = self._pool
+        if pool.reserve is not None:
+            return await pool.reserve.take(pool.profile, pool.limits.memory)
+        return await pool.zygote.spawn(pool.profile, pool.limits.memory)
+
     async def translate(self) -> bytes:
         """The compiled form of the program, made in a process that ends with it; b"" where it is too large.
 
@@ -208,7 +215,7 @@ class Growth:
             SandboxError: no worker could be made, or it ended without a word.
         """
         pool = self._pool
-        link = Link(await pool.zygote.spawn(pool.profile, pool.limits.memory), pool)
+        link = Link(await self._process(), pool)
         try:
             return await link.translate(pool.program, pool.limits, timeout=pool.limits.load_timeout)
         finally:

@@ -35,6 +35,7 @@ from nexlet_sandboxes.outcomes import CODES, LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.profiles import DEFAULT, PROFILES
 from nexlet_sandboxes.program import Limits, Program
 from nexlet_sandboxes.renewal import Renewal
+from nexlet_sandboxes.reserve import Reserve
 from nexlet_sandboxes.warm import Warm
 from nexlet_sandboxes.zygote import Zygote
 
@@ -88,6 +89,7 @@ class Pool:
         backlog: Backlog | None = None,
         budget: Budget | None = None,
         warm: Warm | None = None,
+        reserve: Reserve | None = None,
         answerer: Answerer | None = None,
     ) -> None:
         """Nothing runs yet.
@@ -96,6 +98,7 @@ class Pool:
             backlog: room for waiting calls, shared with other pools; None: as much as the limits say.
             budget: processor time, likewise; None: no bound.
             warm: how many workers may stand idle, likewise; None: as many as do.
+            reserve: workers that wait for a program, likewise; None: each is forked when it is needed.
             answerer: answers what the function asks for; None: it was granted nothing.
 
         Raises:
@@ -123,6 +126,7 @@ class Pool:
         self.answerer = answerer
         self.budget = budget
         self.warm = warm
+        self.reserve = reserve
         self._next_id = 0
         self._dirty: list[Link] = []
         self._refused = False

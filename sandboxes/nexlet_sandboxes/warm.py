@@ -2,7 +2,9 @@
 
 A function's last worker stays for a while after it was needed (`limits.idle`), so that the next message finds it warm.
 Where many functions are used now and then, those add up; beyond a number the ones that have been idle for longest go,
-whatever they may still have had of their time. A function without a worker gets one in a few milliseconds.
+whatever they may still have had of their time. A function without a worker gets one in a few milliseconds, in which a
+warm one answers a hundred messages: where a thousand functions are asked in turn, and there is room for their workers,
+the number must not be what keeps these from staying. So it follows from the machine (`most_idle`).
 
 It is looked at when a worker was started, and not for each message: only then do they become more. What was busy at
 that moment may stand idle beyond the number until the next.
@@ -16,13 +18,35 @@ if TYPE_CHECKING:
     from nexlet_sandboxes.growth import Growth
     from nexlet_sandboxes.link import Link
 
-__all__ = ["MAX_IDLE", "Warm"]
+__all__ = ["EACH", "Warm", "most_idle"]
 
-MAX_IDLE: Final = 128
-"""Idle workers that are kept by default: about 250 MiB."""
+MIB: Final = 1024 * 1024
+EACH: Final = 2 * MIB
+"""Bytes that an idle worker takes, about; more where its function keeps something."""
+
+LEAST: Final = 128
+"""Idle workers for which there is room on any machine: about 250 MiB."""
+
+MEMORY_SHARE: Final = 8
+"""One part in so many of the memory is for idle workers ..."""
+
+LIMITS_SHARE: Final = 2
+"""... and one in so many of the processes and descriptors that we may have: busy workers need theirs, too."""
+
+DESCRIPTORS: Final = 3
+"""Of each worker, in the nexlet."""
 
 SLACK: Final = 8
 """One part in so many of them is let go ahead, so that not every start looks at every pool."""
+
+
+def most_idle(memory: int, descriptors: int, processes: int | None) -> int:
+    """How many workers may stand idle on a machine that has so much (see `machine`), where nobody says."""
+    most = max(LEAST, memory // MEMORY_SHARE // EACH)
+    most = min(most, descriptors // LIMITS_SHARE // DESCRIPTORS)
+    if processes is not None:
+        most = min(most, processes // LIMITS_SHARE)
+    return max(1, most)
 
 
 class Warm:
@@ -35,7 +59,7 @@ class Warm:
 
     __slots__ = ("_pools", "_since", "most", "retired")
 
-    def __init__(self, most: int = MAX_IDLE) -> None:
+    def __init__(self, most: int = LEAST) -> None:
         """No pool has joined."""
         self.most = most
         self.retired = 0

@@ -1,0 +1,266 @@
+"""Workers that wait for a program: who gets one, of which kind they are, and that none is anybody's twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from nexlet_sandboxes import reserve as reserve_module
+from nexlet_sandboxes.outcomes import LoadRefused, Outcome
+from nexlet_sandboxes.pool import Pool
+from nexlet_sandboxes.program import Program
+from nexlet_sandboxes.reserve import Kind, Reserve
+from nexlet_sandboxes.zygote import LayerUnavailable, WorkerProcess, Zygote
+from tests.support.polling import eventually
+from tests.support.pools import MIB, KeepingSink, limits, run
+from tests.support.zygotes import children, missing, open_zygote
+
+PID = """
+import json
+SEEN = []
+def handler(event, context):
+    SEEN.append(event.text)
+    return {"name": context.name, "seen": SEEN}
+"""
+
+
+@contextlib.asynccontextmanager
+async def reserve_of(zygote: Zygote, most: int = 2) -> AsyncIterator[Reserve]:
+    made = Reserve(zygote, most)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+@contextlib.asynccontextmanager
+async def pool_of(
+    zygote: Zygote, reserve: Reserve, *, name: str = "f", source: str = PID, profile: str = "strict", **limited: object
+) -> AsyncIterator[Pool]:
+    pool = Pool(zygote, Program(source, name=name), limits(**limited), KeepingSink(), profile=profile, reserve=reserve)
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+def forked(zygote: Zygote) -> set[int]:
+    return set(map(int, children(zygote)))
+
+
+def processes(pool: Pool) -> list[int]:
+    return [link.process.pid for link in pool._growth.links]
+
+
+def kinds(reserve: Reserve) -> list[tuple[str, int]]:
+    return sorted((kind.profile, kind.memory) for kind in reserve._waiting.values())
+
+
+def end(worker: WorkerProcess) -> None:
+    worker.kill()
+    worker.close()
+
+
+async def test_none_wait_before_one_was_asked_for_and_then_as_many_as_there_may_be(zygote: Zygote) -> None:
+    async with reserve_of(zygote, 3) as reserve, pool_of(zygote, reserve) as pool:
+        assert children(zygote) == []
+        await pool.start()
+        assert reserve.taken.total() == 2, "one compiles, one loads"
+        await eventually(lambda: reserve.waiting == 2, what="as many as were asked for")
+        before = Counter(reserve.taken)
+        async with pool_of(zygote, reserve) as other:
+            await other.start()
+            assert reserve.taken - before == {"reserve": 2}
+            await eventually(lambda: reserve.waiting == 3, what="as many as may wait")
+            assert len(children(zygote)) == 5
+
+
+async def test_who_takes_one_is_the_only_one_that_it_ever_runs(zygote: Zygote) -> None:
+    async with reserve_of(zygote) as reserve, pool_of(zygote, reserve, name="first") as first:
+        await first.start()
+        await eventually(lambda: reserve.waiting == 2, what="two wait")
+        waiting = {worker.pid for worker in reserve._waiting}
+        async with pool_of(zygote, reserve, name="second") as second:
+            await second.start()
+            (mine,) = processes(second)
+            assert mine in waiting
+            (result,) = await run(second, b"1")
+            assert (result.outcome, result.body) == (Outcome.OK, b'{"name":"second","seen":["1"]}')
+        await eventually(lambda: reserve.waiting == 2, what="two wait again")
+        assert mine not in {worker.pid for worker in reserve._waiting}
+        await eventually(lambda: mine not in forked(zygote), what="it ended with its function")
+        async with pool_of(zygote, reserve, name="third") as third:
+            await third.start()
+            (result,) = await run(third, b"2")
+            assert result.body == b'{"name":"third","seen":["2"]}'
+
+
+async def test_a_function_that_was_idle_gets_one(zygote: Zygote) -> None:
+    async with reserve_of(zygote) as reserve, pool_of(zygote, reserve, idle=0.01) as pool:
+        await pool.start()
+        await eventually(lambda: pool.asleep and reserve.waiting == 2, what="no worker but those that wait")
+        before = Counter(reserve.taken)
+        (result,) = await run(pool, b"woken")
+        assert result.body == b'{"name":"f","seen":["woken"]}'
+        assert reserve.taken - before == {"reserve": 1}
+
+
+async def test_each_is_of_the_kind_that_was_asked_for(zygote: Zygote) -> None:
+    async with reserve_of(zygote) as reserve, pool_of(zygote, reserve, memory=64 * MIB) as small:
+        await small.start()
+        await eventually(lambda: kinds(reserve) == [("strict", 64 * MIB)] * 2, what="two small ones")
+        async with pool_of(zygote, reserve, memory=96 * MIB) as large:
+            others = {worker.pid for worker in reserve._waiting}
+            await large.start()
+            assert not others & set(processes(large)), "of another kind"
+            await eventually(lambda: kinds(reserve) == [("strict", 96 * MIB)] * 2, what="those asked for last")
+            (pid,) = processes(large)
+            status = Path(f"/proc/{pid}/limits").read_text() if os.geteuid() == 0 else ""
+            (waiting, _) = (worker.pid for worker in reserve._waiting)
+            if status:
+                limit = next(line for line in status.splitlines() if line.startswith("Max address space"))
+                assert limit in Path(f"/proc/{waiting}/limits").read_text(), "it has the limits of its kind already"
+        async with pool_of(zygote, reserve, memory=96 * MIB, profile="process") as unlocked:
+            others = {worker.pid for worker in reserve._waiting}
+            await unlocked.start()
+            assert not others & set(processes(unlocked)), "of another kind"
+            await eventually(lambda: kinds(reserve) == [("process", 96 * MIB)] * 2, what="those asked for last")
+    await eventually(lambda: children(zygote) == [], what="none is left")
+
+
+async def test_one_with_more_walls_missing_is_nobodys(zygote: Zygote) -> None:
+    zygote.without = frozenset({"landlock"})
+    async with reserve_of(zygote) as reserve, pool_of(zygote, reserve) as pool:
+        await pool.start()
+        await eventually(lambda: reserve.waiting == 2, what="two wait")
+        zygote.without = frozenset()
+        async with pool_of(zygote, reserve) as other:
+            open_ones = {worker.pid for worker in reserve._waiting}
+            await other.start()
+            assert not open_ones & set(processes(other))
+            wanted = Kind("strict", limits().memory, frozenset())
+            await eventually(lambda: list(reserve._waiting.values()) == [wanted] * 2, what="such with all walls")
+
+
+def test_a_kind_is_all_that_a_worker_is_made_by() -> None:
+    """Who adds something to what a worker is forked with has to say whether two that differ by it are the same."""
+    told = set(inspect.signature(Zygote.spawn).parameters) - {"self", "probe"}
+    assert told == set(Kind._fields)
+
+
+async def test_none_wait_where_the_operator_wants_none(zygote: Zygote) -> None:
+    async with reserve_of(zygote, 0) as reserve, pool_of(zygote, reserve) as pool:
+        await pool.start()
+        assert reserve._timer is None
+        assert reserve.taken == {"reserve": 0, "forked": 2}
+        assert forked(zygote) == set(processes(pool))
+
+
+async def test_one_that_ends_while_it_waits_is_not_given_to_anybody(zygote: Zygote) -> None:
+    async with reserve_of(zygote) as reserve, pool_of(zygote, reserve) as pool:
+        await pool.start()
+        await eventually(lambda: reserve.waiting == 2, what="two wait")
+        one, other = reserve._waiting
+        os.kill(one.pid, signal.SIGKILL)
+        await eventually(lambda: reserve.waiting == 1, what="it is known that it ended")
+        async with pool_of(zygote, reserve) as second:
+            second.compiled = pool.compiled
+            await second.start()
+            assert processes(second) == [other.pid]
+            await eventually(lambda: reserve.waiting == 2, what="two wait again")
+
+
+async def test_they_end_with_their_zygote_and_come_back_with_the_next_that_is_asked_for(zygote: Zygote) -> None:
+    async with reserve_of(zygote) as reserve, pool_of(zygote, reserve) as pool:
+        await pool.start()
+        await eventually(lambda: reserve.waiting == 2, what="two wait")
+        assert zygote.pid is not None
+        os.kill(zygote.pid, signal.SIGKILL)
+        await eventually(lambda: reserve.waiting == 0, what="they are gone")
+        (result,) = await run(pool, b"after")
+        assert result.body == b'{"name":"f","seen":["after"]}'
+        await eventually(lambda: reserve.waiting == 2, what="two wait again")
+
+
+async def test_a_machine_without_a_layer_refuses_whoever_asks_and_tries_no_more_for_itself() -> None:
+    async with open_zygote(missing("landlock")) as zygote, reserve_of(zygote) as reserve:
+        for _ in range(2):
+            async with pool_of(zygote, reserve) as pool:
+                with pytest.raises(LayerUnavailable, match="landlock"):
+                    await pool.start()
+        # Each was forked, said what it lacks, and ended; nobody hears it where nobody asked.
+        await eventually(
+            lambda: reserve._timer is None and reserve._filling is not None and reserve._filling.done(),
+            what="it has been tried",
+        )
+        await eventually(lambda: children(zygote) == [] and reserve.waiting == 0, what="none is left")
+        assert reserve._timer is None
+
+
+async def test_what_cannot_be_forked_is_told_to_who_needs_it_next(
+    zygote: Zygote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with reserve_of(zygote) as reserve, pool_of(zygote, reserve) as pool:
+        await pool.start()
+        await eventually(lambda: reserve.waiting == 2, what="two wait")
+        spawn, asked = zygote.spawn, 0
+
+        async def refusing(*arguments: object, **named: object) -> object:
+            nonlocal asked
+            asked += 1
+            raise LayerUnavailable("no more")
+
+        monkeypatch.setattr(zygote, "spawn", refusing)
+        for _ in range(2):
+            end(await reserve.take("strict", limits().memory))
+        await eventually(lambda: asked == 1, what="it was tried once")
+        with pytest.raises(LayerUnavailable, match="no more"):
+            await reserve.take("strict", limits().memory)
+        monkeypatch.setattr(zygote, "spawn", spawn)
+        await eventually(lambda: reserve.waiting == 2, what="two wait again")
+
+
+async def test_who_is_closed_while_it_makes_some_leaves_none(zygote: Zygote) -> None:
+    reserve = Reserve(zygote, 8)
+    for _ in range(8):
+        end(await reserve.take("strict", limits().memory))
+    await eventually(lambda: reserve._filling is not None, what="some are being made")
+    await reserve.close()
+    assert reserve.waiting == 0
+    await eventually(lambda: children(zygote) == [], what="none is left")
+    end(await reserve.take("strict", limits().memory))
+    assert reserve._timer is None
+
+
+async def test_what_refuses_a_program_is_not_used_again(zygote: Zygote) -> None:
+    async with reserve_of(zygote) as reserve, pool_of(zygote, reserve) as pool:
+        await pool.start()
+        await eventually(lambda: reserve.waiting == 2, what="two wait")
+        waiting = {worker.pid for worker in reserve._waiting}
+        async with pool_of(zygote, reserve, source="import os\n") as refused:
+            with pytest.raises(LoadRefused):
+                await refused.start()
+        await eventually(lambda: len(waiting & forked(zygote)) == 1, what="the one that looked at it ended")
+        await eventually(lambda: reserve.waiting == 2, what="two wait again")
+
+
+async def test_it_is_filled_when_the_message_that_took_one_had_its_turn(
+    zygote: Zygote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reserve_module, "REFILL_S", 3600.0)
+    async with reserve_of(zygote) as reserve:
+        for _ in range(3):
+            end(await reserve.take("strict", limits().memory))
+        await asyncio.sleep(0)
+        assert (reserve.waiting, reserve._filling) == (0, None)
+        assert reserve._timer is not None
+        reserve._refill()
+        await eventually(lambda: reserve.waiting == 2, what="two wait")
