@@ -106,7 +106,9 @@ def up(bench: Bench, live: StartLive) -> Up:
 
     async def start(*arguments: str | Path, **variables: str) -> Live:
         kept = () if "--state-dir" in arguments else ("--no-state",)
-        started = await live("up", "-s", bench.server.url, *kept, *arguments, env=environment(**variables))
+        # What is looked at, stopped and killed are the workers of functions: none that wait for one are among them.
+        own = ("-s", bench.server.url, "--reserve-workers", "0", *kept)
+        started = await live("up", *own, *arguments, env=environment(**variables))
         await bench.registered()
         return started
 
@@ -382,7 +384,8 @@ async def test_without_processes_new_functions_are_refused_and_the_others_served
         pytest.skip("needs root, to be an ordinary user with no other process")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.support.unprivileged", sys.executable, str(PROGRAM), "up", "-s", bench.server.url,
-        "--no-state", "--default-profile", "process", stderr=subprocess.PIPE, start_new_session=True,
+        "--no-state", "--default-profile", "process", "--reserve-workers", "0",
+        stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     try:
         registered = asyncio.create_task(bench.registered())
