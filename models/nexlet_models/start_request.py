@@ -333,10 +333,12 @@ class WorkersRequest(_Part):
     Attributes:
         min: kept ready.
         max: at most; None means as many as there are cores, four at most.
+        wait: how long invocations should wait for one, in seconds.
     """
 
     min: FromZero = 0
     max: Absent[FromOne] = None
+    wait: DurationOrZero = 0.005
 
 
 _Subjects = Annotated[tuple[Subject, ...], few_grants, listed]

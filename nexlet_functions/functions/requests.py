@@ -193,6 +193,7 @@ def limits_of(start: StartRequest, ceilings: Ceilings, *, cores: int | None = No
         max_calls=asked.max_calls if "max_calls" in said else min(asked.max_calls, ceilings.max_calls),
         min_workers=start.workers.min,
         max_workers=most,
+        wait=start.workers.wait,
         idle=asked.idle if "idle" in said else min(asked.idle, ceilings.idle),
     )
 

@@ -67,8 +67,8 @@ _OURS: Final = frozenset(
 
 _MESSAGE_ID: Final = "Nats-Msg-Id"
 
-_DURATIONS: Final = ("timeout", "load_timeout", "queue_timeout", "idle")
-_WORKERS: Final = {"min_workers": "min", "max_workers": "max"}
+_DURATIONS: Final = ("timeout", "load_timeout", "queue_timeout", "idle", "wait")
+_WORKERS: Final = {"min_workers": "min", "max_workers": "max", "wait": "wait"}
 
 
 @dataclass(slots=True)
@@ -449,10 +449,11 @@ def _request(
         request["sandbox"] = profile
     limits, workers = dict(request.get("limits") or {}), dict(request.get("workers") or {})
     for name, value in changed.items():
+        said = format_duration(value) if name in _DURATIONS else value
         if name in _WORKERS:
-            workers[_WORKERS[name]] = value
+            workers[_WORKERS[name]] = said
         elif name in LimitsRequest.model_fields:
-            limits[name] = format_duration(value) if name in _DURATIONS else value
+            limits[name] = said
         else:
             raise ValueError(f"the limit {name} is none that a node can be told")
     return request | ({"limits": limits} if limits else {}) | ({"workers": workers} if workers else {})

@@ -14,29 +14,19 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
+from nexlet_sandboxes.processor import used_ns
+
 if TYPE_CHECKING:
     from nexlet_sandboxes.growth import Growth
     from nexlet_sandboxes.zygote import WorkerProcess
 
-__all__ = ["Budget", "processor_ns"]
+__all__ = ["Budget"]
 
 LOOK_S: Final = (0.02, 0.2)
 """Seconds between two looks: the first while processor time is used, growing to the second while none is."""
 
 BURST_S: Final = 0.1
 """So many seconds' worth may be saved up; `cpu.max` of a control group has the same by default."""
-
-
-def processor_ns(pid: int) -> int:
-    """Nanoseconds of processor time that a process has used, by the kernel's count; 0 where it is gone.
-
-    The clock of another process: `clock_getcpuclockid(3)`, which Python does not have; the number is made as there
-    (`MAKE_PROCESS_CPUCLOCK` of the kernel's include/linux/posix-timers.h).
-    """
-    try:
-        return time.clock_gettime_ns((~pid << 3) | 2)
-    except OSError:
-        return 0
 
 
 class Budget:
@@ -70,7 +60,7 @@ class Budget:
 
     def add(self, worker: WorkerProcess) -> None:
         """Count what this process uses from now on."""
-        self._workers[worker] = processor_ns(worker.pid)
+        self._workers[worker] = used_ns(worker.pid)
         if self.held:
             worker.stop()
         if self._timer is None:
@@ -81,7 +71,7 @@ class Budget:
         """It is about to end: count what it has used since the last look. Safe to repeat."""
         before = self._workers.pop(worker, None)
         if before is not None:
-            self._left -= max(0, processor_ns(worker.pid) - before)
+            self._left -= max(0, used_ns(worker.pid) - before)
         if not self._workers and self._timer is not None and not self.held:
             self._timer.cancel()
             self._timer = None
@@ -94,7 +84,7 @@ class Budget:
         passed, self._looked = now - self._looked, now
         used, most = 0, passed * (os.cpu_count() or 1)
         for worker, before in self._workers.items():
-            at = processor_ns(worker.pid)
+            at = used_ns(worker.pid)
             # Beyond what the machine has it is another process that came by the number of one that has just ended.
             if 0 < at - before <= most:
                 used += at - before

@@ -1,7 +1,13 @@
 """When a pool has more workers, and when fewer: they are started, spaced out while they die, and let go when idle.
 
-A worker is started where calls wait, in place of one that ended, and for as many as a function asked to keep. It goes
-when it has been idle for `limits.idle`, or earlier where there are too many idle ones of all functions (`warm.py`).
+A worker is started in place of one that ended, for as many as a function asked to keep, and where calls wait for too
+long. The rule is `scaling.py`; what it has to know is looked at here, on the timer of the queue, which is not armed
+where nothing waits or no worker may come. A first look that finds the wait too long counts what processors are used
+for from then on, a second one, as much later as a start takes, decides. While more workers would be of no use, looks
+become fewer.
+
+A worker goes when it has been idle for long enough, by `scaling.py` as well, or earlier where there are too many idle
+ones of all functions (`warm.py`).
 """
 
 from __future__ import annotations
@@ -13,16 +19,30 @@ from typing import TYPE_CHECKING, Final
 from nexlet_sandboxes.histogram import Histogram
 from nexlet_sandboxes.link import Link, LinkEnd
 from nexlet_sandboxes.outcomes import Outcome, SandboxError
+from nexlet_sandboxes.processor import processors, runnable, used_ns, waited_ns
 from nexlet_sandboxes.program import Program
+from nexlet_sandboxes.scaling import BURNS, more, stays, surplus, wait_ns
 
 if TYPE_CHECKING:
     from nexlet_sandboxes.pool import Pool
     from nexlet_sandboxes.zygote import WorkerProcess
 
-__all__ = ["GROW_AFTER_NS", "Growth"]
+__all__ = ["Growth"]
 
-GROW_AFTER_NS: Final = 2_000_000
-"""The head of the queue has waited this long: one more worker, if there may be one. About what a start takes."""
+FIRST_LOOK_NS: Final = 2_000_000
+"""The head of the queue has waited this long (nanoseconds) before anybody asks whether there should be more workers."""
+
+CALM_NS: Final = 10_000_000
+"""Nanoseconds until the next look where the wait is short enough."""
+
+PAUSE_NS: Final = (2_000_000, 20_000_000)
+"""Nanoseconds between two looks while it is too long: what a start takes, within these bounds ..."""
+
+LONGEST_PAUSE_NS: Final = 200_000_000
+"""... and twice as long after each one that found more workers to be of no use, up to this."""
+
+AS_LONG_AGO_NS: Final = 1_000_000_000
+"""What processors were used for longer ago than this (nanoseconds) says nothing of the function as it is."""
 
 UNWELL_AFTER: Final = 3
 """So many deaths in a row, with no call answered in between, and the pool is unwell: starts are spaced out."""
@@ -55,9 +75,15 @@ class Growth:
         self.died = 0
         self.deaths_in_row = 0
         self.last_failure = ""
+        self._target_ns = int(pool.limits.wait * 1e9)
+        self._batch = pool.program.batch
+        self._run_ns = 0.0
+        self._rush: _Rush | None = None
+        self._look_due = self._pause_ns = 0
         self._starts: set[asyncio.Task[None]] = set()
         self._retry_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_due = 0
         self._closing: set[asyncio.Task[None]] = set()
         if pool.budget is not None:
             pool.budget.join(self)
@@ -84,7 +110,8 @@ class Growth:
     @property
     def may_grow(self) -> bool:
         """Whether a queue may have one more, beside those that there are."""
-        return bool(self.links) and self.room > 0 and not self._starts and not self._held
+        waits = self._starts or self._retry_timer is not None or self._held
+        return bool(self.links) and not waits and self.room > 0
 
     @property
     def _kept(self) -> int:
@@ -97,15 +124,77 @@ class Growth:
         budget = self._pool.budget
         return budget is not None and budget.held
 
-    def look(self, waited_ns: int) -> None:
-        """The head of the queue has waited for so long."""
+    def look_due_ns(self, received_ns: int) -> int:
+        """When to `look` next, where the head of the queue came at `received_ns`."""
+        return max(received_ns + FIRST_LOOK_NS, self._look_due)
+
+    def look(self, now: int) -> None:
+        """Calls wait: see whether there should be more workers. Nothing happens before it is due."""
+        if now < self._look_due or not self.may_grow:
+            return
+        self._look_due = now + CALM_NS
         if self._pool.single_use:
             self.prepare()
-        elif waited_ns >= GROW_AFTER_NS:
-            self.begin()
+            return
+        ahead = self._pool.pending + sum(len(link.fifo) for link in self.links) - len(self.links) * self._batch
+        # One that has been at its call for longer than the last ones took will take at least as long.
+        runs = self.runs_ns() or [0.0] * len(self.links)
+        pairs = zip(runs, self.links, strict=True)
+        wait = wait_ns(ahead, [max(run, link.running_ns(now) / self._batch) for run, link in pairs])
+        if wait <= self._target_ns:
+            self.calm()
+            return
+        start = int(self.start_times.quantile(0.5) * 1e9)
+        shortest, longest = PAUSE_NS
+        pause = min(max(start, shortest), longest)
+        if self._rush is None:
+            self._rush = _Rush(now, self.links)
+            self._pause_ns = pause
+        else:
+            budget = self._pool.budget
+            share, cost = self._rush.measured(now, self.links)
+            if share >= BURNS and cost:
+                # Another worker gives nobody back the time in which something else has the processor.
+                wait = min(wait, wait_ns(ahead, [cost] * len(self.links)))
+            count = more(
+                wait,
+                self._target_ns,
+                start=start,
+                lasted=now - self._rush.since_ns,
+                workers=len(self.links),
+                room=self.room,
+                share=share,
+                processors=min(processors(), budget.processors) if budget is not None else processors(),
+            )
+            if count:
+                self.begin(count)
+            self._pause_ns = pause if count else min(2 * self._pause_ns, LONGEST_PAUSE_NS)
+        self._look_due = now + self._pause_ns
+
+    def calm(self) -> None:
+        """Nothing waits for too long any more."""
+        self._rush = None
+
+    def runs_ns(self) -> list[float]:
+        """Of each worker, how long a call takes it by the last ones; of one that has run none, as long as the others.
+
+        Empty where none has run any yet. A call of a batch takes its part: where calls wait, batches are full.
+        """
+        known = [run for link in self.links if (run := link.run_ns)]
+        if known:
+            self._run_ns = sum(known) / len(known)
+        return [(link.run_ns or self._run_ns) / self._batch for link in self.links] if self._run_ns else []
+
+    def too_many(self) -> int:
+        """With so many calls, waiting and under way, the last in line waits for too long; 0 where none may come."""
+        if len(self.links) >= self._pool.limits.max_workers:
+            return 0
+        return len(self.links) * self._batch + 1 + int(self._target_ns * sum(1 / run for run in self.runs_ns()))
 
     def keep_up(self) -> None:
         """Start what is missing of those that are to be there."""
+        if not self._pool.pending:
+            self.calm()
         if self._pool.single_use:
             self.prepare()
         elif len(self.links) < self._kept or (self._pool.pending and not self.links):
@@ -124,8 +213,8 @@ class Growth:
 
     # Starting.
 
-    def begin(self) -> None:
-        """Start one in the background, unless one is on its way or the pool must wait before the next try."""
+    def begin(self, count: int = 1) -> None:
+        """Start some in the background, unless one is on its way or the pool must wait before the next try."""
         pool = self._pool
         if (self._starts and not pool.single_use) or self._retry_timer is not None or pool.closed or self._held:
             return
@@ -136,7 +225,8 @@ class Growth:
             delay = min(longest, first * 2.0 ** min(self.deaths_in_row - UNWELL_AFTER, 20))
             self._retry_timer = asyncio.get_running_loop().call_later(delay, self._retry)
             return
-        self._start_now()
+        for _ in range(min(count, self.room)):
+            self._start_now()
 
     def wait_no_more(self) -> None:
         """The program is another one: what is known of the last says nothing about the next start."""
@@ -229,8 +319,7 @@ class Growth:
         pool.refill(link)
         if pool.warm is not None:
             pool.warm.started()
-        if not link.fifo:
-            self.idle()
+        self._see_to_idle()
         pool.sink.changed()
 
     # Ending.
@@ -272,25 +361,37 @@ class Growth:
 
     def idle(self) -> None:
         """One has nothing to do: see to it that it goes in time, where it is not to be kept."""
-        if self._idle_timer is None and len(self.links) > self._pool.limits.min_workers:
-            self._arm_idle_timer(self._pool.limits.idle)
+        if self._idle_timer is None:
+            self._see_to_idle()
+
+    def _see_to_idle(self) -> None:
+        workers, limits = len(self.links), self._pool.limits
+        if workers > limits.min_workers:
+            self._arm_idle_timer(stays(workers, limits.idle))
 
     def _arm_idle_timer(self, delay: float) -> None:
+        """Have a look at those that are idle within `delay` seconds. One too early costs a look."""
+        due = time.monotonic_ns() + int(delay * 1e9)
+        if self._idle_timer is not None:
+            if self._idle_due <= due:
+                return
+            self._idle_timer.cancel()
+        self._idle_due = due
         self._idle_timer = asyncio.get_running_loop().call_later(delay, self._on_idle_timer)
 
     def _on_idle_timer(self) -> None:
         self._idle_timer = None
         now = time.monotonic_ns()
-        idle_ns = int(self._pool.limits.idle * 1e9)
-        spare = len(self.links) - self._pool.limits.min_workers
-        for link in [link for link in self.links if not link.fifo and now - link.since_ns >= idle_ns][: max(0, spare)]:
+        limits = self._pool.limits
+        idle = sorted((link for link in self.links if not link.fifo), key=lambda link: link.since_ns)
+        gone, due = surplus([now - link.since_ns for link in idle], len(self.links), limits.min_workers, limits.idle)
+        for link in idle[:gone]:
             self.links.remove(link)
             self.discard(link)
-            spare -= 1
-        if spare > 0 and self.links:
-            oldest = min(link.since_ns for link in self.links)
-            self._arm_idle_timer(max(0.001, (oldest + idle_ns - now) / 1e9))
-        self._pool.sink.changed()
+        if due:
+            self._arm_idle_timer(max(0.001, due / 1e9))
+        if gone:
+            self._pool.sink.changed()
 
     def close(self) -> list[Link]:
         """Start none any more, and give back those that there are. The caller closes them, and awaits `closed`."""
@@ -313,3 +414,43 @@ class Growth:
         """Wait until those have ended that were starting or ending."""
         await asyncio.gather(*self._starts, return_exceptions=True)
         await asyncio.gather(*self._closing)
+
+
+class _Rush:
+    """A time in which calls wait for too long: since when, and what workers use processors for.
+
+    Attributes:
+        since_ns: when it began.
+    """
+
+    __slots__ = ("_before", "since_ns")
+
+    def __init__(self, now: int, links: list[Link]) -> None:
+        self.since_ns = now
+        self._before: dict[Link, tuple[int, int, int, int]] = {}
+        self.measured(now, links)
+
+    def measured(self, now: int, links: list[Link]) -> tuple[float, float]:
+        """Since the first look at each worker, or the last one that is long ago.
+
+        Returns:
+            The share of the time in which a worker uses a processor or waits for one, 0 to 1; and how much of it a call
+            takes, in nanoseconds, 0.0 where none has ended.
+        """
+        shares: list[float] = []
+        spent = ended = 0
+        for link in links:
+            pid = link.process.pid
+            # In this order: being asked for what was used brings the kernel's count of both up to now.
+            at = now, used_ns(pid), waited_ns(pid), link.answers
+            since, used, waited, answers = self._before.setdefault(link, at)
+            if now <= since:
+                continue
+            share = min(1.0, (at[1] - used + at[2] - waited) / (now - since))
+            # One that waits for a processor at this moment may have done so for all of the time, uncounted.
+            shares.append(1.0 if share < BURNS and runnable(pid) else max(0.0, share))
+            spent += at[1] - used
+            ended += at[3] - answers
+            if now - since >= AS_LONG_AGO_NS:
+                self._before[link] = at
+        return sum(shares) / len(shares) if shares else 0.0, max(0, spent) / ended if ended else 0.0

@@ -283,6 +283,25 @@ class Link:
             raise SandboxError(f"the worker ended as soon as it was ready: {self._reason}")
         return form
 
+    # What is known of it.
+
+    @property
+    def answers(self) -> int:
+        """How many calls it has answered, those that it handed back included."""
+        return self._answers
+
+    @property
+    def run_ns(self) -> float:
+        """How long a call takes it, by the last ones, a microsecond at least; 0.0 before the first."""
+        return max(self._run_us, 1.0) * 1000 if self._answers else 0.0
+
+    def running_ns(self, now: int) -> int:
+        """For how long it has been at the call that it says it is at; 0 where it says none.
+
+        Its word: it decides about how many workers its own function has of those that it may have.
+        """
+        return max(0, now - self.process.began_ns) if self.process.running_call else 0
+
     # Out.
 
     def has_room(self, size: int) -> bool:

@@ -27,7 +27,7 @@ from nexlet_sandboxes.asking import Answerer
 from nexlet_sandboxes.backlog import Backlog
 from nexlet_sandboxes.budget import Budget
 from nexlet_sandboxes.calls import NEVER_NS, Call, Result, Sink
-from nexlet_sandboxes.growth import GROW_AFTER_NS, Growth
+from nexlet_sandboxes.growth import Growth
 from nexlet_sandboxes.histogram import Histogram
 from nexlet_sandboxes.link import Link, LinkEnd
 from nexlet_sandboxes.lograte import LogRate
@@ -44,6 +44,10 @@ __all__ = ["Pool", "PoolStats"]
 LOOK_EVERY_NS: Final = 10_000_000
 """Nanoseconds between two looks through the queue for callers who have given up: all of it has to be looked at, since
 their deadlines are in no order."""
+
+MOST_FETCHED: Final = 512
+"""So many calls at most are fetched to see whether there should be more workers. Where they are done too soon for that,
+they are so quick that workers are not what they wait for."""
 
 TELL_DROPPED: Final = 1.0
 """Seconds at most until the author reads how many lines were dropped."""
@@ -297,10 +301,12 @@ class Pool:
         """How many calls it gets through without letting them wait for long.
 
         What its workers have and what they are sent when they have answered, and a batch, which is mostly one, for each
-        worker more that it may have: for calls that are fetched and not pushed.
+        worker more that it may have: for calls that are fetched and not pushed. While there may be more, it is enough
+        to show that they are wanted, also when half of it is done and more is fetched.
         """
         more = self.limits.max_workers - len(self._links)
-        return sum(2 * link.window - 1 for link in self._links) + more * self.program.batch
+        through = sum(2 * link.window - 1 for link in self._links) + more * self.program.batch
+        return max(through, min(2 * self._growth.too_many(), MOST_FETCHED, self.limits.max_pending))
 
     def stats(self) -> PoolStats:
         """Figures for metrics, heartbeats and tests."""
@@ -502,7 +508,7 @@ class Pool:
     # Time.
 
     def _arm_queue_timer(self) -> None:
-        """Have the queue looked at when its head may have a second worker or has waited too long.
+        """Have the queue looked at when there may have to be more workers, or its head has waited too long.
 
         A timer that fires too early costs a look; only one that would fire too late is set anew.
         """
@@ -512,7 +518,7 @@ class Pool:
         if self._next_deadline < due:
             due = max(self._next_deadline, self._looked_ns + LOOK_EVERY_NS)
         if self._growth.may_grow:
-            due = min(due, max(now, self._pending[0].received_ns + GROW_AFTER_NS))
+            due = min(due, max(now, self._growth.look_due_ns(self._pending[0].received_ns)))
         if self._queue_timer is not None:
             if self._queue_due <= due:
                 return
@@ -534,8 +540,9 @@ class Pool:
         if self._drained is not None:
             self._look_drained()
         if not pending:
+            self._growth.calm()
             return
-        self._growth.look(now - pending[0].received_ns)
+        self._growth.look(now)
         self._arm_queue_timer()
 
     def _expire_hurried(self, now: int) -> None:

@@ -62,7 +62,8 @@ class Limits:
         max_reply: bytes of a reply.
         max_calls: calls of one invocation to what it was granted, where anything was; of a batch so many for each.
         min_workers, max_workers: processes kept ready, and at most.
-        idle: how long a function without work keeps its workers above `min_workers`.
+        wait: how long invocations should wait for a worker; where it would be longer, there are more, up to the most.
+        idle: how long a function without work keeps its last workers above `min_workers`.
     """
 
     timeout: float = 5.0
@@ -77,4 +78,5 @@ class Limits:
     max_calls: int = 1000
     min_workers: int = 0
     max_workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    wait: float = 0.005
     idle: float = 600.0

@@ -21,7 +21,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from nexlet_sandboxes.frames import MARKER_SIZE
 from nexlet_sandboxes.launching import ARGUMENTS, SHORT_LIVED, Launched, launch
 from nexlet_sandboxes.outcomes import SandboxError
 from nexlet_sandboxes.permitted import Permitted, to_arguments
+from nexlet_sandboxes.processor import used_ns
 from nexlet_sandboxes.shortages import in_words
 
 __all__ = ["Exit", "LayerUnavailable", "WorkerProcess", "Zygote", "ZygoteError"]
@@ -146,9 +146,7 @@ class WorkerProcess:
         """Processor time (nanoseconds) and peak memory (bytes) of the living process; 0 for what cannot be seen."""
         if self.exited is not None:
             return self.exited.cpu_ns, self.exited.peak_memory_bytes
-        cpu = peak = 0
-        with contextlib.suppress(OSError):
-            cpu = time.clock_gettime_ns(~self.pid << 3 | 2)  # as clock_getcpuclockid(3) makes it of a process id
+        cpu, peak = used_ns(self.pid), 0
         with contextlib.suppress(OSError, ValueError, StopIteration):
             lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
             peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))

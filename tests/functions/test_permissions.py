@@ -329,6 +329,11 @@ class TestRequests:
         limits = limits_of(request(workers=workers), Ceilings(), cores=cores)
         assert (limits.min_workers, limits.max_workers) == expected
 
+    def test_how_long_may_be_waited_for_them(self) -> None:
+        assert limits_of(request(), Ceilings()).wait == 0.005
+        assert limits_of(request(workers={"wait": "0s"}), Ceilings()).wait == 0.0
+        assert limits_of(request(workers={"wait": "1m"}), Ceilings()).wait == 60.0
+
     def test_what_is_asked_for_is_taken(self) -> None:
         asked = {"timeout": "90s", "load_timeout": "1s", "memory": "1MiB", "max_pending": 3, "queue_timeout": "2s",
                  "log_rate": "1KiB", "idle": "0s"}  # fmt: skip

@@ -131,6 +131,9 @@ def test_the_models_have_the_schemas_defaults() -> None:
             assert value == (parse_size(default) if default.endswith("iB") else parse_duration(default)), name
     assert {name for name in LimitsRequest.model_fields if getattr(made, name) is not None} == set(limits)
     assert made == parse_start_request(json.dumps({"source": SOURCE, "limits": limits})).limits
+    workers = schema()["properties"]["workers"]["properties"]
+    assert WorkersRequest().min == workers["min"]["default"]
+    assert WorkersRequest().wait == parse_duration(workers["wait"]["default"])
     http = schema()["properties"]["grants"]["properties"]["http"]["properties"]
     assert tuple(http["methods"]["default"]) == HttpGrant(hosts=("a",)).methods
     assert tuple(http["methods"]["items"]["enum"]) == METHODS
@@ -228,7 +231,7 @@ parts: dict[str, st.SearchStrategy[Any]] = {
     )
     | junk,
     "limits": keyed(LimitsRequest, text | junk) | junk,
-    "workers": keyed(WorkersRequest, st.integers(-1, 6) | junk) | junk,
+    "workers": keyed(WorkersRequest, st.integers(-1, 6) | text | junk) | junk,
     "sandbox": text | junk,
     "sorce": text,
 }
@@ -344,7 +347,7 @@ def test_a_whole_request() -> None:
                     "http": {"hosts": ["api.example.com", "*.example.org:8443"], "methods": ["POST"]},
                 },
                 "limits": {"timeout": "300ms", "memory": "64MiB", "max_pending": 8, "idle": "0", "max_reply": "1MB"},
-                "workers": {"min": 1, "max": 1.0},
+                "workers": {"min": 1, "max": 1.0, "wait": "20ms"},
                 "sandbox": "isolated",
             }
         )
@@ -370,7 +373,7 @@ def test_a_whole_request() -> None:
     )
     assert (read.limits.timeout, read.limits.memory, read.limits.max_pending) == (0.3, 64 << 20, 8)
     assert (read.limits.idle, read.limits.max_reply, read.limits.queue_timeout) == (0.0, 1_000_000, None)
-    assert (read.workers.min, read.workers.max, read.sandbox) == (1, 1, "isolated")
+    assert (read.workers.min, read.workers.max, read.workers.wait, read.sandbox) == (1, 1, 0.02, "isolated")
 
 
 def test_what_is_not_said_has_its_default() -> None:

@@ -162,6 +162,16 @@ class TestHandled:
         await eventually(lambda: function.stats is not None and function.stats.busy == 3, what="three at a time")
         await settled(bench)
 
+    async def test_a_stream_with_much_in_it_gets_all_workers(self, bench: AgentBench) -> None:
+        """Though no more is fetched of it than these get through soon."""
+        source = "import time\n\ndef handler(event, context):\n    time.sleep(0.002)\n"
+        for number in range(1000):
+            await bench.client.publish("orders.new", b"%d" % number)
+        await bench.start(source=source, triggers=trigger(), workers={"max": 3})
+        (function,) = bench.agent.functions
+        await eventually(lambda: function.stats is not None and function.stats.workers == 3, what="three workers")
+        await settled(bench)
+
     async def test_new_ones_alone(self, bench: AgentBench) -> None:
         await publish(bench, "old")
         await bench.start(source=TELL, triggers=trigger(deliver="new"))
