@@ -44,7 +44,7 @@ def test_every_bound_of_the_page_is_a_setting_with_that_default() -> None:
             continue
         seen.add(name)
         if default and default[0].isdigit():
-            assert default in (str(value), format_size(int(value)), f"{value:g}s"), name
+            assert default in (str(value), format_size(int(value)), f"{value:g}s", f"{value / 60:g}m"), name
     assert {name for name in Settings.model_fields if name.startswith("max_")} <= seen
     assert {"artifact_timeout", "grace", "timeout", "load_timeout", "queue_timeout", "log_rate", "max_reply"} <= seen
     told = bounds()
