@@ -212,7 +212,7 @@ class FunctionAgent:
     async def heartbeat(self) -> AgentHeartbeat:
         """See `Agent.heartbeat`. The data is a JSON object with counts over all functions."""
         tally = self._tally
-        tally.look(self._functions.values())
+        await tally.look(self._functions.values())
         cgroup = self._sandboxing.cgroup
         data = {
             "register_type": self._settings.current.register_type,

@@ -67,6 +67,10 @@ __all__ = ["DispatcherFactory", "Function", "Means"]
 
 _log = structlog.stdlib.get_logger("nexlet_functions.functions")
 
+_COMES_AND_GOES = {WorkloadState.RUNNING, WorkloadState.WARM}
+"""What a function is in turn as messages come. Of a thousand functions some always change so, and the next heartbeat,
+which has the counts, is soon enough for that."""
+
 _TELL_DEATHS = 1.0  # seconds between two log lines about workers of one function that died
 
 
@@ -160,7 +164,7 @@ class Function:
         """Nothing is made yet.
 
         Args:
-            on_change: called when `state` may be another one.
+            on_change: called when `state` is another one that others should know of at once.
             namesakes: the others of its name.
         """
         self.workload_id = workload_id
@@ -721,7 +725,8 @@ class Function:
             self._log.warning("function is unwell: its workers die one after another", reason=self._pool.last_failure)
         elif was is WorkloadState.ERROR:
             self._log.info("function is well again")
-        self._on_change()
+        if {was, state} != _COMES_AND_GOES:
+            self._on_change()
 
     def _died(self, invocation_id: str, result: Result) -> None:
         """A line for the operator when a worker ended with its invocation; the author has one in their own log."""

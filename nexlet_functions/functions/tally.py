@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
 
+from nexlet_functions.turns import in_turns
+
 if TYPE_CHECKING:
     from nexlet_functions.functions.function import Function
 
@@ -45,10 +47,10 @@ class Tally:
         self.workers = self.pending = 0
         self._parts: dict[Function, _Part] = {}
 
-    def look(self, functions: Collection[Function]) -> None:
-        """Have the sums be those over these functions, as they are now."""
-        parts = self._parts
-        for function in functions:
+    async def look(self, functions: Collection[Function]) -> None:
+        """Have the sums be those over these functions, each as it is when it has its turn."""
+        parts, here = self._parts, frozenset(functions)
+        async for function in in_turns(here):
             stamp, known = function.stamp, parts.get(function)
             if known is not None:
                 if known.stamp == stamp:
@@ -56,9 +58,8 @@ class Tally:
                 self._change(known, -1)
             part = parts[function] = _part(function, stamp)
             self._change(part, 1)
-        if len(parts) > len(functions):
-            for gone in parts.keys() - set(functions):
-                self._change(parts.pop(gone), -1)
+        for gone in parts.keys() - here:
+            self._change(parts.pop(gone), -1)
 
     def _change(self, part: _Part, sign: int) -> None:
         """Count a part in (1), or out again (-1)."""

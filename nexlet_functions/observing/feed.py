@@ -17,6 +17,7 @@ import orjson
 from nexlet_functions.functions.function import Function
 from nexlet_functions.observing.counts import Counts, Key, counts_of, gauges_of
 from nexlet_functions.runner.services import Services
+from nexlet_functions.turns import in_turns
 from nexlet_models.base import timestamp
 from nexlet_sandboxes.histogram import Histogram
 
@@ -39,23 +40,28 @@ class MetricsFeed:
         self._functions = functions
         self._interval = interval
         self._told: dict[Function, tuple[object, Counts]] = {}
+        self._untold: set[Function] = set()  # in the round of the moment
         self._looked = 0.0
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             await asyncio.sleep(self._interval)
-            here = set(self._functions())
-            for function in here:
-                self._tell(function)
-            for function in self._told.keys() - here:
-                del self._told[function]  # its start failed: nobody says that it is gone
-            self._looked = asyncio.get_running_loop().time()
+            began = asyncio.get_running_loop().time()
+            self._untold = here = set(self._functions())
+            known = self._told.keys() - here
+            async for function in in_turns(here):
+                if function in self._untold:  # else it went while others were told of, and has had its last word
+                    self._tell(function)
+            for function in known:
+                self._told.pop(function, None)  # its start failed: nobody says that it is gone
+            self._looked = began
 
     def gone(self, function: Function) -> None:
         """Tell what came since the last time, the last of it."""
         self._tell(function)
         self._told.pop(function, None)
+        self._untold.discard(function)
 
     def _tell(self, function: Function) -> None:
         stamp, known = function.stamp, self._told.get(function)

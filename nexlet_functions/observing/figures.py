@@ -1,7 +1,7 @@
 """What a nexlet has counted, read where it is counted: its functions, its connections, its runner.
 
 `NexletFigures` makes the whole of it, with totals that do not fall when a function or a connection goes. Everything is
-read on the event loop, without waiting for anything.
+read on the event loop, which does whatever else there is to do between two functions.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from nexlet_functions.functions.function import Function
 from nexlet_functions.natsio.connection import Connection, ConnectionState, ConnectionStats
 from nexlet_functions.observing.counts import Counts, Key, counts_of, gauges_of
 from nexlet_functions.runner.runner import Phase, Runner
+from nexlet_functions.turns import in_turns
 from nexlet_models.workloads import WorkloadState
 from nexlet_sandboxes.histogram import Histogram
 from nexlet_sandboxes.zygote import Zygote
@@ -63,8 +64,8 @@ class NexletFigures:
         """A function is gone: what it counted stays in the totals."""
         self._gone.add(counts_of(function))
 
-    def read(self, *, agent: FunctionAgent | None, ready: bool) -> Figures:
-        """All of it, at this moment.
+    async def read(self, *, agent: FunctionAgent | None, ready: bool) -> Figures:
+        """All of it, each function as it is when it has its turn.
 
         Args:
             agent: None before the runner has made it.
@@ -90,31 +91,32 @@ class NexletFigures:
             samples += [
                 Sample("nexlet_workers_begun_total", (origin,), count) for origin, count in agent.reserve.taken.items()
             ]
-        samples += self._functions(functions)
+        samples += await self._functions(functions)
         return samples
 
-    def _functions(self, functions: list[Function]) -> Iterator[Sample]:
+    async def _functions(self, functions: list[Function]) -> Figures:
         # Two workloads of one name are one function as far as anybody who looks at its name is concerned.
         by_name: dict[tuple[str, str], tuple[Counts, Counter[Key]]] = {}
         totals = Counts()
-        totals.add(self._gone)
-        for function in functions:
+        totals.add(self._gone)  # now: who goes while others are read is among `functions`, and not in these
+        async for function in in_turns(functions):
             counts, gauges = by_name.setdefault((function.namespace, function.name), (Counts(), Counter()))
             now = counts_of(function)
             counts.add(now)
             totals.add(now)
             gauges.update(gauges_of(function))
-        for names, (counts, gauges) in by_name.items():
+        samples: Figures = []
+        async for names, (counts, gauges) in in_turns(by_name.items()):
             for (name, *labels), number in (*counts.numbers.items(), *gauges.items()):
-                yield Sample(name, (*names, *labels), number)
+                samples.append(Sample(name, (*names, *labels), number))
             for name, spread in counts.spreads.items():
                 if name not in _TOTAL_SPREADS:
-                    yield Sample(name, names, spread)
+                    samples.append(Sample(name, names, spread))
         for (name, *labels), number in totals.numbers.items():
             if name in _TOTALS:
-                yield Sample(_TOTALS[name], tuple(labels), number)
-        for name in _TOTAL_SPREADS:
-            yield Sample(name, (), totals.spreads.get(name) or Histogram())
+                samples.append(Sample(_TOTALS[name], tuple(labels), number))
+        samples += [Sample(name, (), totals.spreads.get(name) or Histogram()) for name in _TOTAL_SPREADS]
+        return samples
 
     def _connections(self) -> Iterator[Sample]:
         by_use = self._runner.connections_by_use

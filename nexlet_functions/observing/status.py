@@ -101,7 +101,7 @@ class Status:
         # One after another: what many scrapers ask for at once must not fill the executor.
         async with self._scraping:
             ready = readiness(self._runner, self._zygote).well
-            figures = self._figures.read(agent=self._agent(), ready=ready)
+            figures = await self._figures.read(agent=self._agent(), ready=ready)
             content_type, body = await asyncio.to_thread(exposition, figures, headers.get("accept", ""))
         return Page(200, content_type, body)
 
