@@ -1,9 +1,9 @@
 """Many functions on one machine: `python -m benchmarks scale`, of other numbers `scale --functions 5000`.
 
 They are deployed a few at a time and left alone until their workers have gone; then it is looked at what they cost that
-way, what a first message waits for that finds no worker, and how many messages are answered when all are hit at random,
-beside a bare responder with as many subscriptions. More functions than idle workers are kept make most messages of
-these first ones.
+way, what a first message waits for that finds no worker, how many a second are woken where many are asked at once, and
+how many messages are answered when all of them are awake and hit at random, beside a bare responder with as many
+subscriptions. With more functions than idle workers are kept (`max_idle_workers`), most of these are first ones, too.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from benchmarks.spread import percentile, ratios, spread
 __all__ = ["KIND", "Scale", "Scales"]
 
 NUMBERS = (10, 100, 1000)
-IDLE = "2s"
-IDLE_TIMES = 10
-"""Repetitions' worth of seconds that they are left alone for."""
+IDLE = "10s"
+"""Longer than they wait for their turn again while they are hit at random, in which the bare responder has its own."""
+
+IDLE_TIMES = 60
+"""Repetitions' worth of seconds that they are left alone for: what is done every ten seconds is in it several times."""
 
 WOKEN = 200
 IN_FLIGHT = 64
@@ -47,6 +49,7 @@ class Scale:
         idle_percent: of one core, that the nexlet and its other processes use meanwhile.
         idle_s: seconds that was looked at.
         first_p50_ms, first_p99_ms: from a request to its answer where no worker was there.
+        woken: functions a second that answer where many are asked at once and have no worker.
         ours, bare: answers a second when all are hit at random, ours and the bare responder's; medians.
         ratio, ratio_mad: of the two, and the median absolute deviation of the repetitions' own ratios.
         errors: of our answers.
@@ -61,6 +64,7 @@ class Scale:
     idle_s: float
     first_p50_ms: float
     first_p99_ms: float
+    woken: float
     ours: float
     bare: float
     ratio: float
@@ -89,7 +93,7 @@ class Scales:
             "functions that are deployed, left alone until they have no worker, asked one after another, hit at random",
             "  (1,000: at most 300 MiB in all, 10 s to start, 0.5 % of one core)",
             "  functions   start s, ms each   nexlet, all, grown MiB   idle CPU %   first answer p50, p99 ms"
-            "   at random/s    bare/s   ratio     +-",
+            "   woken/s   at random/s    bare/s   ratio     +-",
             *map(_line, self.scales),
         ]
 
@@ -99,7 +103,7 @@ def _line(one: Scale) -> str:
     return (
         f"  {one.functions:>9,}   {one.start_s:7.2f}, {one.start_ms:7.1f}   {memory:>22}   {one.idle_percent:>10.2f}"
         f"   {one.first_p50_ms:16.2f}, {one.first_p99_ms:6.2f}"
-        f"   {one.ours:>11,.0f}   {one.bare:>7,.0f}  {one.ratio:>6.3f}  {one.ratio_mad:>5.3f}"
+        f"   {one.woken:>7,.0f}   {one.ours:>11,.0f}   {one.bare:>7,.0f}  {one.ratio:>6.3f}  {one.ratio_mad:>5.3f}"
         + (f"   {one.errors} ERRORS" if one.errors else "")
     )
 
@@ -120,6 +124,8 @@ async def _scale(bench: Bench, number: int, options: Options) -> Scale:
     await asyncio.sleep(idle_s)
     idle = sum(bench.cpu_seconds()[name] - used[name] for name in ("nexlet", "workers"))
     first = sorted(await asyncio.to_thread(wake, bench.url, names[:WOKEN]))
+    await until_idle(bench)
+    woken = await asyncio.to_thread(_wake_at_once, bench.url, names)
     floor = f"floor.{number}"
     with responder(bench.url, floor, subjects=number):
         bare = [f"{floor}.{at}" for at in range(number)]
@@ -136,6 +142,7 @@ async def _scale(bench: Bench, number: int, options: Options) -> Scale:
         idle_s=idle_s,
         first_p50_ms=statistics.median(first),
         first_p99_ms=percentile(first, 0.99),
+        woken=woken,
         ours=spread(ours_rates).median,
         bare=spread(bare_rates).median,
         ratio=ratio.median,
@@ -152,6 +159,15 @@ def _memory(bench: Bench, before: float | None) -> tuple[float | None, float | N
     except PermissionError:
         return None, None, None  # they are not dumpable: only root may look
     return own, both, None if before is None else both - before
+
+
+def _wake_at_once(url: str, names: Sequence[str]) -> float:
+    """Ask each function once, many at a time; functions a second."""
+    with Load(url) as load:
+        measured = load.requests(names, count=len(names), in_flight=IN_FLIGHT, payload=EMPTY)
+    if measured.errors:
+        raise RuntimeError(f"{measured.errors} of {len(names)} functions answered with an error when they were woken")
+    return measured.rate
 
 
 def _hit(url: str, names: Sequence[str], bare: Sequence[str], options: Options) -> tuple[list[float], list[float], int]:
