@@ -13,6 +13,7 @@ Invariants, which the tests of the failure table hold:
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -99,7 +100,7 @@ class _Entrance:
         self._pattern = pattern
         self._answers = answers
         self._may_answer = rule.may_answer
-        self._redriven = dispatcher.redriven
+        self._redriven = None if answers else dispatcher.redriven
         self._enqueue = pool.enqueue
         self._refuse = pool.refuse
         self.batch_end = pool.flush
@@ -107,7 +108,7 @@ class _Entrance:
     def take(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         """One message of this trigger."""
         answers = self._answers
-        if not answers and headers and self._redriven.search(headers) is not None:
+        if headers and self._redriven is not None and self._redriven.search(headers) is not None:
             answers = True  # whoever sends a dead letter back waits for what becomes of it
         if reply and answers and not self._may_answer(reply):
             answers = False
@@ -132,7 +133,6 @@ class Dispatcher:
 
     Attributes:
         counts: for heartbeats, metrics and tests.
-        redriven: finds the header of a dead letter of this function that was sent back.
     """
 
     def __init__(
@@ -165,9 +165,6 @@ class Dispatcher:
         self._rule = rule
         self.max_hops = max_hops
         self._sender = Sender(namespace, name, workload_id)
-        self.redriven = re.compile(
-            rb"\r\n(?i:%b):[ \t]*%b[ \t]*\r\n" % (REDRIVEN.encode(), re.escape(self._sender.full_name.encode()))
-        )
         self._on_failure = {
             trigger.number: trigger.on_failure for trigger in self._triggers if trigger.on_failure is not None
         }
@@ -195,6 +192,15 @@ class Dispatcher:
         self._outcomes = self.counts.outcomes
         self._ran, self._queued = self.counts.ran, self.counts.queued
         self._ran_buckets, self._queued_buckets = self._ran.buckets, self._queued.buckets
+
+    @functools.cached_property
+    def redriven(self) -> re.Pattern[bytes]:
+        """Finds the header of a dead letter of this function that was sent back.
+
+        Only a trigger that answers nobody has use for it; making it takes as long as anything else of a dispatcher.
+        """
+        name = re.escape(self._sender.full_name.encode())
+        return re.compile(rb"\r\n(?i:%b):[ \t]*%b[ \t]*\r\n" % (REDRIVEN.encode(), name))
 
     @property
     def patterns(self) -> tuple[str, ...]:

@@ -78,6 +78,7 @@ class Life:
         self.server = server
         self.wire: Wire
         self.lost = asyncio.Event()
+        self._loss: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # the same, for many who wait
         self.lame_duck = asyncio.Event()
         self.reason = ""
         self._released = asyncio.Event()
@@ -164,9 +165,8 @@ class Life:
             ConnectionLost: it was lost first; `doing` says what was not finished.
         """
         task = asyncio.ensure_future(asked)
-        lost = asyncio.ensure_future(self.lost.wait())
         try:
-            await asyncio.wait((task, lost), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((task, self._loss), return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 try:
                     return task.result()
@@ -178,19 +178,19 @@ class Life:
                     raise ConnectionLost(doing) from None  # uvloop says it like this that a socket is closed
             raise ConnectionLost(doing)
         finally:
-            await _end(task, lost)
+            await _end(task)
 
     def give_up(self, reason: str) -> None:
         """Take it for lost, without waiting for anything."""
         self.reason = reason
-        self.lost.set()
+        self._lose()
 
     async def close(self) -> None:
         """End it. What was handed to the wire and not yet flushed may be lost."""
         if self.lost.is_set():
             # The client would wait for what it holds to be taken by a server that takes nothing any more.
             self.wire.abandon()
-        self.lost.set()
+        self._lose()
         await self.wire.close()
         await self._close_client()
         self.wire.abandon()
@@ -226,7 +226,12 @@ class Life:
     def _over(self) -> None:
         if not self.reason and self.client.last_error is not None:
             self.reason = _text(self.client.last_error)
+        self._lose()
+
+    def _lose(self) -> None:
         self.lost.set()
+        if not self._loss.done():
+            self._loss.set_result(None)
 
 
 class Pulse:
@@ -268,7 +273,7 @@ class Pulse:
 
 
 async def _end(*tasks: asyncio.Future[Any]) -> None:
-    pending = set(tasks)
+    pending = {task for task in tasks if not task.done()}
     while pending:
         for task in pending:
             task.cancel()

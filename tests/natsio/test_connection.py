@@ -241,6 +241,25 @@ async def test_request_without_an_answer(connection: Connection, plain: Client) 
         await connection.request("silent", timeout=0.05)
 
 
+async def test_all_that_is_under_way_ends_with_its_client_and_is_one_task_each(
+    nats_server: EmbeddedServer, connection: Connection
+) -> None:
+    """Each start of a function asks several things of it, and each granted call one."""
+    life, ended = connection._life, asyncio.Event()
+    assert life is not None
+    before = len(asyncio.all_tasks())
+    asking = [asyncio.create_task(life.guard(ended.wait(), f"question {number}")) for number in range(50)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) - before <= 2 * len(asking)
+    await nats_server.kill()
+    for number, outcome in enumerate(await asyncio.gather(*asking, return_exceptions=True)):
+        assert isinstance(outcome, ConnectionLost)
+        assert f"question {number}" in str(outcome)
+    with pytest.raises(ConnectionLost):
+        await life.guard(ended.wait(), "one more")
+
+
 async def test_a_request_ends_with_its_connection(
     nats_server: EmbeddedServer, connection: Connection, plain: Client
 ) -> None:
