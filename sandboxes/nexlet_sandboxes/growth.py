@@ -136,7 +136,10 @@ class Growth:
         if self._pool.single_use:
             self.prepare()
             return
-        ahead = self._pool.pending + sum(len(link.fifo) for link in self.links) - len(self.links) * self._batch
+        # Nobody joins a batch that runs, however small: what waits is as many batches as it takes, whole ones.
+        batch, links = self._batch, self.links
+        ahead = -(-self._pool.pending // batch) * batch - len(links) * batch
+        ahead += sum(max(len(link.fifo), batch) for link in links if link.fifo)
         # One that has been at its call for longer than the last ones took will take at least as long.
         runs = self.runs_ns() or [0.0] * len(self.links)
         pairs = zip(runs, self.links, strict=True)

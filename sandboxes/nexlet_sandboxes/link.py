@@ -127,6 +127,7 @@ class Link:
     """
 
     __slots__ = (
+        "_ahead",
         "_answers",
         "_ask",
         "_asked",
@@ -162,6 +163,7 @@ class Link:
         self.fifo: deque[Call] = deque()
         self.ahead = 0
         self._batch = self.window = pool.program.batch
+        self._ahead = 0
         self.since_ns = time.monotonic_ns()
         self._out: list[bytes | memoryview] = []
         self._writing = False
@@ -355,6 +357,9 @@ class Link:
 
     def flush(self) -> None:
         """Write what is queued; what the socket does not take waits until it does."""
+        if self._batch > 1 and self.fifo:
+            # The batch is complete. What comes while a slow one runs is for whoever is free first.
+            self.window = self._ahead
         if self._closed or self._writing or not self._out:
             return
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
@@ -401,7 +406,8 @@ class Link:
         if answers and not self._closed:
             # A call of a batch runs as long as the batch does: so many batches.
             window = int(AHEAD_NS / 1000 / max(self._run_us, 1.0)) * self._batch
-            self.window = MAX_WINDOW if window > MAX_WINDOW else window or self._batch
+            self._ahead = window = MAX_WINDOW if window > MAX_WINDOW else window
+            self.window = window or self._batch
             self._pool.answered(self)
 
     def _read(self, data: bytes) -> int:

@@ -305,7 +305,8 @@ class Pool:
         to show that they are wanted, also when half of it is done and more is fetched.
         """
         more = self.limits.max_workers - len(self._links)
-        through = sum(2 * link.window - 1 for link in self._links) + more * self.program.batch
+        batch = self.program.batch
+        through = sum(2 * max(link.window, batch) - 1 for link in self._links) + more * batch
         return max(through, min(2 * self._growth.too_many(), MOST_FETCHED, self.limits.max_pending))
 
     def stats(self) -> PoolStats:

@@ -70,7 +70,7 @@ async def together(bench: AgentBench, *messages: tuple[bytes, dict[str, str] | N
     release = await held.next_msg(timeout=20)
     for payload, headers in messages:
         await bench.client.publish("greet", payload, reply=inbox, headers=headers)
-    await eventually(lambda: pool.stats().in_flight == 1 + len(messages), what="the others")
+    await eventually(lambda: pool.stats().in_flight + pool.stats().pending == 1 + len(messages), what="the others")
     await release.respond(b"")
     return [await answered.next_msg(timeout=20) for _ in messages]
 

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import time
+from collections import Counter
 
 import pytest
 
@@ -112,7 +113,7 @@ def printed(pool: Pool) -> list[str]:
 
 def room(pool: Pool, calls: int) -> None:
     """Have so many calls sent ahead, as after quick ones, which a busy machine may not have to show."""
-    pool._links[0].window = calls
+    pool._links[0].window = pool._links[0]._ahead = calls
 
 
 # --- outcomes -------------------------------------------------------------------------------------------------------
@@ -400,6 +401,37 @@ async def test_a_batch_over_its_memory_is_so_for_all_of_it_and_for_nothing_behin
         assert printed(pool) == ["a", how.decode(), "b", "c", "d", "e"], "nothing is run twice"
 
 
+async def test_workers_that_are_killed_at_any_moment_run_nothing_twice(warm: Sandbox) -> None:
+    source = """
+import time
+def handler(events, context):
+    for event in events:
+        print(event.text)
+    time.sleep(0.003)
+    return [event.text for event in events]
+"""
+    async with open_pool(warm, source, limits(max_workers=2, log_rate=MIB, queue_timeout=60.0), batch=8) as pool:
+        sink, made = keeping(pool), [call(b"%d" % number) for number in range(400)]
+        for one in made:
+            pool.enqueue(one)
+        pool.flush()
+        for deaths in range(1, 6):
+            killed = len(sink.results) + 10
+            await sink.until(lambda killed=killed: len(sink.results) >= killed)  # type: ignore[misc]  # bound, not given
+            await eventually(lambda: pool._links)
+            if deaths % 2:  # likely in a batch; else as it is about to begin one
+                await asyncio.sleep(0.001 * deaths)
+            os.kill(pool._links[0].process.pid, signal.SIGKILL)
+            await sink.until(lambda deaths=deaths: pool.stats().deaths.get("crash", 0) >= deaths)  # type: ignore[misc]  # as above
+        await sink.until(lambda: len(sink.results) == len(made))
+        ran = Counter(printed(pool))
+        assert set(ran.values()) == {1}
+        answered = {one.payload for one in made if sink.results[one.id].outcome is Outcome.OK}
+        assert {one.encode() for one in ran} >= answered
+        assert {sink.results[one.id].outcome for one in made} <= {Outcome.OK, Outcome.CRASH}
+        assert len(answered) >= len(made) - 5 * 8, "a batch at most dies with its worker"
+
+
 async def test_answers_that_take_more_memory_than_there_is_end_so(warm: Sandbox) -> None:
     source = """
 def handler(events, context):
@@ -431,6 +463,17 @@ async def test_a_slow_batch_hands_back_what_was_read_with_it(warm: Sandbox) -> N
         order = [keeping(pool).order.index(number) for number in sorted(keeping(pool).results)]
         assert len(order) == 6
         assert pool.stats().deaths == {}
+
+
+async def test_what_comes_while_a_slow_batch_runs_is_for_whoever_is_free(warm: Sandbox) -> None:
+    async with open_pool(warm, SLEEPY, limits(timeout=60.0, max_workers=2), batch=8) as pool:
+        slow = call(b"30")
+        pool.submit(slow)
+        await eventually(lambda: pool._links[0].process.running_call == slow.id)
+        results = await run(pool, b"0", b"0", b"0")
+        assert [result.outcome for result in results] == [Outcome.OK] * 3
+        assert slow.id not in keeping(pool).results
+        assert pool.stats().workers == 2
 
 
 async def test_a_drain_lets_a_batch_finish(warm: Sandbox) -> None:
