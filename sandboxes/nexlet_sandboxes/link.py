@@ -469,7 +469,7 @@ class Link:
                 fifo.popleft()
                 self.since_ns = now
                 finished(call, result)
-                self._fail(Outcome.MEMORY, OVER_MEMORY, began=self._began()[0] if self._batch > 1 else 0)
+                self._fail(Outcome.MEMORY, result.error, began=self._began()[0] if self._batch > 1 else 0)
                 return answers + 1, True
             # Not a moment earlier: what is not as the protocol says leaves the call where its end is found.
             fifo.popleft()

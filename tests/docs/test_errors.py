@@ -89,6 +89,8 @@ ANSWERED = {
     "the return value holds a dict with a key that is not text": returning("{(1, 2): 3}"),
     "header 'Nats-Msg-Id' is written by the nexlet": returning("Reply('', headers={'Nats-Msg-Id': '1'})"),
     "the reply is 2000 bytes, more than the": returning("b'x' * 2000"),
+    "'list' object has no attribute 'json'": returning("event.json()"),
+    "a handler with batch: 64 returns None, or a list": returning("{}"),
     "ValueError: Reject takes a code from 400 to 599": "def handler(event, context):\n    raise Reject(200, 'fine')\n",
     "AttributeError: attribute '_call' is out of reach": returning("getattr(event, '_call')"),
     "TypeError: items of Environment objects cannot be written": (
@@ -99,6 +101,10 @@ ANSWERED = {
     "took more memory than its limit of": returning("len(bytearray(10 ** 9))"),
 }
 """What an answer says, to the function that answers so to b'\\xff'."""
+
+
+BATCHED = {said for said in ANSWERED if "batch" in said or "'list'" in said}
+"""To functions whose Nexfile says `batch`."""
 
 
 async def crowded(function: AsyncFunction) -> Invocation:
@@ -145,7 +151,8 @@ AROUND = {
 async def test_an_error_reads_like_that(code: str, said: str, tmp_path: Path) -> None:
     around = AROUND.get(said)
     limits = LIMITS if around is None else {**LIMITS, "timeout": 10.0 if around is orphaned else 0.3}
-    async with load_function(written(tmp_path, ANSWERED.get(said, ENDLESS)), limits=limits) as function:
+    nexfile = NEXFILE + "  batch: 64\n" if said in BATCHED else NEXFILE
+    async with load_function(written(tmp_path, ANSWERED.get(said, ENDLESS), nexfile), limits=limits) as function:
         result = await (function.invoke(data=b"\xff") if around is None else around(function))
     assert said in result.error
     assert result.code == int(code)

@@ -397,6 +397,7 @@ async def test_a_batch_over_its_memory_is_so_for_all_of_it_and_for_nothing_behin
         room(pool, 6)
         results = await run(pool, b"a", how, b"b", b"c", b"d", b"e")
         assert [(result.outcome, result.code) for result in results[:3]] == [(Outcome.MEMORY, 507)] * 3
+        assert {result.error for result in results[:3]} == {"took more memory than its limit of 48 MiB"}
         assert [result.body for result in results[3:]] == [b"c", b"d", b"e"]
         assert printed(pool) == ["a", how.decode(), "b", "c", "d", "e"], "nothing is run twice"
 
