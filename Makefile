@@ -10,7 +10,7 @@ JOBS   ?= 2
 # The attack corpus: another file of the same form runs through the same workers.
 CORPUS ?= tests/sandboxes/attacks.json
 
-.PHONY: help run test lint types pytest coverage attacks faults soak bench gate bench-record anchors session clean
+.PHONY: help run test lint types pytest coverage attacks faults soak bench performance gate bench-record anchors session clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -55,6 +55,9 @@ soak: $(READY) ## load with things breaking, and an account of every request (SE
 
 bench: $(READY) ## figures beside a bare nats-py responder in the same run
 	$(BIN)/python -m benchmarks $(ARGS)
+
+performance: $(READY) ## measures all that docs/performance.md and the README tell, and writes them: 12 minutes, machine left alone
+	@$(BIN)/python -m benchmarks.performance $(ARGS)
 
 gate: $(READY) ## red where a message has come to cost clearly more than the record says; CI runs it
 	@$(BIN)/python -m benchmarks.gate $(ARGS)

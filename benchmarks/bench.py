@@ -20,7 +20,7 @@ from nats.aio.client import Client
 
 from benchmarks.processes import alive, cpu_seconds, descendants
 from nexlet_functions.cli.running import loop_factory
-from nexlet_functions.control import ControlClient
+from nexlet_functions.control import ERROR_HEADER, ControlClient
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_models import subjects
 from nexlet_models.connection import NatsConnectionData
@@ -31,6 +31,7 @@ __all__ = [
     "ROOT",
     "TEN_LINES",
     "Bench",
+    "Refused",
     "bare_consumer",
     "bare_subscriber",
     "environment",
@@ -55,6 +56,16 @@ def handler(event, context):
     context.log.debug("added up", total=str(total))
     return {"total": str(total)}
 '''
+
+
+class Refused(RuntimeError):
+    """A function was refused; the text is the whole refusal, a line for each problem after the first."""
+
+    @property
+    def phrase(self) -> str:
+        """The first problem."""
+        headline, _, problems = str(self).partition("\n")
+        return problems.partition("\n")[0].strip().replace("  ", ": ", 1) or headline
 
 
 def environment() -> dict[str, str]:
@@ -106,7 +117,7 @@ class Bench:
         """STARTWORKLOAD to its answer, as the node would ask.
 
         Raises:
-            RuntimeError: it was refused.
+            Refused: it was.
         """
         request = AgentStartWorkloadRequest(
             request=StartWorkloadRequest(
@@ -123,8 +134,8 @@ class Bench:
         answer = await self.client.request(
             subjects.start_workload(self.node_id, self.agent_id, workload_id), request.to_json(), timeout=30
         )
-        if answer.headers and "Nats-Service-Error" in answer.headers:
-            raise RuntimeError(answer.data.decode() or answer.headers["Nats-Service-Error"])
+        if answer.headers and ERROR_HEADER in answer.headers:
+            raise Refused(json.loads(answer.data)["error"])
         self.deployed.append(workload_id)
         return StartWorkloadResponse.from_json(answer.data)
 

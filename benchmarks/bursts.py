@@ -21,12 +21,13 @@ from benchmarks.kinds import Kind, Options
 from benchmarks.overload import Deaf
 from nexlet_functions.control import ControlClient
 
-__all__ = ["KIND", "Burst", "Bursts", "bare_burst", "chunks"]
+__all__ = ["BARE", "KIND", "ROOM", "Burst", "Bursts", "bare_burst", "chunks"]
 
 SIZES = (1_000, 20_000, 100_000)
+ROOM = "room for all"
 LIMITS: dict[str, dict[str, object]] = {
     "default limits": {},
-    "room for all": {"max_pending": 65536, "queue_timeout": "5m", "timeout": "20s"},
+    ROOM: {"max_pending": 65536, "queue_timeout": "5m", "timeout": "20s"},
 }
 BARE = "bare nats-py"
 REFUSED = ("rejected", "expired", "unavailable")

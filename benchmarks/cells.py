@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
-from benchmarks.bench import ECHO, FLOORS, Bench, responder
+from benchmarks.bench import ECHO, FLOORS, Bench, Refused, responder
 from benchmarks.feed import Listener, listening
 from benchmarks.load import Load, Measured
 from benchmarks.spread import ratios, spread
@@ -124,7 +124,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A cell that cannot be had here, and why."""
+    """A cell that cannot be had here, and why, in a phrase."""
 
     shape: Shape
     reason: str
@@ -241,8 +241,8 @@ async def measure_cell(
             request |= {"source": COUNTING, "workers": {"max": 1}}
         try:
             await bench.start_workload("bench-cell", request)
-        except RuntimeError as refused:
-            return Missing(shape, str(refused))
+        except Refused as refused:
+            return Missing(shape, refused.phrase)
         try:
             return await asyncio.to_thread(_cell, bench, shape, floors, listener, seconds, rounds)
         finally:

@@ -28,13 +28,16 @@ from benchmarks.spread import percentile
 from nexlet_models import subjects
 from nexlet_sandboxes.zygote import Zygote
 
-__all__ = ["KIND", "ColdStarts", "Startup", "Wait"]
+__all__ = ["DEPLOYED", "KIND", "WOKEN_FIRST", "ColdStarts", "Startup", "Wait"]
 
 STARTED = 100
 """Workers, and deployments half as many."""
 
 WOKEN = 50
 """Functions that are woken, round after round."""
+
+WOKEN_FIRST = "first answer of a function scaled to zero"
+DEPLOYED = "STARTWORKLOAD to the function's first answer"
 
 FUNCTIONS = (0, 100, 1000)
 PATIENCE = 60.0
@@ -124,7 +127,7 @@ async def _measure(options: Options) -> ColdStarts:
     async with open_bench(floors=()) as bench:
         waits += await _woken(bench, options.rounds)
         asked = [(await deploy_and_ask(bench, f"deploy-{number}"))[1] for number in range(STARTED // 2)]
-        waits.append(Wait.of("STARTWORKLOAD to the function's first answer", asked, "median at most 50 ms"))
+        waits.append(Wait.of(DEPLOYED, asked, "median at most 50 ms"))
     startups = []
     with tempfile.TemporaryDirectory(prefix="nexlet-cold-") as state:
         async with open_bench(floors=(), options=("--state-dir", state)) as bench:
@@ -159,7 +162,7 @@ async def _woken(bench: Bench, rounds: int) -> list[Wait]:
             first.append(one)
             second.append(other)
     return [
-        Wait.of("first answer of a function scaled to zero", first, "at most 5 ms, p99 10 ms"),
+        Wait.of(WOKEN_FIRST, first, "at most 5 ms, p99 10 ms"),
         Wait.of("the next answer of the same function", second),
     ]
 

@@ -196,7 +196,10 @@ def _record(rounds: int, seconds: float) -> int:
         was = f", was {before[name].floor:.2f}" if name in before else ""
         print(f"record: {name:28} {cell.usual:.2f} alone, floor {cell.floor:.2f}{was}")
     record.write([*entries, entry])
-    print("record: written to benchmarks/record.json")
+    print(
+        "record: written to benchmarks/record.json; "
+        'make performance ARGS="--from benchmarks/results.json" has the documents show it'
+    )
     return 0
 
 

@@ -6,19 +6,24 @@ another one; who listens also where nothing is answered, and each profile also w
 
 from __future__ import annotations
 
+import json
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from benchmarks.bench import fallback, open_bench
 from benchmarks.cells import Cell, Missing, Shape, measure_cell
 from benchmarks.kinds import Kind, Options
 
-__all__ = ["KIND", "PAYLOADS", "SHAPES", "Grid"]
+__all__ = ["ALLOWED", "KIND", "PAYLOADS", "SHAPES", "Grid"]
 
 PAYLOADS: Final = (0, 128, 4096, 64 * 1024, 900 * 1024)
 """Bytes; the last is what a server takes by default (1 MiB), less room for headers."""
 
 _PROFILES: Final = ("isolated", "process", "oneshot")
+ALLOWED: Final = {"defaults": {"profiles": ["strict", *_PROFILES]}}
+"""Of an operator's settings: one of these profiles is weaker than the default one, and so allowed by name alone."""
 
 SHAPES: Final = (
     *(Shape(payload=payload) for payload in PAYLOADS),
@@ -82,13 +87,16 @@ async def _measure(options: Options) -> Grid:
         RuntimeError: an answer was an error, or a message was not run.
     """
     cells: list[Cell | Missing] = []
-    async with open_bench() as bench:
-        for shape in SHAPES:
-            if shape.public:
-                async with fallback(bench) as over_public:
-                    cells.append(await measure_cell(over_public, shape, seconds=options.seconds, rounds=options.rounds))
-            else:
-                cells.append(await measure_cell(bench, shape, seconds=options.seconds, rounds=options.rounds))
+    with tempfile.TemporaryDirectory(prefix="nexlet-grid-") as folder:
+        settings = Path(folder) / "settings.yaml"
+        settings.write_text(json.dumps(ALLOWED))
+        async with open_bench(options=("--no-state", "--settings-file", str(settings))) as bench:
+            for shape in SHAPES:
+                if shape.public:
+                    async with fallback(bench) as other:
+                        cells.append(await measure_cell(other, shape, seconds=options.seconds, rounds=options.rounds))
+                else:
+                    cells.append(await measure_cell(bench, shape, seconds=options.seconds, rounds=options.rounds))
     return Grid(cells)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from benchmarks.bench import ROOT
 from benchmarks.kinds import Figures
 
-__all__ = ["commit", "document", "today"]
+__all__ = ["commit", "document", "now", "today"]
 
 
 def document(
@@ -24,7 +24,7 @@ def document(
         measured: kinds by name, each with its options and its figures.
     """
     return {
-        "date": today(),
+        "date": now(),
         "commit": commit(),
         "environment": dict(environment),
         "options": {name: dict(options) for name, (options, _) in measured.items()},
@@ -35,7 +35,12 @@ def document(
 
 def today() -> str:
     """The date in UTC, as ISO 8601 has it."""
-    return datetime.datetime.now(datetime.UTC).date().isoformat()
+    return now().partition("T")[0]
+
+
+def now() -> str:
+    """The date and the time in UTC, to the second, as ISO 8601 has them: `2026-11-25T09:30:00Z`."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def commit() -> str:

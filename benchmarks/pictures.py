@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -186,6 +187,8 @@ class _Scale:
 def _round(low: float, high: float) -> list[float]:
     """Multiples of 1, 2 or 5 and a power of ten: four to nine of them, from the last below to the first above."""
     rough = (high - low) / 5
+    if rough < sys.float_info.min:  # as good as nothing, and too small to reckon with
+        return [low, high]
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
     return [round(n * step, 12) for n in range(math.floor(low / step), math.ceil(high / step) + 1)]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.cells import Shape
 from benchmarks.feed import Counter
-from benchmarks.grid import PAYLOADS, SHAPES
+from benchmarks.grid import ALLOWED, PAYLOADS, SHAPES
 from benchmarks.kinds import Kind, Options
 from benchmarks.registry import KINDS
+from nexlet_functions.settings import Settings
 from nexlet_sandboxes.backlog import MAX_BYTES
 from nexlet_sandboxes.profiles import PROFILES
 
@@ -38,6 +42,12 @@ def test_the_grid_has_everything_once() -> None:
         assert {one.payload for one in SHAPES if one.published is published} == set(PAYLOADS)
         assert any(one.heard for one in SHAPES if one.published is published)
     assert any(one.public for one in SHAPES)
+
+
+def test_the_grids_nexlet_allows_every_profile_that_the_grid_asks_for(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(json.dumps(ALLOWED))
+    assert {shape.profile for shape in SHAPES} == set(Settings.read({"settings_file": file}).profiles("bench"))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -25,6 +25,8 @@ async def test_cells() -> None:
     *measured, missing = cells
     assert isinstance(missing, Missing)
     assert "no such profile" in missing.reason
+    assert len(missing.reason) < 100
+    assert not set("{}\n") & set(missing.reason), "a phrase, and not the refusal as it came"
     for cell, shape in zip(measured, [*shapes, Shape(8, public=True)], strict=True):
         assert isinstance(cell, Cell)
         assert cell.shape == shape

@@ -47,6 +47,11 @@ def test_points_of_even_axes_are_within_the_plot_in_order(points: list[tuple[flo
     _in_place(points, places(drawn(panel(points, log=False, spread=[abs(y) for _, y in points]))))
 
 
+def test_what_lies_next_to_nothing_apart_is_drawn() -> None:
+    points = [(0.0, 0.0), (5e-324, 5e-324)]
+    _in_place(points, places(drawn(panel(points, log=False))))
+
+
 def _in_place(points: list[tuple[float, float]], found: list[tuple[float, float]]) -> None:
     assert len(found) == len(points)
     for x, y in found:

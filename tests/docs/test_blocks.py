@@ -36,6 +36,7 @@ GENERATED = {
     "docs/cli.md": "tests/cli/test_commands.py",
     "docs/reference/settings.md": "tests/functions/test_settings_reference.py",
     "docs/reference/start-request.md": "tests/models/test_reference.py",
+    "docs/performance.md": "tests/benchmarks/test_performance.py",
     str(session.PAGE.relative_to(ROOT)): "tests/docs/test_session.py",
 }
 """Pages that are made, and the test that compares each with what it is made from (and runs what it shows)."""
