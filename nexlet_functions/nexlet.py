@@ -107,6 +107,7 @@ class Nexlet:
         *,
         environment: Mapping[str, str] | None = None,
         zygote: Awaitable[Zygote] | None = None,
+        proof: asyncio.Future[Sandboxing] | None = None,
         connection: Options | None = None,
         tracer: Tracer | None = None,
         dispatchers: DispatcherFactory | None = None,
@@ -118,6 +119,7 @@ class Nexlet:
             environment: of the process, where a node that starts its agents says so, and systemd its state directory.
             zygote: one that is being started already, with the modules and the folder for control groups of the
                 settings; it is ours from now on.
+            proof: what that zygote's workers show of the sandbox, if somebody has begun to look already.
             connection: how connections to servers behave; None means the defaults.
             tracer: makes a span of each invocation (`observing.tracing.tracer_of`); None makes none.
             dispatchers: makes those of functions, such as ones that record; None makes plain ones.
@@ -131,7 +133,11 @@ class Nexlet:
             RegistrationFailed: the environment is half of what a node gives to an agent.
         """
         environment = environment or {}
-        maker = await (zygote or Zygote.start(modules=settings.current.modules, cgroup=settings.current.cgroup))
+        try:
+            maker = await (zygote or Zygote.start(modules=settings.current.modules, cgroup=settings.current.cgroup))
+        except BaseException:
+            await _give_up(proof)
+            raise
         maker.on_restart = _tell_restart
         listening: socket.socket | None = None
         try:
@@ -140,7 +146,7 @@ class Nexlet:
                 settings.current, environment, root=os.geteuid() == 0, started_by_node=registration is not None
             )
             findings = await audit(settings.current.modules)
-            sandboxing = await prove(maker, settings.current)
+            sandboxing = await (prove(maker, settings.current) if proof is None else proof)
             sandboxing.require(settings.current.default_profile)
             maker.without = sandboxing.without
             if settings.current.metrics is not None:
@@ -159,6 +165,7 @@ class Nexlet:
         except BaseException:
             if listening is not None:
                 listening.close()
+            await _give_up(proof)
             await maker.close()
             raise
         current = settings.current
@@ -296,6 +303,13 @@ class Nexlet:
         if made:
             _log.info("a curve key was made", file=str(file), public=key.public)
         return key
+
+
+async def _give_up(proof: asyncio.Future[Sandboxing] | None) -> None:
+    """Nobody wants to know any more."""
+    if proof is not None:
+        proof.cancel()
+        await asyncio.gather(proof, return_exceptions=True)
 
 
 def _options(settings: Settings) -> Options:

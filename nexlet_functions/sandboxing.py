@@ -7,7 +7,7 @@ without it. The default profile must be available, or the nexlet does not start.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -133,6 +133,16 @@ async def prove(zygote: Zygote, settings: Settings) -> Sandboxing:
     """
     found = standings(await check_layers(zygote, tuple(PROFILES)))
     return Sandboxing(found, frozenset(settings.permit_missing_layers), zygote.cgroup)
+
+
+async def prove_soon(zygote: Awaitable[Zygote], settings: Settings) -> Sandboxing:
+    """The same of a zygote that is about to be ready.
+
+    Raises:
+        Exception: whatever is raised by that.
+        ZygoteError: as `prove`.
+    """
+    return await prove(await zygote, settings)
 
 
 def permitted_profiles(settings: Settings) -> tuple[str, ...]:

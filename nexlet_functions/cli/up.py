@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import resource
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from nexlet_functions.cli import ahead
 from nexlet_functions.cli.exits import Exit
 from nexlet_functions.cli.notify import ServiceManager
 from nexlet_functions.cli.options import CREDENTIALS, setting_flags
@@ -113,6 +115,7 @@ def _traces(settings: Settings) -> Iterator[Tracer | None]:
 
 
 async def _up(holder: SettingsHolder, tracer: Tracer | None, speaker: Speaker) -> None:
+    from nexlet_functions.sandboxing import prove_soon
     from nexlet_sandboxes.zygote import Zygote
 
     loop = asyncio.get_running_loop()
@@ -121,14 +124,18 @@ async def _up(holder: SettingsHolder, tracer: Tracer | None, speaker: Speaker) -
     # A signal that comes while it starts must not be lost, nor leave half of it behind.
     signals = _Signals(loop, manager)
     loop.add_signal_handler(signal.SIGHUP, _reload, holder, manager)
-    # Executed at once: while it loads what workers need, on another core, we load what the nexlet needs.
-    zygote = asyncio.ensure_future(Zygote.start(modules=holder.current.modules, cgroup=holder.current.cgroup))
-    await asyncio.sleep(0)
+    # Executed at once, or before: while it loads what workers need, on another core, we load what the nexlet needs; and
+    # while we do that in a thread, it shows what this machine's sandbox holds.
+    zygote = asyncio.ensure_future(
+        Zygote.start(modules=holder.current.modules, cgroup=holder.current.cgroup, launched=ahead.take())
+    )
+    proof = asyncio.ensure_future(prove_soon(zygote, holder.current))
     with loading():
+        await asyncio.to_thread(importlib.import_module, "nexlet_functions.nexlet")
         from nexlet_functions.collecting import Collecting
         from nexlet_functions.nexlet import Nexlet
 
-    async with await Nexlet.start(holder, environment=os.environ, zygote=zygote, tracer=tracer) as nexlet:
+    async with await Nexlet.start(holder, environment=os.environ, zygote=zygote, proof=proof, tracer=tracer) as nexlet:
         speaker.ids = lambda: {"agent_id": nexlet.runner.agent_id, "node_id": nexlet.runner.node_id}
         manager.status("waits for a server and a node")
         manager.ready()

@@ -69,8 +69,11 @@ def launch(arguments: Sequence[str]) -> Launched:
     return Launched(tuple(arguments), process, ours)
 
 
-def launch_early() -> Launched | None:
-    """Launch what `Zygote.start(short_lived=True)` will want, before anything is known of what it is wanted for.
+def launch_early(*, short_lived: bool = True) -> Launched | None:
+    """Launch what `Zygote.start` will want, before anything is known of what it is wanted for.
+
+    Args:
+        short_lived: as for `Zygote.start`.
 
     Returns:
         None where that cannot be done; `Zygote.start` tries again then, and says why it cannot.
@@ -78,6 +81,6 @@ def launch_early() -> Launched | None:
     if sys.platform != "linux":
         return None
     try:
-        return launch((*ARGUMENTS, SHORT_LIVED))
+        return launch((*ARGUMENTS, SHORT_LIVED) if short_lived else ARGUMENTS)
     except OSError:
         return None

@@ -25,7 +25,7 @@ from nexlet_models.registration import RegisterRemoteAgentResponse
 from nexlet_models.workloads import StartWorkloadRequest, WorkloadLifecycle
 from tests.support.cli import PROGRAM, environment, nexfn
 from tests.support.polling import eventually
-from tests.support.processes import descendants, none_left
+from tests.support.processes import catches, descendants, none_left
 
 ROOT = Path(__file__).parents[2]
 StartLive = Callable[..., Awaitable[Any]]
@@ -270,7 +270,7 @@ async def test_nobody_of_its_own_user_reads_its_memory_or_its_environment() -> N
     command = [*as_user, sys.executable, str(PROGRAM), "up", "-s", "nats://127.0.0.1:1", "--no-state"]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
     try:
-        await eventually(lambda: descendants(process.pid), within=30, what="a zygote")
+        await eventually(lambda: catches(process.pid, signal.SIGTERM), within=30, what="it has begun")
         reader = await asyncio.create_subprocess_exec(
             *as_user, sys.executable, "-c", READ_BY_ITS_USER, str(process.pid), cwd=ROOT, stdout=subprocess.PIPE
         )

@@ -32,7 +32,7 @@ from tests.support import unprivileged
 from tests.support.cli import PROGRAM, environment
 from tests.support.live import Live, StartLive
 from tests.support.polling import eventually
-from tests.support.processes import descendants, none_left
+from tests.support.processes import catches, descendants, none_left
 
 ECHO = "def handler(event, context):\n    return event.data\n"
 # What it sleeps, the message says: in seconds.
@@ -171,9 +171,21 @@ async def test_sigterm_does_not_wait_for_work_that_never_ends(bench: Bench, up: 
 
 async def test_sigterm_while_it_starts_leaves_nobody(bench: Bench, live: StartLive) -> None:
     starting = await live("up", "-s", bench.server.url, "--no-state")
-    await eventually(lambda: descendants(starting.process.pid), within=30)
-    left = descendants(starting.process.pid)
+    pid = starting.process.pid
+    await eventually(lambda: descendants(pid) and catches(pid, signal.SIGTERM), within=30)
+    left = descendants(pid)
     assert await starting.end(signal.SIGTERM) == 0, starting.errors
+    await none_left(left)
+
+
+async def test_sigterm_before_it_has_read_its_command_line_leaves_nobody(nats_server: EmbeddedServer) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(PROGRAM), "up", "-s", nats_server.url, "--no-state", stderr=subprocess.DEVNULL
+    )
+    await eventually(lambda: descendants(process.pid), within=30, what="the zygote, which is launched first of all")
+    left = descendants(process.pid)
+    process.terminate()
+    assert await asyncio.wait_for(process.wait(), 30) in (-signal.SIGTERM, 0), "or it was quicker than we are"
     await none_left(left)
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 from tests.support.polling import eventually
 
-__all__ = ["descendants", "none_left"]
+__all__ = ["catches", "descendants", "none_left"]
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether the process has a handler for this signal by now."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def descendants(pid: int) -> set[tuple[int, int]]:
