@@ -240,6 +240,11 @@ class Connection:
         return self._life is not None and self._life.wire.fast
 
     @property
+    def received(self) -> int:
+        """Messages that the client of this moment has got; fewer than before where it is another one."""
+        return self._life.client.stats["in_msgs"] if self._life is not None else 0
+
+    @property
     def client(self) -> Client:
         """nats-py's client of this moment, for what is not on the hot path: JetStream, buckets. Do not keep it.
 
@@ -259,6 +264,11 @@ class Connection:
         """Have everything told that the server forbids after the fact; returns what ends that."""
         self._violation_callbacks.append(callback)
         return lambda: self._violation_callbacks.remove(callback) if callback in self._violation_callbacks else None
+
+    def violated(self, violation: Violation) -> None:
+        """Tell those who listen here of what was forbidden to another connection by the same credentials."""
+        for callback in tuple(self._violation_callbacks):
+            self._call(callback, violation)
 
     def stats(self) -> ConnectionStats:
         return ConnectionStats(
@@ -620,7 +630,9 @@ class Connection:
         # The first, and then ever more rarely: an outage must not fill the log.
         if attempt & (attempt - 1) == 0:
             more = {"advice": advice} if error.refused and (advice := self.credentials.advice(time.time())) else {}
-            self._log.warning("cannot connect, trying on", reason=error.reason, attempt=attempt, **more)
+            # Who has a passing one made waits for it, and is told.
+            tell = self._log.debug if self._passing and not self._connects else self._log.warning
+            tell("cannot connect, trying on", reason=error.reason, attempt=attempt, **more)
         for waiting in tuple(self._failures):
             if not waiting.done():
                 waiting.set_result(error)
@@ -646,8 +658,7 @@ class Connection:
         if seen not in self._seen_violations and len(self._seen_violations) < _KEPT_VIOLATIONS:
             self._seen_violations.add(seen)
             self._log.warning("the server refused", what=violation.kind, subject=violation.subject, permission=text)
-        for callback in tuple(self._violation_callbacks):
-            self._call(callback, violation)
+        self.violated(violation)
 
     def _sink_failed(self, error: BaseException) -> None:
         self._sink_errors += 1

@@ -3,6 +3,9 @@
 A hundred functions of one namespace need one connection, not a hundred; two namespaces with different credentials need
 two, because what the server allows and hides goes by connection. `Connections.lease` counts who uses which, and the
 last one to leave closes it. One whose credentials are void may be given others (`renew`), with all that is on it.
+
+What would keep the others waiting may have one apart from that (`open_apart`), by the same credentials and renewed
+with them.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.credentials import Credentials
@@ -20,10 +24,11 @@ __all__ = ["Connections"]
 
 
 class _Shared:
-    __slots__ = ("connection", "users")
+    __slots__ = ("beside", "connection", "users")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, beside: Connection | None = None) -> None:
         self.connection = connection
+        self.beside = beside  # where this one was opened apart: the one that is found by these credentials
         self.users: Counter[str] = Counter()  # by namespace
 
 
@@ -39,7 +44,8 @@ class Connections:
         self._name = name
         self._options = options
         self._shared: dict[Credentials, _Shared] = {}
-        self._renewed: list[_Shared] = []  # given credentials of which there was a connection already
+        # Those given credentials of which there was a connection already, and those that were opened apart.
+        self._further: list[_Shared] = []
 
     def hold(self, credentials: Credentials, namespace: str = "") -> Connection:
         """The connection of these credentials, connected or not; started at its first use. Pair with `release`.
@@ -74,6 +80,35 @@ class Connections:
             raise
         return connection
 
+    async def open_apart(
+        self, beside: Connection, namespace: str = "", *, turn: int, timeout: float = 10.0
+    ) -> Connection:
+        """A connection of its own, by the credentials of another one of ours. Pair with `release`.
+
+        Args:
+            namespace: who uses it; "" for ourselves.
+            turn: see `Options`.
+            timeout: seconds.
+
+        Raises:
+            ConnectFailed: it could not be had within that time, or the server turned it down.
+            ConnectionClosed: `close` came first.
+        """
+        options = replace(self._options or Options(), turn=turn)
+        # Those who listen for what is forbidden listen at the other one.
+        connection = Connection(beside.credentials, name=self._name, options=options, passing=True)
+        connection.on_violation(beside.violated)
+        connection.start()
+        shared = _Shared(connection, beside)
+        shared.users[namespace] += 1
+        self._further.append(shared)
+        try:
+            await connection.wait_connected(timeout)
+        except BaseException:
+            await self.release(connection, namespace)
+            raise
+        return connection
+
     async def release(self, connection: Connection, namespace: str = "") -> None:
         """One user less; the last one closes it."""
         shared = self._find(connection)
@@ -85,21 +120,21 @@ class Connections:
             await connection.close()
 
     def namespaces(self, connection: Connection) -> frozenset[str]:
-        """Who uses it."""
-        shared = self._find(connection)
-        return frozenset(+shared.users) if shared is not None else frozenset()
+        """Who uses it, and those apart by the same credentials."""
+        return frozenset().union(*(+shared.users for shared in self._together(connection)))
 
     def renew(self, connection: Connection, credentials: Credentials) -> None:
-        """Have it connect by other credentials from now on. One that is connected stays so until it is lost."""
-        shared = self._find(connection)
-        if shared is None:
-            return  # nobody uses it any more
-        self._forget(shared)
-        connection.renew(credentials)
-        if credentials in self._shared:
-            self._renewed.append(shared)
-        else:
-            self._shared[credentials] = shared
+        """Have it connect by other credentials from now on, and those apart by the same ones with it.
+
+        One that is connected stays so until it is lost.
+        """
+        for shared in self._together(connection):  # none where nobody uses it any more
+            self._forget(shared)
+            shared.connection.renew(credentials)
+            if shared.beside is not None or credentials in self._shared:
+                self._further.append(shared)
+            else:
+                self._shared[credentials] = shared
 
     @contextlib.asynccontextmanager
     async def lease(self, credentials: Credentials, *, timeout: float = 10.0) -> AsyncIterator[Connection]:
@@ -111,27 +146,36 @@ class Connections:
             await self.release(connection)
 
     def __len__(self) -> int:
-        return len(self._shared) + len(self._renewed)
+        return len(self._shared) + len(self._further)
 
     def all(self) -> list[Connection]:
         """Those in use."""
-        return [shared.connection for shared in (*self._shared.values(), *self._renewed)]
+        return [shared.connection for shared in (*self._shared.values(), *self._further)]
 
     async def close(self) -> None:
         """Close all, whoever uses them."""
         connections = self.all()
         self._shared.clear()
-        self._renewed.clear()
+        self._further.clear()
         await asyncio.gather(*(one.close() for one in connections))
 
     def _find(self, connection: Connection) -> _Shared | None:
         shared = self._shared.get(connection.credentials)
         if shared is not None and shared.connection is connection:
             return shared
-        return next((one for one in self._renewed if one.connection is connection), None)
+        return next((one for one in self._further if one.connection is connection), None)
+
+    def _together(self, connection: Connection) -> list[_Shared]:
+        """All that are apart from each other, and the one that they are apart from; none where it is gone."""
+        found = self._find(connection)
+        if found is None:
+            return []
+        first = found.beside or connection
+        every = (*self._shared.values(), *self._further)
+        return [one for one in every if first in (one.connection, one.beside)]
 
     def _forget(self, shared: _Shared) -> None:
-        if shared in self._renewed:
-            self._renewed.remove(shared)
+        if shared in self._further:
+            self._further.remove(shared)
         else:
             del self._shared[shared.connection.credentials]

@@ -104,6 +104,15 @@ class ProvidedServices:
     async def unregister_trigger(self, workload_id: str) -> None:
         await self._triggers.unregister(workload_id)
 
+    async def open_apart(self, workload_id: str, *, turn: int) -> Connection:
+        return await self._triggers.open_apart(workload_id, turn=turn)
+
+    async def close_apart(self, connection: Connection, namespace: str) -> None:
+        await self._triggers.close_apart(connection, namespace)
+
+    async def move_triggers(self, workload_id: str, triggers: Sequence[TriggerSpec], to: Connection) -> None:
+        await self._triggers.move(workload_id, triggers, to)
+
     @contextlib.asynccontextmanager
     async def connection(self, namespace: str, creds: NatsConnectionData) -> AsyncIterator[Connection]:
         connection = await self._triggers.acquire(namespace, creds)

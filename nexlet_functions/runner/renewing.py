@@ -128,8 +128,9 @@ class Renewing:
             await self._keep(workload_id, request)
         refused = [one for one in self._connections.all() if _refused(one)]
         self._told &= set(refused)
-        helpless = [one for one in refused if not self._renew(one)]
-        minted = [one for one in helpless if any(workload.minted for workload in self._on(one).values())]
+        # One that is apart from another is renewed with it, and may not be refused any more when its turn comes.
+        helpless = {one.credentials: one for one in refused if _refused(one) and not self._renew(one)}
+        minted = [one for one in helpless.values() if any(workload.minted for workload in self._on(one).values())]
         now = asyncio.get_running_loop().time()
         if not minted:
             if now >= self._ask_at:

@@ -173,6 +173,37 @@ class Services(Protocol):
         """End the workload's subscriptions. When it returns, no further message comes; unknown ids are fine."""
         ...
 
+    async def open_apart(self, workload_id: str, *, turn: int) -> Connection:
+        """A connection that carries nothing else, by the credentials of the one that this workload's triggers are on.
+
+        It is renewed with that one. Pair with `close_apart`, when everything that is to leave over it has been written.
+
+        Args:
+            turn: bytes that are read from it before others have their turn.
+
+        Raises:
+            AgentError: it could not be had (503), or the workload has no triggers (404).
+        """
+        ...
+
+    async def close_apart(self, connection: Connection, namespace: str) -> None:
+        """Send what waits on it and end it."""
+        ...
+
+    async def move_triggers(self, workload_id: str, triggers: Sequence[TriggerSpec], to: Connection) -> None:
+        """Have these of a workload's subscriptions on another connection; nothing is lost, and nothing comes twice.
+
+        Each has a queue group, of which there are two members for a moment; in between, messages come in no order.
+
+        Args:
+            triggers: some of what was registered, each with the sink that takes its messages from now on.
+            to: what `open_apart` gave, or, for the way back, what `Registered.connection` was.
+
+        Raises:
+            TriggerRefused, AgentError: as in `register_trigger`; everything is as before.
+        """
+        ...
+
     def connection(self, namespace: str, creds: NatsConnectionData) -> AbstractAsyncContextManager[Connection]:
         """A connection for as long as the `async with` lasts, by the same credentials that triggers would use.
 

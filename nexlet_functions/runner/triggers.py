@@ -26,6 +26,9 @@ __all__ = ["Triggers"]
 
 _log = structlog.stdlib.get_logger("nexlet_functions.runner")
 
+_APART_WITHIN = 3.0
+"""Seconds for a connection apart to be there: its workload is served all the while, and may do without."""
+
 
 class _Held:
     """What one workload has."""
@@ -124,6 +127,44 @@ class Triggers:
                 refused=[(one.subject, one.permission) for one in refused],
             )
 
+    async def open_apart(self, workload_id: str, *, turn: int) -> Connection:
+        """See `Services.open_apart`."""
+        held = self._held.get(workload_id)
+        if held is None or held.connection is None:
+            raise AgentError(f"workload {workload_id} has no triggers", status=404)
+        try:
+            return await self._connections.open_apart(held.connection, held.namespace, turn=turn, timeout=_APART_WITHIN)
+        except NatsioError as error:
+            raise AgentError(unusable("the workload", held.connection.credentials, error), status=503) from None
+
+    async def move(self, workload_id: str, triggers: Sequence[TriggerSpec], to: Connection) -> None:
+        """See `Services.move_triggers`."""
+        held = self._held.get(workload_id)
+        if held is None:
+            raise AgentError(f"workload {workload_id} has no triggers", status=404)
+        asked = [
+            asyncio.ensure_future(to.subscribe(one.subject, queue=one.queue_group, sink=_sink(one))) for one in triggers
+        ]
+        try:
+            results = await asyncio.gather(*asked, return_exceptions=True)
+            new = [one for one in results if isinstance(one, Subscription)]
+            if self._held.get(workload_id) is not held:  # it was unregistered meanwhile
+                raise AgentError(f"workload {workload_id} has no triggers", status=404)
+            self._raise(to.credentials, [one for one in results if isinstance(one, BaseException)])
+        except BaseException:
+            await asyncio.shield(_end(asked))
+            raise
+        # The server has confirmed them: from here on nothing is missed, whichever of the two it chooses.
+        moved = {(one.subject, one.queue_group) for one in triggers}
+        former = [one for one in held.subscriptions if (one.subject, one.queue) in moved]
+        held.subscriptions = [one for one in held.subscriptions if one not in former] + new
+        # Shielded: whoever gives up waiting for it has not got it back.
+        await asyncio.shield(asyncio.gather(*(one.unsubscribe() for one in former)))
+
+    async def close_apart(self, connection: Connection, namespace: str) -> None:
+        """See `Services.close_apart`."""
+        await self._connections.release(connection, namespace)
+
     async def unregister(self, workload_id: str) -> None:
         """See `Services.unregister_trigger`."""
         held = self._held.pop(workload_id, None)
@@ -136,3 +177,16 @@ class Triggers:
     async def close(self) -> None:
         """End all of them."""
         await asyncio.gather(*(self.unregister(workload_id) for workload_id in tuple(self._held)))
+
+
+def _sink(trigger: TriggerSpec) -> MessageSink | BatchSink:
+    assert trigger.sink is not None, "what moves has an entrance of its own"
+    return trigger.sink
+
+
+async def _end(asked: Sequence[asyncio.Task[Subscription]]) -> None:
+    """Have none of what was asked for, whatever has become of it."""
+    for task in asked:
+        task.cancel()
+    results = await asyncio.gather(*asked, return_exceptions=True)
+    await asyncio.gather(*(one.unsubscribe() for one in results if isinstance(one, Subscription)))

@@ -275,6 +275,27 @@ async def test_minted_for_workloads_they_are_asked_for_anew(tmp_path: Path, said
 
 
 @row("what a node minted for a function expires or is void")
+async def test_a_connection_apart_is_renewed_with_the_one_that_it_is_apart_from(tmp_path: Path, said: Said) -> None:
+    async with placed(tmp_path, workloads=soon(), supplies=False) as place:
+        await shout(place.control, "a.one")
+        (used,) = place.of_triggers
+        (workload,) = await place.control.workloads()
+        services = place.running.runner.services
+        apart = await services.open_apart(workload.id, turn=8192)
+        assert apart.credentials == used.credentials
+        void = used.credentials
+        place.minter.workloads_end = None
+        await eventually(lambda: said.all_of("workloads connect by other credentials"), within=20)
+        await place.live_again("a.one")
+        await eventually(lambda: apart.connected, within=20, what="connected again")
+        assert apart.credentials == used.credentials != void
+        assert place.running.runner.registrations == 2, "asked once for both"
+        await services.close_apart(apart, "acme")
+        assert not apart.connected
+        assert used.connected
+
+
+@row("what a node minted for a function expires or is void")
 async def test_the_operators_go_before_the_nodes_when_they_come(tmp_path: Path, said: Said) -> None:
     async with placed(tmp_path, workloads=soon(), supplies=False) as place:
         await shout(place.control, "a.one")

@@ -246,6 +246,65 @@ async def test_equal_credentials_share_and_the_last_one_closes(
     assert len(connections) == 0
 
 
+async def test_triggers_move_to_a_connection_apart_and_back(
+    triggers: Triggers, connections: Connections, nats_server: EmbeddedServer, watcher: Client
+) -> None:
+    before, after, stays = KeepingSink(), KeepingSink(), KeepingSink()
+    specs = [TriggerSpec("a", "acme.fn", before), TriggerSpec("b", "", stays)]
+    registered = await triggers.register("w1", "acme", connection_data(nats_server.url), specs, stays, None)
+    home = registered.connection
+    apart = await triggers.open_apart("w1", turn=1024)
+    assert apart is not home
+    assert apart.credentials == home.credentials
+    assert set(connections.all()) == {home, apart}
+    assert connections.namespaces(home) == connections.namespaces(apart) == {"acme"}
+    await triggers.move("w1", [TriggerSpec("a", "acme.fn", after)], apart)
+    assert (home.stats().subscriptions, apart.stats().subscriptions) == (1, 1)
+    await watcher.publish("a", b"apart")
+    await watcher.publish("b", b"home")
+    await after.count(1)
+    await stays.count(1)
+    await triggers.move("w1", [TriggerSpec("a", "acme.fn", before)], home)
+    assert (home.stats().subscriptions, apart.stats().subscriptions) == (2, 0)
+    await watcher.publish("a", b"home")
+    await before.count(1)
+    await triggers.move("w1", [TriggerSpec("a", "acme.fn", after)], apart)
+    await triggers.unregister("w1")
+    assert apart.stats().subscriptions == 0
+    assert apart.connected, "what is answered may have to leave over it"
+    await triggers.close_apart(apart, "acme")
+    assert len(connections) == 0
+    with pytest.raises(AgentError, match="has no triggers"):
+        await triggers.open_apart("w1", turn=1024)
+    with pytest.raises(AgentError, match="has no triggers"):
+        await triggers.move("w1", [], home)
+
+
+async def test_one_that_cannot_move_leaves_all_where_they_are(connections: Connections) -> None:
+    """The server has room on the new connection for two of three."""
+    async with EmbeddedServer(config="max_subscriptions: 4") as server:
+        client = await nats.connect(server.url)
+        triggers = Triggers(connections, lambda namespace: None)
+        before, after, taken = KeepingSink(), KeepingSink(), KeepingSink()
+        names = ("a", "b", "c")
+        specs = [TriggerSpec(one, "acme.fn", before) for one in names]
+        await triggers.register("w1", "acme", connection_data(server.url), specs, before, None)
+        apart = await triggers.open_apart("w1", turn=1024)
+        for one in ("x", "y"):
+            await apart.subscribe(one, sink=taken)
+        with pytest.raises(TriggerRefused, match="maximum subscriptions exceeded"):
+            await triggers.move("w1", [TriggerSpec(one, "acme.fn", after) for one in names], apart)
+        assert apart.stats().subscriptions == 2
+        for one in names:
+            await client.publish(one, b"")
+        await before.count(3)
+        assert not after.messages
+        await triggers.close_apart(apart, "acme")
+        await triggers.close()
+        assert len(connections) == 0
+        await client.close()
+
+
 async def test_one_refused_trigger_undoes_them_all(connections: Connections) -> None:
     operator = Operator()
     async with EmbeddedServer(config=operator.config) as server:

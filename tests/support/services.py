@@ -126,6 +126,25 @@ class LiveServices:
             await subscription.unsubscribe()
         await self.connections.release(connection)
 
+    async def open_apart(self, workload_id: str, *, turn: int) -> Connection:
+        if self.fail_with is not None:
+            raise self.fail_with
+        return await self.connections.open_apart(self._triggers[workload_id][0], turn=turn)
+
+    async def close_apart(self, connection: Connection, namespace: str) -> None:
+        await self.connections.release(connection)
+
+    async def move_triggers(self, workload_id: str, triggers: Sequence[TriggerSpec], to: Connection) -> None:
+        if self.fail_with is not None:
+            raise self.fail_with
+        home, made = self._triggers[workload_id]
+        moved = {(one.subject, one.queue_group) for one in triggers}
+        new = [await to.subscribe(one.subject, queue=one.queue_group, sink=one.sink) for one in triggers if one.sink]
+        former = [one for one in made if (one.subject, one.queue) in moved]
+        self._triggers[workload_id] = (home, [one for one in made if one not in former] + new)
+        for one in former:
+            await one.unsubscribe()
+
     @contextlib.asynccontextmanager
     async def connection(self, namespace: str, creds: NatsConnectionData) -> AsyncIterator[Connection]:
         try:
