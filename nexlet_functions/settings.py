@@ -240,6 +240,12 @@ class Settings(BaseSettings):
     max_outgoing: Size = Field(
         8 * 1024 * 1024, description="bytes that may wait to be sent on a connection; feeds have half of it"
     )
+    max_own_connections: int = Field(
+        8,
+        ge=0,
+        description="functions that have a connection of their own, while they are flooded, so that others need not "
+        "wait behind what is sent to them; 0 for none",
+    )
     max_requests: int = Field(512, ge=1, description="requests of the node and of discovery that are served at once")
     max_hops: int = Field(
         16, ge=0, description="functions that a message may go through; one beyond is not run, as it is in a loop"

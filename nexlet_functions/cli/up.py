@@ -63,6 +63,7 @@ ONE_CTRL_C = 1.0
         "max_idle_workers",
         "reserve_workers",
         "max_outgoing",
+        "max_own_connections",
         "max_requests",
         "max_starting",
         "max_hops",

@@ -21,6 +21,7 @@ import structlog
 
 from nexlet_functions.functions.artifacts import Artifacts
 from nexlet_functions.functions.environment import open_environment, seal_environment
+from nexlet_functions.functions.floods import Floods
 from nexlet_functions.functions.function import DispatcherFactory, Function, Means
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.permissions import Policy
@@ -157,6 +158,7 @@ class FunctionAgent:
             budget=self._budget,
             room=Room(settings.current.max_calls_at_once, settings.current.max_calls_bytes),
             outside=Outside(),
+            floods=Floods(settings.current.max_own_connections),
         )
         self._budgets: dict[str, Budget] = {}
         self._room = asyncio.Semaphore(settings.current.max_starting)
@@ -171,6 +173,7 @@ class FunctionAgent:
         self._feed: MetricsFeed | None = None
         self._feeding: asyncio.Task[None] | None = None
         self._rotating: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         interval = settings.current.metrics_interval
         if interval:
             self._feed = MetricsFeed(services, lambda: self.functions, interval=interval)
@@ -192,6 +195,8 @@ class FunctionAgent:
             if interval := self._settings.current.rotation_interval:
                 watching = watch_secrets(lambda: self.functions, self._services, interval=interval)
                 self._rotating = self._own(watching, "rotation of secrets")
+            if self._settings.current.max_own_connections:
+                self._watching = self._own(self._means.floods.run(), "floods")
         settings = self._settings.current
         return RegisterAgentRequest(
             name=settings.name,
@@ -547,7 +552,7 @@ class FunctionAgent:
         lameduck = self._state is AgentState.LAMEDUCK
         reason = "its nexlet went into lameduck" if lameduck else "its nexlet was shut down"
         await self._drain(WorkloadFailure(code="503", message=reason), grace)
-        for task in (self._feeding, self._rotating):
+        for task in (self._feeding, self._rotating, self._watching):
             if task is not None:
                 task.cancel()
         if self._tidying is not None:

@@ -13,6 +13,7 @@ Invariants, which the tests of the failure table hold:
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import re
 import time
@@ -51,6 +52,14 @@ them it would cost each message more than a hundredth of its time."""
 
 OF_BATCH: Final = "+"
 """Behind the id of the first invocation of a batch: what is named so is of all of them."""
+
+_ELSEWHERE: Final = 3
+_NAMED_ELSEWHERE: Final = 4
+"""The tags in place of True and `_NAMED` where a message did not come over the connection that answers leave by: while
+a function moves, and of triggers that do not. It is answered where it came from, because a server may permit an answer
+to that connection alone (`allow_responses`)."""
+
+_TURNED: Final = {True: _ELSEWHERE, _NAMED: _NAMED_ELSEWHERE, _ELSEWHERE: True, _NAMED_ELSEWHERE: _NAMED}
 
 _ASKS: Final = re.compile(rb"\r\n" + INVOCATION_HEADER.encode() + rb":", re.IGNORECASE)
 
@@ -93,23 +102,43 @@ class DispatchCounts:
 class _Entrance:
     """The sink of one trigger's messages; it knows which pattern they matched. Implements `BatchSink`."""
 
-    __slots__ = ("_answers", "_dispatcher", "_enqueue", "_may_answer", "_pattern", "_redriven", "_refuse", "batch_end")
+    __slots__ = (
+        "_answer",
+        "_answers",
+        "_dispatcher",
+        "_enqueue",
+        "_may_answer",
+        "_named",
+        "_pattern",
+        "_redriven",
+        "_refuse",
+        "batch_end",
+        "trigger",
+    )
 
-    def __init__(self, dispatcher: Dispatcher, pool: Pool, pattern: int, *, answers: bool, rule: ReplyRule) -> None:
+    def __init__(self, dispatcher: Dispatcher, pool: Pool, trigger: Trigger, *, rule: ReplyRule) -> None:
+        self.trigger = trigger
         self._dispatcher = dispatcher
-        self._pattern = pattern
-        self._answers = answers
+        self._pattern = trigger.number
+        self._answers: int = trigger.reply
+        self._answer: int = True
+        self._named: int = _NAMED
         self._may_answer = rule.may_answer
-        self._redriven = None if answers else dispatcher.redriven
+        self._redriven = None if trigger.reply else dispatcher.redriven
         self._enqueue = pool.enqueue
         self._refuse = pool.refuse
         self.batch_end = pool.flush
+
+    @property
+    def spec(self) -> TriggerSpec:
+        """What is to be subscribed to for it."""
+        return TriggerSpec(self.trigger.subject, self.trigger.queue_group, sink=self)
 
     def take(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         """One message of this trigger."""
         answers = self._answers
         if headers and self._redriven is not None and self._redriven.search(headers) is not None:
-            answers = True  # whoever sends a dead letter back waits for what becomes of it
+            answers = self._answer  # whoever sends a dead letter back waits for what becomes of it
         if reply and answers and not self._may_answer(reply):
             answers = False
             self._dispatcher.counts.replies_withheld += 1
@@ -124,8 +153,14 @@ class _Entrance:
                 self._refuse(call, 400, str(refused))
                 return
             if answers and _ASKS.search(headers) is not None:
-                call.tag = _NAMED
+                call.tag = self._named
         self._enqueue(call)
+
+    def turn(self) -> None:
+        """Answers leave by the other connection from now on than the one that its messages come over; or no longer."""
+        self._answer, self._named = _TURNED[self._answer], _TURNED[self._named]
+        if self._answers:
+            self._answers = self._answer
 
 
 class Dispatcher:
@@ -133,6 +168,7 @@ class Dispatcher:
 
     Attributes:
         counts: for heartbeats, metrics and tests.
+        sent_bytes: of answers, and of events that left with them.
     """
 
     def __init__(
@@ -172,7 +208,15 @@ class Dispatcher:
         self._on_change = on_change
         self._on_death = on_death
         self._pool: Pool | None = None
-        self._connection: Connection  # by `answer_on`, before any message comes
+        self._connection: Connection  # by `answer_on`, before any message comes; another one after `move_to`
+        self._home: Connection | None = None
+        self._other: Connection | None = None
+        self._fixed: list[_Entrance] = []
+        self._movable: list[_Entrance] = []
+        self._former: list[_Entrance] = []  # while a move is under way
+        self._elsewhere: list[bytes] = []  # pieces for the other connection
+        self._answered_elsewhere = self._left = 0
+        self._settled: asyncio.Future[None] | None = None
         self._feed: Feed = services.feed(namespace)
         self._feed_prefix = ""
         self._event_subject = b""
@@ -189,6 +233,7 @@ class Dispatcher:
         self._named_headers = self._event_body = b""
         self._ok_tails: dict[bytes, bytes] = {}
         self.counts = DispatchCounts({outcome.value: 0 for outcome in Outcome})
+        self.sent_bytes = 0
         self._outcomes = self.counts.outcomes
         self._ran, self._queued = self.counts.ran, self.counts.queued
         self._ran_buckets, self._queued_buckets = self._ran.buckets, self._queued.buckets
@@ -207,6 +252,11 @@ class Dispatcher:
         """The trigger subjects, in the order that `Call.pattern` counts them."""
         return tuple(trigger.subject for trigger in self._triggers)
 
+    @property
+    def movable(self) -> bool:
+        """Whether it has triggers that may move."""
+        return any(trigger.movable for trigger in self._triggers)
+
     def bind(self, pool: Pool) -> None:
         """Say which pool runs the calls. Once, before `specs`."""
         self._pool = pool
@@ -223,20 +273,67 @@ class Dispatcher:
 
     def specs(self) -> list[TriggerSpec]:
         """What to subscribe to, each with its own entrance."""
+        self._fixed = [self._entrance(trigger) for trigger in self._triggers if not trigger.movable]
+        self._movable = [self._entrance(trigger) for trigger in self._triggers if trigger.movable]
+        return [entrance.spec for entrance in (*self._fixed, *self._movable)]
+
+    def _entrance(self, trigger: Trigger) -> _Entrance:
         assert self._pool is not None, "bind() comes first"
-        pool = self._pool
-        return [
-            TriggerSpec(
-                subject=trigger.subject,
-                queue_group=trigger.queue_group,
-                sink=_Entrance(self, pool, trigger.number, answers=trigger.reply, rule=self._rule),
-            )
-            for trigger in self._triggers
-        ]
+        return _Entrance(self, self._pool, trigger, rule=self._rule)
 
     def answer_on(self, connection: Connection) -> None:
         """Say which connection carries the replies. Messages may come from when it subscribes, so before that."""
-        self._connection = connection
+        self._connection = self._home = connection
+
+    # Moving to another connection.
+
+    def move_to(self, connection: Connection) -> list[TriggerSpec]:
+        """Have answers and events leave by this connection from now on: one apart, or the way back.
+
+        What is here, and what comes by the connection that was, is answered where it came from. `settled` must follow
+        before that may be closed.
+
+        Returns:
+            What is to be subscribed to there, and then ended where it was.
+        """
+        assert not self._former, "one move after the other"
+        self._turn(connection)
+        self._former = self._movable
+        self._movable = [self._entrance(entrance.trigger) for entrance in self._former]
+        return [entrance.spec for entrance in self._movable]
+
+    def move_back(self) -> None:
+        """The move has failed, and nothing comes by the new connection any more."""
+        assert self._other is not None, "nothing was moved"
+        self._turn(self._other)
+        self._movable, self._former = self._former, []
+
+    def moved(self) -> None:
+        """The move is done: nothing comes any more that is to be answered here, but by triggers that do not move."""
+        self._former = []
+
+    async def settled(self) -> None:
+        """Return when all that came by the other connection, which brings no more, is answered."""
+        assert self._pool is not None
+        self._left = sum(_turned(call) in (True, _NAMED) for call in self._pool.calls())
+        if self._left:
+            self._settled = asyncio.get_running_loop().create_future()
+            try:
+                await self._settled
+            finally:
+                self._settled = None
+        self._other = None
+
+    def _turn(self, connection: Connection) -> None:
+        """Swap what leaves by one connection and what by the other."""
+        assert self._pool is not None
+        self.flush()
+        self._other, self._connection = self._connection, connection
+        for entrance in (*self._fixed, *self._movable, *self._former):
+            entrance.turn()
+        for call in self._pool.calls():
+            if turned := _turned(call):
+                call.tag = turned
 
     def identity(self, ask: Ask) -> str:
         """Of who asks: an invocation's id; where its message is one of a stream, the same each time it is delivered.
@@ -285,6 +382,9 @@ class Dispatcher:
             else:
                 self._reply(call, result)
                 outcome = result.outcome
+        elif tag is not True and (tag is _ELSEWHERE or tag is _NAMED_ELSEWHERE):
+            self._answer_elsewhere(call, result)
+            outcome = result.outcome
         if outcome is _OK:
             if self._failures_only:
                 return
@@ -341,22 +441,32 @@ class Dispatcher:
             self._on_change()
 
     def say(self, blob: bytes) -> None:
-        """One encoded message joins the batch: what a stream is told."""
-        self._replies.append(blob)
-        self._replied += 1
+        """One encoded message joins the batch: what a stream is told, by the connection that its messages come by."""
+        if self._other is not None and self._connection is not self._home:
+            self._elsewhere.append(blob)
+            self._answered_elsewhere += 1
+        else:
+            self._replies.append(blob)
+            self._replied += 1
 
     def flush(self) -> None:
         """The batch is over: what it brought leaves in one write (in two where feeds have their own connection)."""
         replies, events = self._replies, self._events
         feed = self._feed.connection
+        if feed is self._home:
+            feed = self._connection  # by the same credentials
         told = len(events) // 2
+        if self._elsewhere:
+            self._flush_elsewhere()
         if replies:
             count = self._replied
             if events and feed is self._connection and not feed.crowded:
                 replies += events
                 events.clear()
                 count += told
-            if not self._connection.write(b"".join(replies), count):
+            blob = b"".join(replies)
+            self.sent_bytes += len(blob)
+            if not self._connection.write(blob, count):
                 self.counts.replies_dropped += self._replied
                 self.counts.events_dropped += count - self._replied
             replies.clear()
@@ -365,6 +475,13 @@ class Dispatcher:
             if not feed.write(b"".join(events), told, spare=True):
                 self.counts.events_dropped += told
             events.clear()
+
+    def _flush_elsewhere(self) -> None:
+        assert self._other is not None
+        if not self._other.write(b"".join(self._elsewhere), self._answered_elsewhere):
+            self.counts.replies_dropped += self._answered_elsewhere
+        self._elsewhere.clear()
+        self._answered_elsewhere = 0
 
     # Encoding.
 
@@ -392,6 +509,24 @@ class Dispatcher:
         size = len(block)
         self._replies += (b"HPUB ", call.reply, b" %d %d\r\n" % (size, size + len(body)), block, body, b"\r\n")
         self._replied += 1
+
+    def _answer_elsewhere(self, call: Call, result: Result) -> None:
+        """An answer to what came by the other connection."""
+        assert self._other is not None
+        if self._settled is not None:
+            self._left -= 1
+            if not self._left and not self._settled.done():
+                self._settled.set_result(None)
+        if not call.reply:
+            return
+        call.tag = _turned(call)
+        here = self._connection, self._replies, self._replied
+        self._connection, self._replies, self._replied = self._other, self._elsewhere, self._answered_elsewhere
+        try:
+            self._reply(call, result)
+        finally:
+            self._answered_elsewhere = self._replied
+            self._connection, self._replies, self._replied = here
 
     def _error_block(self, call: Call, result: Result) -> bytes:
         text = clean_header_value(result.error or result.outcome.value)
@@ -452,6 +587,12 @@ class Dispatcher:
                 self._log.stderr(line, invocation)
         if self._on_death is not None and result.outcome in (Outcome.CRASH, Outcome.MEMORY, Outcome.TIMEOUT):
             self._on_death(invocation, result)
+
+
+def _turned(call: Call) -> int:
+    """Its tag where answers leave by the other connection; 0 where it is no plain one, or not to be answered."""
+    tag = call.tag
+    return _TURNED.get(tag, 0) if isinstance(tag, int) else 0
 
 
 def _kept(texts: dict[_Key, bytes], key: _Key, text: bytes) -> bytes:

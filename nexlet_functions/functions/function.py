@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
+from nexlet_functions.functions.apart import Apart
 from nexlet_functions.functions.artifacts import Artifact, Artifacts
 from nexlet_functions.functions.dispatch import DispatchCounts, Dispatcher
 from nexlet_functions.functions.environment import Secrets, open_environment, secret_values
+from nexlet_functions.functions.floods import Floods
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.permissions import ReplyRule
 from nexlet_functions.functions.pins import Pins
@@ -107,6 +109,7 @@ class Means:
         budget: processor time of a namespace's workers; None where it has no bound.
         room: for what functions do with what they were granted, shared by all of them.
         outside: where their HTTP leads to.
+        floods: moves those that are flooded out of the others' way.
         tracer: makes spans of invocations; None where nobody traces.
         dispatchers: makes them in place of the plain one, where somebody wants to see each invocation. Goes before a
             tracer; None makes the plain one.
@@ -127,6 +130,7 @@ class Means:
     budget: Callable[[str], Budget | None]
     room: Room
     outside: Outside
+    floods: Floods
     tracer: Tracer | None = None
     dispatchers: DispatcherFactory | None = None
 
@@ -191,6 +195,7 @@ class Function:
         self._pool: Pool | None = None
         self._dispatcher: Dispatcher | None = None
         self._calls: Calls | None = None
+        self._apart: Apart | None = None
         self._listens = False
         self._phase = WorkloadState.STARTING
         self._told = WorkloadState.STARTING
@@ -249,6 +254,11 @@ class Function:
         return self._pool
 
     @property
+    def apart(self) -> Apart | None:
+        """Where its messages come; None before any can, or after."""
+        return self._apart
+
+    @property
     def digest(self) -> str:
         """Of what it runs; "" before that is known."""
         return f"sha256:{self.artifact.sha256}" if self.artifact is not None else ""
@@ -290,6 +300,8 @@ class Function:
         }
         if unanswered := [trigger.subject for trigger in self.triggers if not trigger.reply]:
             facts["unanswered"] = ",".join(unanswered)
+        if self._apart is not None and self._apart.connection is not None:
+            facts["connection"] = "its own, while it is flooded"
         if self._connection is not None and not self._connection.connected:
             failure = self._connection.last_failure
             facts["disconnected"] = failure.reason if failure is not None else "its connection was lost"
@@ -623,7 +635,7 @@ class Function:
         entrance = specs[0].sink
         assert entrance is not None, "each trigger has an entrance of its own"
         try:
-            await services.register_trigger(
+            registered = await services.register_trigger(
                 self.workload_id,
                 self.namespace,
                 self._creds,
@@ -633,6 +645,9 @@ class Function:
                 on_connection=dispatcher.answer_on,
             )
             self._listens = True
+            assert self._pool is not None
+            self._apart = Apart(services, dispatcher, self._pool, registered.connection, self._log)
+            self._means.floods.join(self._apart, asyncio.get_running_loop().time())
         except TriggerRefused as error:
             raise Refusal(*self._refused_triggers(error)) from None
         except AgentError as error:
@@ -673,6 +688,9 @@ class Function:
     async def _stop_listening(self) -> None:
         # Once only: while this one still finishes its work, another may listen under the same id.
         self.streams.stop()
+        if self._apart is not None:
+            self._means.floods.leave(self._apart)
+            await self._apart.stop()
         if self._listens:
             self._listens = False
             await self._means.services.unregister_trigger(self.workload_id)
@@ -711,6 +729,8 @@ class Function:
                 if self._pool is not None:
                     await self._pool.close()
                 await self.streams.close()
+                if self._apart is not None:
+                    await self._apart.close()
             finally:
                 await self._hold.aclose()
 

@@ -21,3 +21,8 @@ class Trigger:
     reply: bool = True
     number: int = 0
     on_failure: str | None = None
+
+    @property
+    def movable(self) -> bool:
+        """Whether it may be subscribed to twice for a moment: one that has no queue group would get messages twice."""
+        return bool(self.queue_group)

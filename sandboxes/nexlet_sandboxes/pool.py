@@ -19,6 +19,7 @@ import asyncio
 import secrets
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,7 +30,7 @@ from nexlet_sandboxes.budget import Budget
 from nexlet_sandboxes.calls import NEVER_NS, Call, Result, Sink
 from nexlet_sandboxes.growth import Growth
 from nexlet_sandboxes.histogram import Histogram
-from nexlet_sandboxes.link import Link, LinkEnd
+from nexlet_sandboxes.link import RECEIVE, Link, LinkEnd
 from nexlet_sandboxes.lograte import LogRate
 from nexlet_sandboxes.outcomes import CODES, LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.profiles import DEFAULT, PROFILES
@@ -80,6 +81,8 @@ class Pool:
         single_use: each call has a worker of its own, by the profile.
         draining, closed: it takes no more calls; nothing of it runs any more.
         lateness: how long after its deadline each call was ended that was over its time.
+        receive: bytes read from a worker for one wake-up: what a flooding one gets of the loop before the others have
+            their turn.
     """
 
     def __init__(
@@ -146,6 +149,7 @@ class Pool:
         self._log_rate = LogRate(limits.log_rate, time.monotonic_ns())
         self._dropped = self._dropped_in_all = 0
         self._dropped_timer: asyncio.TimerHandle | None = None
+        self.receive = RECEIVE
         self.lateness = Histogram()
         self._growth = Growth(self)
         self._links = self._growth.links
@@ -349,6 +353,17 @@ class Pool:
             self._growth.deaths_in_row,
             self._dropped_in_all,
         )
+
+    def calls(self) -> Iterator[Call]:
+        """Those that have not ended."""
+        for link in (*self._leaving, *self._links):
+            yield from link.fifo
+        yield from self._pending
+
+    @property
+    def taken(self) -> int:
+        """How many calls it was given so far."""
+        return self._next_id
 
     @property
     def busy(self) -> bool:

@@ -11,6 +11,7 @@ TESTS = (
     "faults/test_table_lives.py",
     "faults/test_node.py",
     "faults/test_expiring.py",
+    "faults/test_floods.py",
     "runner/test_takeover.py",
     "grants/test_granted.py",
     "grants/test_lasting.py",

@@ -1,0 +1,146 @@
+"""Which functions are flooded, and so have a connection of their own: looked at a few times a second, by their counts.
+
+One timer for all of them. A connection over which next to nothing comes costs a look at one number, however many
+functions share it, and a message costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from nexlet_functions.natsio.connection import Connection
+
+__all__ = ["FLOOD_BYTES", "FLOOD_MESSAGES", "LOOK", "Floodable", "Floods"]
+
+LOOK: Final = 0.25
+"""Seconds between two looks."""
+
+FLOOD_MESSAGES: Final = 4000.0
+"""Messages a second from which on a function counts as flooded: it takes some twentieth of a processor, and others wait
+behind its messages ..."""
+
+FLOOD_BYTES: Final = 16 * 1024 * 1024
+"""... and bytes of answers a second."""
+
+CALM: Final = 0.25
+"""It is over when less than this share of either comes ..."""
+
+CALM_FOR: Final = 10.0
+"""... for so many seconds: what comes in bursts does not go to and fro with each of them."""
+
+WORTH_A_LOOK: Final = 50.0
+"""Messages a second over a connection from which on its functions are looked at one by one."""
+
+TRY_AGAIN: Final = 30.0
+"""Seconds until a connection is asked for again that could not be had."""
+
+
+class Floodable(Protocol):
+    """What there is to know of a function; see `apart.Apart`."""
+
+    @property
+    def home(self) -> Connection: ...
+    @property
+    def connection(self) -> Connection | None: ...
+    @property
+    def movable(self) -> bool: ...
+    @property
+    def moving(self) -> bool: ...
+    @property
+    def trouble(self) -> str: ...
+    @property
+    def taken(self) -> int: ...
+    @property
+    def sent_bytes(self) -> int: ...
+    def go(self) -> None: ...
+    def come_back(self) -> None: ...
+
+
+@dataclass(slots=True)
+class _Seen:
+    """Of one function: its counts at the last look, since when it is calm, and when it may be tried again."""
+
+    taken: int
+    sent_bytes: int
+    at: float
+    calm_since: float = 0.0
+    not_before: float = 0.0
+
+    def flooded(self, function: Floodable, now: float) -> float:
+        """How much has come since the last look, as a share of what makes a flood."""
+        seconds = max(now - self.at, 1e-3)
+        messages, sent = function.taken - self.taken, function.sent_bytes - self.sent_bytes
+        self.taken, self.sent_bytes, self.at = function.taken, function.sent_bytes, now
+        return max(messages / FLOOD_MESSAGES, sent / FLOOD_BYTES) / seconds
+
+
+class Floods:
+    """Moves functions that are flooded out of the others' way, and back. `run` it."""
+
+    def __init__(self, most: int) -> None:
+        """No function is known.
+
+        Args:
+            most: so many have a connection of their own at a time.
+        """
+        self._most = most
+        self._homes: dict[Connection, dict[Floodable, _Seen]] = {}
+        self._received: dict[Connection, tuple[int, float]] = {}
+        self._moved: set[Floodable] = set()  # or on their way
+
+    def join(self, function: Floodable, now: float) -> None:
+        """It listens from now on, by the clock of the loop."""
+        members = self._homes.setdefault(function.home, {})
+        members[function] = _Seen(function.taken, function.sent_bytes, now)
+        self._received.setdefault(function.home, (function.home.received, now))
+
+    def leave(self, function: Floodable) -> None:
+        """It listens no longer. Safe to repeat."""
+        self._moved.discard(function)
+        members = self._homes.get(function.home, {})
+        members.pop(function, None)
+        if not members:
+            self._homes.pop(function.home, None)
+            self._received.pop(function.home, None)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK)
+            self.look(loop.time())
+
+    def look(self, now: float) -> None:
+        """Have those move for which it is time."""
+        for function in tuple(self._moved):
+            if function.connection is None and not function.moving:
+                self._moved.discard(function)
+            else:
+                self._look_at_moved(function, self._homes[function.home][function], now)
+        for home, members in self._homes.items():
+            received, (before, since) = home.received, self._received[home]
+            self._received[home] = received, now
+            # Fewer than before are those of another client: the connection was lost meanwhile.
+            if received - before < WORTH_A_LOOK * (now - since) or len(members) == 1:
+                continue  # it keeps nobody waiting
+            for function, seen in members.items():
+                if function not in self._moved:
+                    self._look_at(function, seen, now)
+
+    def _look_at(self, function: Floodable, seen: _Seen, now: float) -> None:
+        if seen.flooded(function, now) < 1.0 or not function.movable or len(self._moved) >= self._most:
+            return
+        if function.trouble and now < seen.not_before:
+            return
+        seen.calm_since, seen.not_before = now, now + TRY_AGAIN
+        self._moved.add(function)
+        function.go()
+
+    def _look_at_moved(self, function: Floodable, seen: _Seen, now: float) -> None:
+        if seen.flooded(function, now) >= CALM:
+            seen.calm_since = now
+        elif now - seen.calm_since >= CALM_FOR and not function.moving:
+            seen.calm_since = now  # where that comes to nothing, it is tried again after as long
+            function.come_back()

@@ -1,0 +1,164 @@
+"""Which functions are taken for flooded, and when they are moved: by counts, with a clock of the test's own."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from nexlet_functions.functions.floods import CALM, CALM_FOR, FLOOD_BYTES, FLOOD_MESSAGES, TRY_AGAIN, Floods
+from nexlet_functions.natsio import Connection
+
+
+class Home:
+    """A connection, as far as it is looked at."""
+
+    received = 0
+
+
+class Function:
+    """A function that says where it is moved to."""
+
+    def __init__(self, home: Home, *, movable: bool = True) -> None:
+        self.home = cast("Connection", home)
+        self.connection: Connection | None = None
+        self.movable = movable
+        self.moving = False
+        self.trouble = ""
+        self.taken = 0
+        self.sent_bytes = 0
+        self.fails = False
+        self.asked: list[str] = []
+
+    def go(self) -> None:
+        self.asked.append("go")
+        if self.fails:
+            self.trouble = "it fails"
+        else:
+            self.connection = cast("Connection", Home())
+
+    def come_back(self) -> None:
+        self.asked.append("back")
+        self.connection = None
+
+    def get(self, messages: float, *, home: Home | None = None, sent: float = 0) -> None:
+        self.taken += int(messages)
+        self.sent_bytes += int(sent)
+        if home is not None:
+            home.received += int(messages)
+
+
+@pytest.fixture
+def home() -> Home:
+    return Home()
+
+
+class Watched:
+    """Functions of one connection, and the time."""
+
+    def __init__(self, home: Home, *functions: Function, most: int = 8) -> None:
+        self.home = home
+        self.floods = Floods(most)
+        self.now = 100.0
+        for function in functions:
+            self.floods.join(function, self.now)
+
+    def second(self, function: Function, messages: float, *, sent: float = 0) -> None:
+        """One in which this function gets so many."""
+        function.get(messages, home=self.home if function.connection is None else None, sent=sent)
+        self.now += 1.0
+        self.floods.look(self.now)
+
+
+async def test_what_gets_more_than_its_neighbours_can_wait_behind_moves_and_comes_back(home: Home) -> None:
+    busy, idle = Function(home), Function(home)
+    watched = Watched(home, busy, idle)
+    watched.second(busy, FLOOD_MESSAGES * 0.9)
+    assert not busy.asked
+    watched.second(busy, FLOOD_MESSAGES)
+    assert busy.asked == ["go"]
+    for _ in range(int(3 * CALM_FOR)):
+        watched.second(busy, FLOOD_MESSAGES * CALM)  # less, and a flood still
+    assert busy.asked == ["go"]
+    for _ in range(int(CALM_FOR) - 1):
+        watched.second(busy, 0)
+    assert busy.asked == ["go"]
+    watched.second(busy, FLOOD_MESSAGES)  # it was but a pause
+    for _ in range(int(CALM_FOR) - 1):
+        watched.second(busy, 10)
+    assert busy.asked == ["go"]
+    watched.second(busy, 10)
+    assert busy.asked == ["go", "back"]
+    assert not idle.asked
+
+
+async def test_large_answers_are_a_flood_as_well(home: Home) -> None:
+    busy, idle = Function(home), Function(home)
+    watched = Watched(home, busy, idle)
+    watched.second(busy, 100, sent=FLOOD_BYTES * 0.9)
+    assert not busy.asked
+    watched.second(busy, 100, sent=FLOOD_BYTES)
+    assert busy.asked == ["go"]
+
+
+async def test_who_has_no_neighbours_is_in_nobodys_way(home: Home) -> None:
+    busy, elsewhere = Function(home), Function(Home())
+    watched = Watched(home, busy, elsewhere)
+    watched.second(busy, FLOOD_MESSAGES * 2)
+    assert not busy.asked
+    neighbour = Function(home)
+    watched.floods.join(neighbour, watched.now)
+    watched.second(busy, FLOOD_MESSAGES * 2)
+    assert busy.asked == ["go"]
+
+
+async def test_what_cannot_be_moved_stays(home: Home) -> None:
+    ordered, idle = Function(home, movable=False), Function(home)
+    watched = Watched(home, ordered, idle)
+    watched.second(ordered, FLOOD_MESSAGES * 2)
+    assert not ordered.asked
+
+
+async def test_no_more_than_so_many_have_one_of_their_own(home: Home) -> None:
+    functions = [Function(home) for _ in range(4)]
+    watched = Watched(home, *functions, most=2)
+    for function in functions[:3]:
+        watched.second(function, FLOOD_MESSAGES)
+    assert [one.asked for one in functions] == [["go"], ["go"], [], []]
+    functions[0].come_back()
+    watched.second(functions[2], FLOOD_MESSAGES)
+    assert functions[2].asked == ["go"]
+
+
+async def test_what_comes_to_nothing_is_tried_again_later(home: Home) -> None:
+    busy, idle = Function(home), Function(home)
+    busy.fails = True
+    watched = Watched(home, busy, idle)
+    for _ in range(int(TRY_AGAIN)):
+        watched.second(busy, FLOOD_MESSAGES)
+    assert busy.asked == ["go"]
+    watched.second(busy, FLOOD_MESSAGES)
+    assert busy.asked == ["go", "go"]
+
+
+async def test_the_counts_of_another_client_begin_anew(home: Home) -> None:
+    """After a loss a connection has received less than before; its functions are looked at again from then on."""
+    busy, idle = Function(home), Function(home)
+    watched = Watched(home, busy, idle)
+    watched.second(busy, 1000)
+    home.received = 0
+    watched.second(busy, 0)
+    watched.second(busy, FLOOD_MESSAGES)  # of two seconds
+    watched.second(busy, FLOOD_MESSAGES)
+    assert busy.asked == ["go"]
+
+
+async def test_who_has_left_is_not_looked_at(home: Home) -> None:
+    busy, idle = Function(home), Function(home)
+    watched = Watched(home, busy, idle)
+    watched.floods.leave(busy)
+    watched.floods.leave(busy)
+    watched.second(busy, FLOOD_MESSAGES * 2)
+    assert not busy.asked
+    watched.floods.leave(idle)
+    watched.floods.look(watched.now + 1)
