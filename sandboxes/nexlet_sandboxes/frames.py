@@ -75,6 +75,7 @@ MARKER_SIZE: Final = mmap.PAGESIZE
 class Kind(enum.IntEnum):
     """What a frame is. Below 16: to the worker; from 16: from the worker.
 
+    REHEARSE, which has nothing, may come before LOAD: a worker that waits for its program uses the time (`rehearsal`).
     LOAD has, in the place of the id, the length of its JSON; the program's compiled form follows, if there is one.
     READY has that form as its body, where it was asked for. FAILED says why a worker could not be locked; DROPPED has,
     in the place of the id, how many lines of output the worker itself kept back. ASK is a call of the running function
@@ -85,6 +86,7 @@ class Kind(enum.IntEnum):
     LOAD = 1
     INVOKE = 2
     ANSWER = 3
+    REHEARSE = 4
     READY = 16
     REFUSED = 17
     RESULT = 18

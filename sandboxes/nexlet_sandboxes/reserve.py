@@ -13,10 +13,13 @@ with the forks. One that cannot be made is not tried for again: who needs one ne
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from nexlet_sandboxes.frames import Kind as FrameKind
+from nexlet_sandboxes.frames import frame
 from nexlet_sandboxes.outcomes import SandboxError
 
 if TYPE_CHECKING:
@@ -25,10 +28,17 @@ if TYPE_CHECKING:
 __all__ = ["RESERVE", "Kind", "Reserve"]
 
 RESERVE: Final = 2
-"""Workers that wait by default: what a deployment takes, which has one compile and another one load. A MiB each."""
+"""Workers that wait by default: what a deployment takes, which has one compile and another one load. 1.7 MiB each."""
 
 REFILL_S: Final = 0.01
 """Seconds from when one was taken until others are made: about what a first answer takes."""
+
+
+REHEARSES: Final = 32 * 1024 * 1024
+"""Bytes that a worker may grow by, from which on one that waits rehearses meanwhile (`worker.rehearsal`). That leaves
+some hundred KiB of its memory otherwise than a fresh one's is; where it has that much, no function misses them."""
+
+_REHEARSE: Final = frame(FrameKind.REHEARSE)
 
 
 class Kind(NamedTuple):
@@ -122,6 +132,9 @@ class Reserve:
             except SandboxError:
                 return  # see the module
             if worker.exited is None:
+                if kind.memory >= REHEARSES:
+                    with contextlib.suppress(OSError):  # it has ended, which is told in a moment
+                        worker.sock.send(_REHEARSE)
                 self._waiting[worker] = kind
                 worker.on_exit = functools.partial(self._ended, worker)
             else:

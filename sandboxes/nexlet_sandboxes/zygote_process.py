@@ -46,7 +46,7 @@ from nexlet_sandboxes.permitted import from_arguments
 from nexlet_sandboxes.profiles import PROFILES
 from nexlet_sandboxes.shortages import in_words
 from nexlet_sandboxes.worker.loop import Worker
-from nexlet_sandboxes.worker.rehearsal import TIMES, rehearse
+from nexlet_sandboxes.worker.rehearsal import TIMES, Again, rehearse
 
 __all__ = ["main"]
 
@@ -127,6 +127,7 @@ class _Nursery:
         self._marker = marker
         self._leash = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, leash)
         self._worker = Worker(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, sock))
+        self._worker.rehearse = Again()
         signal.signal(signal.SIGALRM, self._worker.on_timer)
         self._around = Around(os.getpid(), os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), sock, self._leash)
         self._plans: dict[bytes, Plan] = {}

@@ -264,3 +264,107 @@ async def test_it_is_filled_when_the_message_that_took_one_had_its_turn(
         assert reserve._timer is not None
         reserve._refill()
         await eventually(lambda: reserve.waiting == 2, what="two wait")
+
+
+def faults(worker: WorkerProcess) -> int:
+    """Pages that it got for itself so far."""
+    return int(Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+
+async def settled(worker: WorkerProcess) -> int:
+    """The same once it has come to rest."""
+    seen = -1
+    while (now := faults(worker)) != seen:
+        seen = now
+        await asyncio.sleep(0.1)
+    return seen
+
+
+RANDOM = """
+import random
+DRAWN = random.random()
+def handler(event, context):
+    return str(DRAWN)
+"""
+
+
+async def test_one_that_waits_has_its_pages_before_its_program_comes_and_nothing_of_the_rehearsal_is_left(
+    zygote: Zygote,
+) -> None:
+    async with reserve_of(zygote) as reserve, pool_of(zygote, reserve, source=RANDOM) as fresh:
+        await fresh.start()
+        await eventually(lambda: reserve.waiting == 2, what="two wait")
+        drawn = [(await run(fresh, b"1"))[0].body]
+        bare = await zygote.spawn("strict", limits().memory)
+        alone = await settled(bare)
+        end(bare)
+        for worker in reserve._waiting:
+            before = await settled(worker)
+            assert before > alone + 100, "it went through a load"
+            assert worker.running_call == 0
+            async with pool_of(zygote, reserve, source=RANDOM) as pool:
+                pool.compiled = fresh.compiled
+                await pool.start()
+                assert processes(pool) == [worker.pid]
+                drawn += [(await run(pool, b"1"))[0].body]
+                sink = pool.sink
+                assert isinstance(sink, KeepingSink)
+                assert (sink.lines, sink.metrics) == ([], [])
+                assert await settled(worker) - before < before - alone, "the program found most of its pages copied"
+            break
+        assert len(set(drawn)) == 2, "its random numbers are its own"
+
+
+async def test_one_with_little_memory_has_all_of_it_for_its_program(zygote: Zygote) -> None:
+    async with reserve_of(zygote) as reserve:
+        for _ in range(2):
+            end(await reserve.take("strict", 16 * MIB))
+        await eventually(lambda: reserve.waiting == 2, what="two wait")
+        bare = await zygote.spawn("strict", 16 * MIB)
+        alone = await settled(bare)
+        end(bare)
+        for worker in reserve._waiting:
+            assert await settled(worker) < alone + 100
+
+
+@pytest.mark.parametrize("profile", ["strict", "isolated", "process", "unsafe-dev"])
+async def test_a_rehearsed_worker_does_all_that_a_fresh_one_does(zygote: Zygote, profile: str) -> None:
+    source = """
+import json, logging
+def handler(event, context):
+    print("said", event.text)
+    context.log.info("logged", n=1)
+    if event.text == "reject":
+        raise Reject(422, "no")
+    if event.text == "raise":
+        raise ValueError("bad")
+    return json.dumps({"left": context.remaining_ms() > 0, "env": dict(context.env)})
+"""
+
+    async def answers(reserve: Reserve | None) -> list[object]:
+        sink = KeepingSink()
+        pool = Pool(
+            zygote,
+            Program(source, environment={"A": "b"}, run_prefix="same."),
+            limits(),
+            sink,
+            profile=profile,
+            reserve=reserve,
+        )
+        try:
+            await pool.start()
+            if reserve is not None:
+                assert reserve.taken["reserve"] >= 1
+            results = await run(pool, b"fine", b"reject", b"raise", b"fine")
+            lines = [(stream, level, line) for _, stream, level, line in sink.lines]
+            return [[(one.outcome, one.code, one.body, one.error, one.traceback) for one in results], lines]
+        finally:
+            await pool.close()
+
+    async with reserve_of(zygote, 4) as reserve:
+        for _ in range(4):
+            end(await reserve.take(profile, limits().memory))
+        await eventually(lambda: reserve.waiting == 4, what="four wait")
+        for worker in list(reserve._waiting):
+            await settled(worker)
+        assert await answers(reserve) == await answers(None)

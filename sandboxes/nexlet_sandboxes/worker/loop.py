@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -77,6 +77,7 @@ class Worker:
         sock: to the nexlet.
         marker: where it writes what it is at.
         builtins, modules: names the author finds without, and modules with, an import.
+        rehearse: goes through a worker's life, for one that waits for its program.
         out: what is to be sent, in whole frames.
         output: what is printed and logged; None before a program is loaded.
         deadline: when what runs is ended from outside (CLOCK_MONOTONIC, nanoseconds).
@@ -103,6 +104,7 @@ class Worker:
         self._asker: Asker | None = None
         self.running: tuple[int, ...] = ()
         self.memory_exceeded = False
+        self.rehearse: Callable[[], None] = lambda: None
         authoring: Mapping[str, object] = {name: getattr(contract, name) for name in contract.__all__}
         self.builtins: Mapping[str, object] = {name: authoring[name] for name in BUILTINS}
         self.modules: Mapping[str, Mapping[str, object]] = {"nexlet_functions.authoring": authoring}
@@ -140,9 +142,13 @@ class Worker:
         """
         splitter = self._splitter
         frames = self._frames(splitter)
-        sys.unraisablehook = self._on_unraisable
         try:
             kind, _, _, length, buffer, start, end = next(frames)
+            while kind == Kind.REHEARSE:
+                del buffer
+                self.rehearse()
+                kind, _, _, length, buffer, start, end = next(frames)
+            sys.unraisablehook = self._on_unraisable
             if kind != Kind.LOAD:
                 return
             said = orjson.loads(buffer[start : start + length])

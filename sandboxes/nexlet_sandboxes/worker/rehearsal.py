@@ -4,26 +4,32 @@ CPython writes while it merely runs: it specialises code where it stands, rememb
 C functions at their first call. A forked process that does so for the first time gets a page of its own for each such
 place, and takes the time to copy it. What was done here is done for all workers, in pages that they share.
 
+What is left is what every worker writes to all the same: whatever it refers to, to begin with. Copying that is nearly
+all that a load takes, a twentieth of it is work. A worker that waits for its program has the time (`Kind.REHEARSE`),
+and goes through it once more by itself (`Again`): its program then finds the pages copied.
+
 `language.warming` does the same for the compiler and the policy, which only a process that translates needs.
 """
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import sys
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, cast
 
 import orjson
 
 from nexlet_sandboxes.calls import NEVER_NS
 from nexlet_sandboxes.frames import INVOKE, INVOKE_EXTRA, Kind, frame
-from nexlet_sandboxes.language import translate
+from nexlet_sandboxes.language import set_aside, translate
 from nexlet_sandboxes.language.warming import TIMES
 from nexlet_sandboxes.program import Program
 from nexlet_sandboxes.worker.loop import Worker
 
-__all__ = ["TIMES", "rehearse"]
+__all__ = ["TIMES", "Again", "rehearse"]
 
 PLAY: Final = Program(
     """
@@ -75,7 +81,40 @@ def rehearse(*, times: int = TIMES) -> None:
         sys.unraisablehook = sys.__unraisablehook__
 
 
-def _script() -> bytes:
+class Again:
+    """Called in a worker that is locked and has no program: the same once more, without a socket."""
+
+    def __init__(self) -> None:
+        """To be made before workers are forked."""
+        self._script = _script(CALLS[:2])
+
+    def __call__(self) -> None:
+        """Nothing of it is left but the pages that it took. Where there is no memory for it, it is left at that."""
+        try:
+            Worker(cast(socket.socket, _Stage(self._script))).serve()
+            set_aside()
+        except MemoryError:
+            pass  # what comes to be loaded here will hardly have room either, and says so
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            gc.collect()
+
+
+class _Stage:
+    """In the place of a socket: a script that is read at once, and nobody who listens."""
+
+    def __init__(self, script: bytes) -> None:
+        self._script = script
+
+    def recv(self, size: int) -> bytes:
+        script, self._script = self._script, b""
+        return script
+
+    def sendall(self, data: bytes) -> None:
+        pass
+
+
+def _script(payloads: Sequence[bytes] = CALLS) -> bytes:
     said = {
         **{name: getattr(PLAY, name) for name in PLAY.__dataclass_fields__},
         "limits": {
@@ -109,6 +148,6 @@ def _script() -> bytes:
         + reply
         + headers
         + payload
-        for number, payload in enumerate(CALLS, 1)
+        for number, payload in enumerate(payloads, 1)
     ]
     return b"".join([frame(Kind.LOAD, body + translate(PLAY), call=len(body)), *calls])
