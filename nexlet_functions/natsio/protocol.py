@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 __all__ = [
     "Publish",
@@ -27,10 +27,10 @@ _FIRST_LINE = b"NATS/1.0\r\n"
 _UNCLEAN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 # RFC 7230's "token" and the slash, because Nex has one in its names (`synadia.com/namespace`).
 _KEY = re.compile(r"[!#$%&'*+\-./^_`|~0-9A-Za-z]+")
+_COMMAND: Final = re.compile(rb"(?:PUB ([^ \r]+) (?:([^ \r]+) )?|HPUB ([^ \r]+) (?:([^ \r]+) )?(\d+) )(\d+)\r\n")
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(NamedTuple):
     """One message as it is published; `headers` is the raw block or b""."""
 
     subject: str
@@ -108,18 +108,19 @@ def parse_publishes(blob: bytes) -> Iterator[Publish]:
     """
     at = 0
     while at < len(blob):
-        end = blob.find(b"\r\n", at)
-        if end < 0:
-            raise ValueError("a publish command without an end")
-        verb, *words = blob[at:end].decode().split(" ")
-        counts = {"PUB": 1, "HPUB": 2}.get(verb)
-        if counts is None or not counts < len(words) <= counts + 2:
-            raise ValueError(f"not a publish command: {blob[at:end][:40]!r}")
-        sizes = [int(word) for word in words[-counts:]]
-        subject, reply = words[0], words[1] if len(words) == counts + 2 else ""
-        total, header = sizes[-1], sizes[0] if counts == 2 else 0
-        body = end + 2
-        at = body + total + 2
-        if not 0 <= header <= total or blob[at - 2 : at] != b"\r\n":
+        command = _COMMAND.match(blob, at)
+        if command is None:
+            raise ValueError(f"not a publish command: {blob[at : at + 40]!r}")
+        bare, bare_reply, subject, reply, size, total = command.groups()
+        body = command.end()
+        end = body + int(total)
+        at = end + 2
+        if blob[end:at] != b"\r\n":
             raise ValueError("a publish command whose sizes are not those of its body")
-        yield Publish(subject, reply, blob[body : body + header], blob[body + header : at - 2])
+        if bare is not None:
+            yield Publish(bare.decode(), bare_reply.decode() if bare_reply else "", b"", blob[body:end])
+            continue
+        header = body + int(size)
+        if header > end:
+            raise ValueError("a publish command whose sizes are not those of its body")
+        yield Publish(subject.decode(), reply.decode() if reply else "", blob[body:header], blob[header:end])

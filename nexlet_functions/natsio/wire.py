@@ -3,7 +3,7 @@
 - `Wire`: subscribe to a synchronous sink, take a batch of encoded messages, flush, unsubscribe without losing what is
   on its way. A wire lives as long as its client.
 - `PublicWire`: all of it over public names of nats-py. Its price: a task that publishes message by message, headers
-  parsed and encoded again, header names with a slash left out (the client refuses them), and a window of some
+  that are encoded again, header names with a slash left out (the client refuses them), and a window of some
   microseconds in which a message that arrives during an unsubscribe is lost.
 - `fast.FastWire` does the same over private names, where the installed version has them as we know them.
 """
@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, Final, Protocol
 
 import nats.errors
 from nats.aio.client import Client
@@ -28,6 +29,11 @@ __all__ = ["FutureSink", "PublicWire", "Wire"]
 _FOREVER = 7 * 24 * 3600
 """Seconds. nats-py's own time limit on a flush must never strike: it cancels a future that its reader still sets, which
 ends the reader. Whoever waits for us has a limit of his own."""
+
+_BLOCKS: Final = 256
+_BLOCK: Final = 512
+"""How many header blocks are kept read, and of how many bytes at most: all answers of a function have the same one, but
+for those that have headers of their own."""
 
 
 class Wire(Protocol):
@@ -206,6 +212,8 @@ class PublicWire:
         await asyncio.shield(task)
 
     async def _publish_all(self) -> None:
+        # What is done for each message is done here, with no coroutine around it but the client's own.
+        publish, known = self._client.publish, lru_cache(_BLOCKS)(_public_headers)
         while True:
             await self._more.wait()
             self._more.clear()
@@ -215,15 +223,19 @@ class PublicWire:
                     if not self._client.is_connected:  # it would take the message and lose it
                         self._batches.appendleft((blobs[number:], taken))
                         return
-                    for message in parse_publishes(blob):
+                    for subject, reply, block, payload in parse_publishes(blob):
+                        headers = None
+                        if block:
+                            headers = known(block) if len(block) <= _BLOCK else _public_headers(block)
                         try:
-                            await self._publish(message.subject, message.reply, message.headers, message.payload)
+                            await publish(subject, payload, reply, headers)
                         except (nats.errors.ConnectionClosedError, nats.errors.OutboundBufferLimitError):
                             return  # lost; the next client's wire goes on with the next batch
                         except nats.errors.Error as error:
                             self._failed(error)
                 taken()
 
-    async def _publish(self, subject: str, reply: str, block: bytes, payload: bytes) -> None:
-        headers = {name: value for name, value in decode_headers(block).items() if "/" not in name} if block else {}
-        await self._client.publish(subject, payload, reply=reply, headers=headers or None)
+
+def _public_headers(block: bytes) -> dict[str, str] | None:
+    """The headers of a block as `Client.publish` takes them, and only reads them; None where it takes none of them."""
+    return {name: value for name, value in decode_headers(block).items() if "/" not in name} or None

@@ -105,6 +105,24 @@ async def test_what_is_published_arrives_as_it_was(connection: Connection, plain
     assert connection.stats().published == 3
 
 
+async def test_each_message_has_its_own_headers_however_often_others_come_again(
+    connection: Connection, plain: Client
+) -> None:
+    """More blocks than are kept read over the public interface, short ones and long ones, and none at all."""
+    subscription = await plain.subscribe("out")
+    await settle(plain)
+    blocks = [
+        {"workload_id": "w1", "namespace": "acme"} if number % 3 else {"number": str(number) * (1 + number % 200)}
+        for number in range(1000)
+    ]
+    for headers in blocks:
+        assert connection.publish("out", b"", headers=encode_headers(headers))
+        assert connection.publish("out", b"none")
+    got = [(await subscription.next_msg(5)).headers for _ in range(2 * len(blocks))]
+    assert got[::2] == blocks
+    assert not any(got[1::2])
+
+
 async def test_many_messages_all_arrive(connection: Connection) -> None:
     sink = KeepingSink()
     await connection.subscribe("n", sink=sink)

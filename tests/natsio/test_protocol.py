@@ -94,7 +94,15 @@ def test_a_blob_reads_back_as_the_messages_it_was_made_of(published: list[Publis
 
 @pytest.mark.parametrize(
     "blob",
-    [b"PUB a 1", b"PUB a 1\r\nxx\r\n", b"PUB a\r\n\r\n", b"SUB a 1\r\n", b"HPUB a 9 3\r\nabc\r\n", b"PUB a -2\r\n\r\n"],
+    [
+        b"PUB a 1",
+        b"PUB a 1\r\nxx\r\n",
+        b"PUB a\r\n\r\n",
+        b"SUB a 1\r\n",
+        b"HPUB a 9 3\r\nabc\r\n",
+        b"PUB a -2\r\n\r\n",
+        b"HPUB a 3\r\nabc\r\n",
+    ],
 )
 def test_what_is_no_blob_is_refused(blob: bytes) -> None:
     with pytest.raises(ValueError):
