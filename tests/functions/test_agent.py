@@ -742,7 +742,9 @@ class TestLeaving:
         async with agent_bench(nats_server, settings_file=file) as bench:
             await bench.start("W1", triggers=["t1"])
             assert (await bench.refusal("W2", triggers=["t2"])).status == 429
-            bench.settings._read = lambda: type(bench.settings.current).read({"settings_file": file, "grace": "5s"})
+            bench.settings._read = lambda: type(bench.settings.current).read(
+                {"settings_file": file, "grace": "5s", "reserve_workers": 0}
+            )
             file.write_text("defaults: {max_functions: 2}\n")
             assert bench.settings.reload() == (("defaults",), ())
             await bench.start("W2", triggers=["t2"])
