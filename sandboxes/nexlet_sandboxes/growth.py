@@ -21,7 +21,7 @@ from nexlet_sandboxes.link import Link, LinkEnd
 from nexlet_sandboxes.outcomes import Outcome, SandboxError
 from nexlet_sandboxes.processor import processors, runnable, used_ns, waited_ns
 from nexlet_sandboxes.program import Program
-from nexlet_sandboxes.scaling import BURNS, more, stays, surplus, wait_ns
+from nexlet_sandboxes.scaling import BURNS, more, stays, surplus, takes_ns, wait_ns
 
 if TYPE_CHECKING:
     from nexlet_sandboxes.pool import Pool
@@ -35,7 +35,7 @@ FIRST_LOOK_NS: Final = 2_000_000
 CALM_NS: Final = 10_000_000
 """Nanoseconds until the next look where the wait is short enough."""
 
-PAUSE_NS: Final = (2_000_000, 20_000_000)
+PAUSE_NS: Final = (5_000_000, 20_000_000)
 """Nanoseconds between two looks while it is too long: what a start takes, within these bounds ..."""
 
 LONGEST_PAUSE_NS: Final = 200_000_000
@@ -155,10 +155,9 @@ class Growth:
             self._pause_ns = pause
         else:
             budget = self._pool.budget
-            share, cost = self._rush.measured(now, self.links)
-            if share >= BURNS and cost:
-                # Another worker gives nobody back the time in which something else has the processor.
-                wait = min(wait, wait_ns(ahead, [cost] * len(self.links)))
+            share, takes = self._rush.measured(now, self.links)
+            if takes:
+                wait = min(wait, wait_ns(ahead, [takes] * len(self.links)))
             count = more(
                 wait,
                 self._target_ns,
@@ -420,40 +419,48 @@ class Growth:
 
 
 class _Rush:
-    """A time in which calls wait for too long: since when, and what workers use processors for.
+    """A time in which calls wait for too long: since when, and what becomes of the workers' time.
 
     Attributes:
         since_ns: when it began.
     """
 
-    __slots__ = ("_before", "since_ns")
+    __slots__ = ("_answers", "_before", "since_ns")
 
     def __init__(self, now: int, links: list[Link]) -> None:
         self.since_ns = now
-        self._before: dict[Link, tuple[int, int, int, int]] = {}
+        self._before: dict[Link, tuple[int, int, int, int, int]] = {}
+        self._answers: dict[Link, int] = {}
         self.measured(now, links)
 
     def measured(self, now: int, links: list[Link]) -> tuple[float, float]:
         """Since the first look at each worker, or the last one that is long ago.
 
         Returns:
-            The share of the time in which a worker uses a processor or waits for one, 0 to 1; and how much of it a call
-            takes, in nanoseconds, 0.0 where none has ended.
+            The share of the time in which a worker uses a processor or waits for one, 0 to 1; and what `takes_ns` says,
+            0.0 where that means nothing, because one has been at the same call since the last look.
         """
         shares: list[float] = []
-        spent = ended = 0
+        ended = ran = used = waited = 0
+        moving = True
         for link in links:
             pid = link.process.pid
             # In this order: being asked for what was used brings the kernel's count of both up to now.
-            at = now, used_ns(pid), waited_ns(pid), link.answers
-            since, used, waited, answers = self._before.setdefault(link, at)
+            at = now, used_ns(pid), waited_ns(pid), link.answers, link.ran_ns
+            since, *before = self._before.setdefault(link, at)
+            moving = moving and (link.answers != self._answers.get(link) or not link.running_ns(now))
+            self._answers[link] = link.answers
             if now <= since:
                 continue
-            share = min(1.0, (at[1] - used + at[2] - waited) / (now - since))
+            more_used, more_waited, more_ended, more_ran = (is_ - was for is_, was in zip(at[1:], before, strict=True))
+            share = max(0.0, min(1.0, (more_used + more_waited) / (now - since)))
             # One that waits for a processor at this moment may have done so for all of the time, uncounted.
-            shares.append(1.0 if share < BURNS and runnable(pid) else max(0.0, share))
-            spent += at[1] - used
-            ended += at[3] - answers
+            shares.append(1.0 if share < BURNS and runnable(pid) else share)
+            used += more_used
+            waited += more_waited
+            ended += more_ended
+            ran += more_ran
             if now - since >= AS_LONG_AGO_NS:
                 self._before[link] = at
-        return sum(shares) / len(shares) if shares else 0.0, max(0, spent) / ended if ended else 0.0
+        takes = takes_ns(ended, ran, max(0, used), waited) if moving else 0.0
+        return sum(shares) / len(shares) if shares else 0.0, takes

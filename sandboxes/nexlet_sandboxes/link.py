@@ -141,6 +141,7 @@ class Link:
         "_out",
         "_peak",
         "_pool",
+        "_ran_us",
         "_reason",
         "_run_us",
         "_splitter",
@@ -168,6 +169,7 @@ class Link:
         self._out: list[bytes | memoryview] = []
         self._writing = False
         self._run_us = 1000.0
+        self._ran_us = 0
         self._peak = 0
         self._splitter = Splitter(MAX_REFUSAL)
         self._talk = LogRate(pool.limits.log_rate * TOO_LOUD, self.since_ns)
@@ -291,6 +293,11 @@ class Link:
     def answers(self) -> int:
         """How many calls it has answered, those that it handed back included."""
         return self._answers
+
+    @property
+    def ran_ns(self) -> int:
+        """How long all that it ran took together, where its batches were full."""
+        return self._ran_us * 1000 // self._batch
 
     @property
     def run_ns(self) -> float:
@@ -429,7 +436,7 @@ class Link:
         fifo, finished = self.fifo, self._pool.sink.finished
         unpack = RESULT_FIGURES.unpack_from
         now = time.monotonic_ns()
-        answers, ran = 0, False
+        answers, ran_us, ran = 0, 0, False
         for kind, flag, aux, number, buffer, start, end in self._splitter.feed(data):
             if kind != _RESULT:
                 self._other(kind, flag, aux, number, buffer[start:end], now)
@@ -453,6 +460,7 @@ class Link:
                 answers += 1
                 continue
             ran = True
+            ran_us += run_us
             self._run_us += (run_us - self._run_us) * 0.125
             self._peak = peak = peak_kib * 1024
             run_ns = run_us * 1000
@@ -479,6 +487,7 @@ class Link:
         if answers:
             # Output alone is no sign that the call at the head has only begun.
             self.since_ns = now
+            self._ran_us += ran_us
         return answers, ran
 
     def _other(self, kind: int, flag: int, aux: int, number: int, body: bytes, now: int) -> None:

@@ -22,7 +22,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["BURNS", "SURPLUS", "more", "stays", "surplus", "wait_ns"]
+__all__ = ["BURNS", "SURPLUS", "more", "stays", "surplus", "takes_ns", "wait_ns"]
 
 BURNS: Final = 0.5
 """A function computes whose workers want a processor for this share of the time or more."""
@@ -41,6 +41,20 @@ def wait_ns(waiting: int, runs_ns: Sequence[float]) -> int:
     if waiting <= 0 or not runs_ns:
         return 0
     return int(waiting / sum(1 / max(run, 1.0) for run in runs_ns))
+
+
+def takes_ns(ended: int, ran: int, used: int, waited: int) -> float:
+    """How long a call takes a worker, without the time in which something else has its processor; 0.0 of none.
+
+    That time is no reason for another worker, which would not get a processor either.
+
+    Args:
+        ended: how many calls have ended.
+        ran: for how long they ran, all together, in nanoseconds.
+        used: how much of a processor the workers used, for what is around the calls as well.
+        waited: for how long they had none and wanted one.
+    """
+    return (used + max(0, ran - used - waited)) / ended if ended else 0.0
 
 
 def more(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -143,6 +144,59 @@ async def test_one_that_waits_for_others_is_not_held_back_by_that(
     monkeypatch.setattr(growth, "processors", lambda: 1)
     async with open_pool(strict, SOURCE, asked()) as pool, Load(pool, b"sleep 0.03", 24):
         await eventually(lambda: pool.stats().workers == 4, within=30)
+
+
+@dataclass(eq=False)
+class Worker:
+    """What a rush looks at of a worker."""
+
+    pid: int
+    answers: int = 0
+    ran_ns: int = 0
+    at_its_call_ns: int = 0
+
+    @property
+    def process(self) -> Worker:
+        return self
+
+    def running_ns(self, now: int) -> int:
+        return self.at_its_call_ns
+
+
+def test_a_rush_tells_calls_from_what_is_in_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    used, waited, runs = {1: 500, 2: 700}, {1: 90, 2: 80}, {2}
+    monkeypatch.setattr(growth, "used_ns", used.__getitem__)
+    monkeypatch.setattr(growth, "waited_ns", waited.__getitem__)
+    monkeypatch.setattr(growth, "runnable", runs.__contains__)
+    one, two = workers = [Worker(1, 5, 1000), Worker(2)]
+    rush = growth._Rush(1000, workers)  # type: ignore[arg-type]  # all that it looks at
+
+    def look(now: int) -> tuple[float, float]:
+        return rush.measured(now, workers)  # type: ignore[arg-type]
+
+    # One runs for half of the time, and a call takes a tenth of it; the other one may have wanted to, all the while.
+    used[1] += 300
+    waited[1] += 200
+    one.answers, one.ran_ns = 15, 2000
+    assert look(2000) == (0.75, (300 + 500) / 10)
+    # Nothing of that is to be believed while one stays at the same call.
+    two.at_its_call_ns = 400
+    assert look(2500)[1] == 0.0
+    two.answers, one.answers = 1, 16
+    assert look(2500)[1] == (300 + 500) / 12
+    # A worker that has just come is nobody to judge by.
+    before = look(2500)[0]
+    workers.append(Worker(3, answers=100, ran_ns=10**9))
+    used[3], waited[3] = 10**9, 10**9
+    two.at_its_call_ns = 0
+    assert look(2500) == (before, (300 + 500) / 12)
+    # Nor is what was long ago.
+    look(3 * growth.AS_LONG_AGO_NS)
+    runs.clear()
+    used[1] += growth.AS_LONG_AGO_NS // 10
+    share, takes = look(4 * growth.AS_LONG_AGO_NS)
+    assert share == pytest.approx(0.1 / 3)
+    assert takes == 0.0, "no call has ended since"
 
 
 @pytest.mark.parametrize("least", [0, 2])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexlet_sandboxes.scaling import BURNS, SURPLUS, more, surplus, wait_ns
+from nexlet_sandboxes.scaling import BURNS, SURPLUS, more, surplus, takes_ns, wait_ns
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -56,6 +56,28 @@ def test_another_worker_makes_no_wait_longer(waiting: int, runs: list[float], an
 @given(waiting=st.integers(0, 100_000), runs=runs)
 def test_one_more_in_line_makes_no_wait_shorter(waiting: int, runs: list[float]) -> None:
     assert wait_ns(waiting, runs) <= wait_ns(waiting + 1, runs)
+
+
+# --- how long a call takes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ended", "ran", "used", "waited", "expected"),
+    [
+        (0, 0, 5 * MS, 0, 0.0),
+        (1, 5 * MS, 0, 0, 5 * MS),  # it waits for others
+        (10, 50 * MS, 1 * MS, 0, 5 * MS),
+        (10, 50 * MS, 50 * MS, 0, 5 * MS),  # it computes
+        (1000, 2 * MS, 8 * MS, 0, 8_000),  # most of the work is around the call
+        (10, 100 * MS, 50 * MS, 50 * MS, 5 * MS),  # something else has its processor for half of the time
+        (10, 100 * MS, 1 * MS, 49 * MS, 5.1 * MS),  # it waits for others, and then for a processor
+        (10, 20 * MS, 20 * MS, 90 * MS, 2 * MS),  # what it waits for between calls is no call's
+    ],
+)
+def test_a_call_takes_no_time_in_which_something_else_has_the_processor(
+    ended: int, ran: int, used: int, waited: int, expected: float
+) -> None:
+    assert takes_ns(ended, ran, used, waited) == expected
 
 
 # --- growing ---------------------------------------------------------------------------------------------------------
