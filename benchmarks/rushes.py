@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from benchmarks.bench import Bench, open_bench
 from benchmarks.kinds import Kind, Options
 from benchmarks.load import Load
-from benchmarks.processes import descendants
 from benchmarks.spread import percentile, spread
+from nexlet_functions.control import ControlClient
 
 __all__ = ["KIND", "Rush", "Rushes"]
 
@@ -134,8 +133,6 @@ class _Round:
 
 async def _round(bench: Bench, situation: Situation, number: int) -> _Round:
     name = f"rush-{SITUATIONS.index(situation)}-{number}"
-    nexlet = bench.processes["nexlet"]
-    others = len(descendants(nexlet))
     await bench.start_workload(
         name,
         {
@@ -146,14 +143,17 @@ async def _round(bench: Bench, situation: Situation, number: int) -> _Round:
         },
     )
     try:
-        return await asyncio.to_thread(_ask, bench.url, name, situation, lambda: len(descendants(nexlet)) - others)
+        rate, bursts, errors = await asyncio.to_thread(_ask, bench.url, name, situation)
+        (summary,) = await ControlClient(bench.client, namespace="bench", nodes=1).workloads([name])
     finally:
         await bench.stop_workload(name)
-        while len(descendants(nexlet)) > others:  # noqa: ASYNC110  # nobody tells when they have gone
-            await asyncio.sleep(0.01)
+    workers, _, _ = (summary.metadata or {})["workers"].partition("/")
+    every = sorted(one for burst in bursts for one in burst)
+    return _Round(rate, every, bursts[0] if situation.bursts else [], int(workers), errors)
 
 
-def _ask(url: str, subject: str, situation: Situation, workers: Callable[[], int]) -> _Round:
+def _ask(url: str, subject: str, situation: Situation) -> tuple[float, list[list[int]], int]:
+    """Answers a second, the latencies of each burst, of which there may be one, and errors."""
     each = situation.in_flight if situation.bursts else situation.count
     latencies: list[list[int]] = []
     seconds, errors = 0.0, 0
@@ -166,9 +166,7 @@ def _ask(url: str, subject: str, situation: Situation, workers: Callable[[], int
             errors += measured.errors
             if situation.bursts:
                 time.sleep(PAUSE)
-    every = sorted(one for run in latencies for one in run)
-    first = latencies[0] if situation.bursts else []
-    return _Round(len(every) / seconds, every, first, workers(), errors)
+    return sum(map(len, latencies)) / seconds, latencies, errors
 
 
 def _rush(name: str, rounds: list[_Round]) -> Rush:

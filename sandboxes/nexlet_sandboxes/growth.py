@@ -3,7 +3,7 @@
 A worker is started in place of one that ended, for as many as a function asked to keep, and where calls wait for too
 long. The rule is `scaling.py`; what it has to know is looked at here, on the timer of the queue, which is not armed
 where nothing waits or no worker may come. A first look that finds the wait too long counts what processors are used
-for from then on, a second one, as much later as a start takes, decides. While more workers would be of no use, looks
+for from then on, a second one a few milliseconds later decides. While more workers would be of no use, looks
 become fewer.
 
 A worker goes when it has been idle for long enough, by `scaling.py` as well, or earlier where there are too many idle
@@ -35,8 +35,8 @@ FIRST_LOOK_NS: Final = 2_000_000
 CALM_NS: Final = 10_000_000
 """Nanoseconds until the next look where the wait is short enough."""
 
-PAUSE_NS: Final = (5_000_000, 20_000_000)
-"""Nanoseconds between two looks while it is too long: what a start takes, within these bounds ..."""
+PAUSE_NS: Final = 5_000_000
+"""Nanoseconds between two looks while it is too long, about what a start takes ..."""
 
 LONGEST_PAUSE_NS: Final = 200_000_000
 """... and twice as long after each one that found more workers to be of no use, up to this."""
@@ -147,12 +147,9 @@ class Growth:
         if wait <= self._target_ns:
             self.calm()
             return
-        start = int(self.start_times.quantile(0.5) * 1e9)
-        shortest, longest = PAUSE_NS
-        pause = min(max(start, shortest), longest)
         if self._rush is None:
             self._rush = _Rush(now, self.links)
-            self._pause_ns = pause
+            self._pause_ns = PAUSE_NS
         else:
             budget = self._pool.budget
             share, takes = self._rush.measured(now, self.links)
@@ -161,7 +158,7 @@ class Growth:
             count = more(
                 wait,
                 self._target_ns,
-                start=start,
+                start=int(self.start_times.quantile(0.5) * 1e9),
                 lasted=now - self._rush.since_ns,
                 workers=len(self.links),
                 room=self.room,
@@ -170,7 +167,7 @@ class Growth:
             )
             if count:
                 self.begin(count)
-            self._pause_ns = pause if count else min(2 * self._pause_ns, LONGEST_PAUSE_NS)
+            self._pause_ns = PAUSE_NS if count else min(2 * self._pause_ns, LONGEST_PAUSE_NS)
         self._look_due = now + self._pause_ns
 
     def calm(self) -> None:

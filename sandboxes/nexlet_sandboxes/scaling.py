@@ -7,8 +7,8 @@ the function's `workers.wait`, it has more workers (`more`), but for three cases
 - the present ones will have finished before another could be ready. What lasts is no burst, though: one that has lasted
   for as long as a start takes is believed to go on. (It is the ski-rental rule: who waits for as long as buying would
   have cost is never worse off than twice the best. R. Karp, "On-line algorithms versus off-line algorithms", 1992.)
-- it computes, and there are as many as there are processors. A worker of a function that waits for others (for a
-  bucket, an HTTP host) takes next to nothing of one, and is not held back.
+- it computes, and there are two for each processor: one runs while the answer of the other is on its way. A worker of
+  a function that waits for others (for a bucket, an HTTP host) takes next to nothing of one, and is not held back.
 - there may be no more: `workers.max`.
 
 At one time a pool at most doubles, so that a guess that was wrong does not go far. It shrinks slowly: a worker that a
@@ -26,6 +26,10 @@ __all__ = ["BURNS", "SURPLUS", "more", "stays", "surplus", "takes_ns", "wait_ns"
 
 BURNS: Final = 0.5
 """A function computes whose workers want a processor for this share of the time or more."""
+
+PER_PROCESSOR: Final = 2
+"""Workers for each processor, of a function that computes all the time. On two processors that others used as well,
+two or three got through half of what eight did, and five through nine tenths (`python -m benchmarks rushes`)."""
 
 SURPLUS: Final = 60.0
 """Seconds without a call after which a worker goes that is beyond the first, and beyond `workers.min`."""
@@ -78,8 +82,7 @@ def more(
     wanted = math.ceil(workers * wait / max(target, 1)) - workers
     count = min(wanted, workers, room)
     if share >= BURNS:
-        # Half a processor is worth one that can use a whole.
-        count = min(count, math.floor(processors / share + 0.5) - workers)
+        count = min(count, math.floor(PER_PROCESSOR * processors / share + 0.5) - workers)
     return max(count, 0)
 
 

@@ -121,10 +121,10 @@ async def test_one_long_call_is_seen_while_it_runs(strict: Sandbox) -> None:
         assert pool.busy, "it is still at the long one"
 
 
-async def test_one_that_computes_gets_no_more_than_there_are_processors(
+async def test_one_that_computes_gets_no_more_than_processors_take(
     strict: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(growth, "processors", lambda: 1)
+    monkeypatch.setattr(growth, "processors", lambda: 0.5)
     looks: list[int] = []
 
     def watched(*arguments: Any, **named: Any) -> int:
