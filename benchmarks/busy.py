@@ -41,6 +41,7 @@ class Way:
 
 WAYS: Final[dict[str, Way]] = {
     "flood": Way("def handler(event, context):\n    return event.data\n", 512),
+    "over": Way("def handler(event, context):\n    return event.data\n", 6000),
     "burn": Way(
         """
 def handler(event, context):
@@ -74,7 +75,7 @@ def handler(event, context):
         computes=True,
     ),
 }
-"""A flood of small messages, work that takes processor time, large answers, more output than is let through, memory."""
+"""A flood of small messages, and one of more than a function has room for; work that takes processor time, large answers, more output than is let through, memory."""
 
 
 class Busy:

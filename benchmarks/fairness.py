@@ -1,8 +1,8 @@
 """One busy function among a hundred: what an idle neighbour's requests take, beside what they take without it.
 
 `python -m benchmarks fairness`. The neighbour is asked one request after another, with a pause between them; the two
-are measured in turn, so that what the machine does otherwise is in both. Three kinds of busy: a flood of small
-messages, work that takes processor time, and large answers.
+are measured in turn, so that what the machine does otherwise is in both. Kinds of busy: a flood of small messages, one
+of more than the function has room for, work that takes processor time, and large answers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.spread import percentile
 
 __all__ = ["KIND", "WAYS_MEASURED", "AllWays", "Fairness", "Neighbour", "measure_on"]
 
-WAYS_MEASURED = ("flood", "burn", "large")
+WAYS_MEASURED = ("flood", "over", "burn", "large")
 PAYLOAD = b"x" * 128
 PAUSE = 0.002
 FUNCTIONS = 100

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Link", "LinkEnd"]
 
 RECEIVE: Final = 32 * 1024
-"""Bytes read for one wake-up (see `Pool.receive`), where nobody says otherwise. About two
+"""Bytes read for one wake-up: what a flooding worker gets of the loop before the others have their turn. About two
 hundred small answers; with 256 KiB an idle function beside one with large answers waited 4 ms more in the median."""
 
 AHEAD_NS: Final = 1_000_000
@@ -392,7 +392,7 @@ class Link:
     def on_readable(self) -> None:
         """Read once and settle what came."""
         try:
-            data = self.process.sock.recv(self._pool.receive)
+            data = self.process.sock.recv(RECEIVE)
         except BlockingIOError:
             return
         except OSError:

@@ -30,7 +30,7 @@ from nexlet_sandboxes.budget import Budget
 from nexlet_sandboxes.calls import NEVER_NS, Call, Result, Sink
 from nexlet_sandboxes.growth import Growth
 from nexlet_sandboxes.histogram import Histogram
-from nexlet_sandboxes.link import RECEIVE, Link, LinkEnd
+from nexlet_sandboxes.link import Link, LinkEnd
 from nexlet_sandboxes.lograte import LogRate
 from nexlet_sandboxes.outcomes import CODES, LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.profiles import DEFAULT, PROFILES
@@ -81,8 +81,6 @@ class Pool:
         single_use: each call has a worker of its own, by the profile.
         draining, closed: it takes no more calls; nothing of it runs any more.
         lateness: how long after its deadline each call was ended that was over its time.
-        receive: bytes read from a worker for one wake-up: what a flooding one gets of the loop before the others have
-            their turn.
     """
 
     def __init__(
@@ -149,7 +147,6 @@ class Pool:
         self._log_rate = LogRate(limits.log_rate, time.monotonic_ns())
         self._dropped = self._dropped_in_all = 0
         self._dropped_timer: asyncio.TimerHandle | None = None
-        self.receive = RECEIVE
         self.lateness = Histogram()
         self._growth = Growth(self)
         self._links = self._growth.links
