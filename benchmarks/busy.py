@@ -75,7 +75,8 @@ def handler(event, context):
         computes=True,
     ),
 }
-"""A flood of small messages, and one of more than a function has room for; work that takes processor time, large answers, more output than is let through, memory."""
+"""A flood of small messages, and one of more than a function has room for; work that takes processor time, large
+answers, more output than is let through, memory."""
 
 
 class Busy:
