@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Final
 from nexlet_sandboxes.histogram import Histogram
 from nexlet_sandboxes.link import Link, LinkEnd
 from nexlet_sandboxes.outcomes import Outcome, SandboxError
-from nexlet_sandboxes.processor import processors, runnable, used_ns, waited_ns
+from nexlet_sandboxes.processor import processors
 from nexlet_sandboxes.program import Program
-from nexlet_sandboxes.scaling import BURNS, more, stays, surplus, takes_ns, wait_ns
+from nexlet_sandboxes.rush import Rush
+from nexlet_sandboxes.scaling import more, stays, surplus, wait_ns
 
 if TYPE_CHECKING:
     from nexlet_sandboxes.pool import Pool
@@ -40,9 +41,6 @@ PAUSE_NS: Final = 5_000_000
 
 LONGEST_PAUSE_NS: Final = 200_000_000
 """... and twice as long after each one that found more workers to be of no use, up to this."""
-
-AS_LONG_AGO_NS: Final = 1_000_000_000
-"""What processors were used for longer ago than this (nanoseconds) says nothing of the function as it is."""
 
 UNWELL_AFTER: Final = 3
 """So many deaths in a row, with no call answered in between, and the pool is unwell: starts are spaced out."""
@@ -78,7 +76,7 @@ class Growth:
         self._target_ns = int(pool.limits.wait * 1e9)
         self._batch = pool.program.batch
         self._run_ns = 0.0
-        self._rush: _Rush | None = None
+        self._rush: Rush | None = None
         self._look_due = self._pause_ns = 0
         self._starts: set[asyncio.Task[None]] = set()
         self._retry_timer: asyncio.TimerHandle | None = None
@@ -148,7 +146,7 @@ class Growth:
             self.calm()
             return
         if self._rush is None:
-            self._rush = _Rush(now, self.links)
+            self._rush = Rush(now, self.links)
             self._pause_ns = PAUSE_NS
         else:
             budget = self._pool.budget
@@ -413,51 +411,3 @@ class Growth:
         """Wait until those have ended that were starting or ending."""
         await asyncio.gather(*self._starts, return_exceptions=True)
         await asyncio.gather(*self._closing)
-
-
-class _Rush:
-    """A time in which calls wait for too long: since when, and what becomes of the workers' time.
-
-    Attributes:
-        since_ns: when it began.
-    """
-
-    __slots__ = ("_answers", "_before", "since_ns")
-
-    def __init__(self, now: int, links: list[Link]) -> None:
-        self.since_ns = now
-        self._before: dict[Link, tuple[int, int, int, int, int]] = {}
-        self._answers: dict[Link, int] = {}
-        self.measured(now, links)
-
-    def measured(self, now: int, links: list[Link]) -> tuple[float, float]:
-        """Since the first look at each worker, or the last one that is long ago.
-
-        Returns:
-            The share of the time in which a worker uses a processor or waits for one, 0 to 1; and what `takes_ns` says,
-            0.0 where that means nothing, because one has been at the same call since the last look.
-        """
-        shares: list[float] = []
-        ended = ran = used = waited = 0
-        moving = True
-        for link in links:
-            pid = link.process.pid
-            # In this order: being asked for what was used brings the kernel's count of both up to now.
-            at = now, used_ns(pid), waited_ns(pid), link.answers, link.ran_ns
-            since, *before = self._before.setdefault(link, at)
-            moving = moving and (link.answers != self._answers.get(link) or not link.running_ns(now))
-            self._answers[link] = link.answers
-            if now <= since:
-                continue
-            more_used, more_waited, more_ended, more_ran = (is_ - was for is_, was in zip(at[1:], before, strict=True))
-            share = max(0.0, min(1.0, (more_used + more_waited) / (now - since)))
-            # One that waits for a processor at this moment may have done so for all of the time, uncounted.
-            shares.append(1.0 if share < BURNS and runnable(pid) else share)
-            used += more_used
-            waited += more_waited
-            ended += more_ended
-            ran += more_ran
-            if now - since >= AS_LONG_AGO_NS:
-                self._before[link] = at
-        takes = takes_ns(ended, ran, max(0, used), waited) if moving else 0.0
-        return sum(shares) / len(shares) if shares else 0.0, takes

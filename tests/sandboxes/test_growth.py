@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nexlet_sandboxes import growth, scaling
+from nexlet_sandboxes import growth, rush, scaling
 from nexlet_sandboxes.outcomes import Outcome
 from nexlet_sandboxes.pool import Pool
 from nexlet_sandboxes.zygote import Zygote
@@ -165,14 +165,14 @@ class Worker:
 
 def test_a_rush_tells_calls_from_what_is_in_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
     used, waited, runs = {1: 500, 2: 700}, {1: 90, 2: 80}, {2}
-    monkeypatch.setattr(growth, "used_ns", used.__getitem__)
-    monkeypatch.setattr(growth, "waited_ns", waited.__getitem__)
-    monkeypatch.setattr(growth, "runnable", runs.__contains__)
+    monkeypatch.setattr(rush, "used_ns", used.__getitem__)
+    monkeypatch.setattr(rush, "waited_ns", waited.__getitem__)
+    monkeypatch.setattr(rush, "runnable", runs.__contains__)
     one, two = workers = [Worker(1, 5, 1000), Worker(2)]
-    rush = growth._Rush(1000, workers)  # type: ignore[arg-type]  # all that it looks at
+    seen = rush.Rush(1000, workers)  # type: ignore[arg-type]  # all that it looks at
 
     def look(now: int) -> tuple[float, float]:
-        return rush.measured(now, workers)  # type: ignore[arg-type]
+        return seen.measured(now, workers)  # type: ignore[arg-type]
 
     # One runs for half of the time, and a call takes a tenth of it; the other one may have wanted to, all the while.
     used[1] += 300
@@ -191,10 +191,10 @@ def test_a_rush_tells_calls_from_what_is_in_their_way(monkeypatch: pytest.Monkey
     two.at_its_call_ns = 0
     assert look(2500) == (before, (300 + 500) / 12)
     # Nor is what was long ago.
-    look(3 * growth.AS_LONG_AGO_NS)
+    look(3 * rush.AS_LONG_AGO_NS)
     runs.clear()
-    used[1] += growth.AS_LONG_AGO_NS // 10
-    share, takes = look(4 * growth.AS_LONG_AGO_NS)
+    used[1] += rush.AS_LONG_AGO_NS // 10
+    share, takes = look(4 * rush.AS_LONG_AGO_NS)
     assert share == pytest.approx(0.1 / 3)
     assert takes == 0.0, "no call has ended since"
 
