@@ -24,6 +24,9 @@ behind its messages ..."""
 FLOOD_BYTES: Final = 16 * 1024 * 1024
 """... and bytes of answers a second."""
 
+HEAVIER: Final = 0.5
+"""It has at least this share of what all others on its connection get together: where many are as busy, none moves."""
+
 CALM: Final = 0.25
 """It is over when less than this share of either comes ..."""
 
@@ -127,10 +130,15 @@ class Floods:
                 continue  # it keeps nobody waiting
             for function, seen in members.items():
                 if function not in self._moved:
-                    self._look_at(function, seen, now)
+                    self._look_at(function, seen, now, received - before)
 
-    def _look_at(self, function: Floodable, seen: _Seen, now: float) -> None:
+    def _look_at(self, function: Floodable, seen: _Seen, now: float, received: int) -> None:
+        messages = function.taken - seen.taken
         if seen.flooded(function, now) < 1.0 or not function.movable or len(self._moved) >= self._most:
+            return
+        # Where it was not looked at the last time, its own are of a longer time, and the next look tells.
+        # To be moved costs it some of its throughput: not while nobody else gets any, nor where all get as much.
+        if messages >= received or messages < (received - messages) * HEAVIER:
             return
         if function.trouble and now < seen.not_before:
             return

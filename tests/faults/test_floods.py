@@ -360,11 +360,12 @@ async def test_what_is_flooded_moves_by_itself(
             await flood.end()
             assert not functions[workload].movable
             assert functions[workload].connection is None
-        flood = Flood(bench.client, "plain")
+        flood, beside = Flood(bench.client, "plain"), Flood(bench.client, "ordered", at_once=1)
         await eventually(lambda: functions[plain].connection is not None, within=30, what="it is apart")
         await flood.more()
-        assert (await bench.ask("ordered", b"beside it")).data == b"beside it"
-        await flood.end()
+        for one in (flood, beside):
+            await one.end()
+        assert not beside.lost
         await eventually(lambda: functions[plain].connection is None, within=30, what="it is back")
         assert (await bench.ask("plain", b"back")).data == b"back"
         assert not flood.lost

@@ -58,6 +58,7 @@ class Watched:
 
     def __init__(self, home: Home, *functions: Function, most: int = 8) -> None:
         self.home = home
+        self.others = 10  # messages a second that its neighbours get
         self.floods = Floods(most)
         self.now = 100.0
         for function in functions:
@@ -66,6 +67,7 @@ class Watched:
     def second(self, function: Function, messages: float, *, sent: float = 0) -> None:
         """One in which this function gets so many."""
         function.get(messages, home=self.home if function.connection is None else None, sent=sent)
+        self.home.received += self.others
         self.now += 1.0
         self.floods.look(self.now)
 
@@ -108,6 +110,7 @@ async def test_who_has_no_neighbours_is_in_nobodys_way(home: Home) -> None:
     assert not busy.asked
     neighbour = Function(home)
     watched.floods.join(neighbour, watched.now)
+    watched.second(busy, FLOOD_MESSAGES * 2)  # of two seconds
     watched.second(busy, FLOOD_MESSAGES * 2)
     assert busy.asked == ["go"]
 
@@ -162,3 +165,22 @@ async def test_who_has_left_is_not_looked_at(home: Home) -> None:
     assert not busy.asked
     watched.floods.leave(idle)
     watched.floods.look(watched.now + 1)
+
+
+async def test_who_has_idle_neighbours_is_in_nobodys_way_either(home: Home) -> None:
+    busy, idle = Function(home), Function(home)
+    watched = Watched(home, busy, idle)
+    watched.others = 0
+    watched.second(busy, FLOOD_MESSAGES * 2)
+    assert not busy.asked
+    watched.others = 1
+    watched.second(busy, FLOOD_MESSAGES * 2)
+    assert busy.asked == ["go"]
+
+
+async def test_where_many_are_as_busy_none_is_moved(home: Home) -> None:
+    busy, idle = Function(home), Function(home)
+    watched = Watched(home, busy, idle)
+    watched.others = int(FLOOD_MESSAGES * 3)
+    watched.second(busy, FLOOD_MESSAGES)
+    assert not busy.asked
