@@ -163,7 +163,7 @@ class Link:
         self.process = process
         self.fifo: deque[Call] = deque()
         self.ahead = 0
-        self._batch = self.window = pool.program.batch
+        self._batch = self.window = 1
         self._ahead = 0
         self.since_ns = time.monotonic_ns()
         self._out: list[bytes | memoryview] = []
@@ -214,6 +214,7 @@ class Link:
             LoadRefused: it was refused, raised, or did not end in time.
             SandboxError: the worker ended without a word.
         """
+        self._batch = self.window = program.batch
         await self._load(program, limits, prefix, compiled, timeout)
         # What a ready worker says is as large as a reply may be, and a line of output at most.
         answerer = self._pool.answerer

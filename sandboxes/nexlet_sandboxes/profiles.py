@@ -54,7 +54,7 @@ PROFILES: Final[dict[str, Profile]] = {
         Profile(
             name="oneshot",
             layers=(*_NOTHING_OURS, "identity", *_LIMITED, *_KERNEL),
-            summary="strict, and a fresh process for each invocation: nothing is left for the next one",
+            summary="strict, and a fresh process for each invocation: nothing is left for the next one, and no batches",
             single_use=True,
         ),
         Profile(

@@ -161,11 +161,11 @@ async def test_lameduck(server: EmbeddedServer, node: Node, client: Client, tmp_
         control = control_of(client)
         await deploy(control, SOURCE, name="f", triggers=["f"], **ONE)
         nexlet.processes |= descendants(nexlet.command.process.pid)
-        assert (await control.lameduck(node.node_id, 1.0)).success
+        assert (await control.lameduck(node.node_id, 3.0)).success
         with pytest.raises((ControlRefused, NoBid)):
             await deploy(control, SOURCE, name="g", triggers=["g"])
         assert (await client.request("f", b"on", timeout=5)).data == b"on", "it is served on"
-        running = await begun(client, "f", b"sleep 1.5")  # longer than what is left of the delay
+        running = await begun(client, "f", b"sleep 3.5")  # longer than what is left of the delay
         assert await nexlet.command.ended() == 0, nexlet.command.errors
         assert (await running).data == b"slept"
         said = nexlet.beats.states(nexlet.agent_id)
