@@ -23,6 +23,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import Final
 
 from benchmarks.soak.account import LOST, NO_RESPONDERS, Window
 from benchmarks.soak.functions import KINDS, Workload
@@ -32,7 +33,7 @@ from benchmarks.soak.stage import HEAL, NotHealed, Stage, descriptors, in_use_by
 from nexlet_functions.control import ControlClient
 from nexlet_functions.devnode.server import EmbeddedServer
 
-__all__ = ["CAUSES", "Faults"]
+__all__ = ["BETWEEN_SERVERS", "CAUSES", "Faults"]
 
 _GONE = frozenset({LOST, NO_RESPONDERS})
 _DIED = frozenset({"502"})
@@ -70,6 +71,10 @@ CAUSES: dict[str, frozenset[str]] = {
     "minted credentials expired": _NOTHING,
 }
 """Of each fault."""
+
+BETWEEN_SERVERS: Final = frozenset({"function redeployed", "node and nexlet in lameduck", "nexlet stopped and started"})
+"""After these nobody listens for a while. In a cluster a message may just be on its way from one server to another: it
+finds nobody there, and whoever asked is told nothing. No subscriber can help it."""
 
 BURST = 5000
 
@@ -135,7 +140,10 @@ class Faults:
         Raises:
             NotHealed: somebody does not.
         """
-        window = Window(planned.fault, CAUSES[planned.fault], frozenset(), self._generator.now)
+        causes = CAUSES[planned.fault]
+        if planned.fault in BETWEEN_SERVERS and len(self._stage.servers) > 1:
+            causes |= {LOST}
+        window = Window(planned.fault, causes, frozenset(), self._generator.now)
         self.windows.append(window)
         window.kinds = await self._do[planned.fault](planned.draw) or frozenset()
         done = self._generator.now

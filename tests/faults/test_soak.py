@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.soak.account import LOST, NO_RESPONDERS, SLACK, UNDER_WAY, Account, Oddity, Window
-from benchmarks.soak.faults import CAUSES
+from benchmarks.soak.faults import BETWEEN_SERVERS, CAUSES
 from benchmarks.soak.functions import KINDS, workloads
 from benchmarks.soak.plan import ONE_LIFE, PLACES, SETTLED, faults_of, place_of, plan
 from nexlet_models.start_request import StartRequest
@@ -55,7 +55,8 @@ def test_a_seed_always_chooses_the_same(place: str) -> None:
 def test_seeds_take_turns_with_the_places() -> None:
     assert {place_of(seed) for seed in (1, 2)} == set(PLACES)
     assert set(CAUSES) == {fault for place in PLACES for fault in faults_of(place)}
-    assert set(CAUSES) >= ONE_LIFE
+    assert set(CAUSES) >= ONE_LIFE | BETWEEN_SERVERS
+    assert all(CAUSES[fault] == {NO_RESPONDERS} for fault in BETWEEN_SERVERS), "with a single server nothing is lost"
 
 
 def test_every_kind_can_be_deployed() -> None:
