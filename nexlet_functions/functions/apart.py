@@ -28,9 +28,10 @@ from nexlet_sandboxes.pool import Pool
 __all__ = ["Apart"]
 
 TURN: Final = 32 * 1024
-"""Bytes of its messages that are looked at in one turn of the loop, as many as of a connection that is shared. With 4 KiB
-neighbours wait a third as long, but what is read in small pieces is run and answered in small batches: a function that was
-merely busy, at half of what it could answer, then fell behind beside one that computed (217 ms to an answer and not 11)."""
+"""Bytes of its messages that are looked at in one turn of the loop: as many as of a connection that is shared. With
+4 KiB its neighbours wait a third as long, but what is read in small pieces is run and answered in small batches: one
+that was merely busy, at half of what it could answer, fell behind beside one that computed (217 ms to an answer, not
+11)."""
 
 STOPS_WITHIN: Final = 2.0
 """Seconds that a stop waits for a move to end by itself: with a server that answers it takes a round trip or two."""
