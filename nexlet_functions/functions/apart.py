@@ -1,7 +1,10 @@
 """A function on a connection of its own, for as long as it is flooded, and the way there and back.
 
 Where connections are shared, what was sent to a flooded function before is read before what its neighbours wait for. On
-one of its own it waits for itself alone, and each connection has its turn of the loop.
+one of its own it waits for itself alone, and each connection has its turn of the loop. As much is looked at of either
+in one (`natsio.fast.TURN`). With 4 KiB of its own its neighbours wait a third as long, but it is then run and answered
+in small batches: one that was merely busy, at half of what it could answer, fell behind beside one that computed (217
+ms to an answer, not 11).
 
 Queue groups make the move: the function joins its group a second time over the other connection, waits until the server
 has confirmed that, and leaves it over the first; whichever of the two the server chooses meanwhile, each message comes
@@ -26,12 +29,6 @@ from nexlet_functions.runner.services import Services
 from nexlet_sandboxes.pool import Pool
 
 __all__ = ["Apart"]
-
-TURN: Final = 32 * 1024
-"""Bytes of its messages that are looked at in one turn of the loop: as many as of a connection that is shared. With
-4 KiB its neighbours wait a third as long, but what is read in small pieces is run and answered in small batches: one
-that was merely busy, at half of what it could answer, fell behind beside one that computed (217 ms to an answer, not
-11)."""
 
 STOPS_WITHIN: Final = 2.0
 """Seconds that a stop waits for a move to end by itself: with a server that answers it takes a round trip or two."""
@@ -112,7 +109,7 @@ class Apart:
     async def _go(self) -> None:
         services, dispatcher = self._services, self._dispatcher
         try:
-            connection = self.connection = await services.open_apart(dispatcher.workload_id, turn=TURN)
+            connection = self.connection = await services.open_apart(dispatcher.workload_id)
             try:
                 await self._move(connection)
             except AgentError:

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.credentials import Credentials
@@ -72,36 +71,30 @@ class Connections:
             ConnectFailed: it could not be had within that time, or the server turned the credentials down.
             ConnectionClosed: `close` came first.
         """
-        connection = self.hold(credentials, namespace)
-        try:
-            await connection.wait_connected(timeout)
-        except BaseException:
-            await self.release(connection, namespace)
-            raise
-        return connection
+        return await self._connected(self.hold(credentials, namespace), namespace, timeout)
 
-    async def open_apart(
-        self, beside: Connection, namespace: str = "", *, turn: int, timeout: float = 10.0
-    ) -> Connection:
+    async def open_apart(self, beside: Connection, namespace: str = "", *, timeout: float = 10.0) -> Connection:
         """A connection of its own, by the credentials of another one of ours. Pair with `release`.
 
         Args:
             namespace: who uses it; "" for ourselves.
-            turn: see `Options`.
             timeout: seconds.
 
         Raises:
             ConnectFailed: it could not be had within that time, or the server turned it down.
             ConnectionClosed: `close` came first.
         """
-        options = replace(self._options or Options(), turn=turn)
         # Those who listen for what is forbidden listen at the other one.
-        connection = Connection(beside.credentials, name=self._name, options=options, passing=True)
+        connection = Connection(beside.credentials, name=self._name, options=self._options, passing=True)
         connection.on_violation(beside.violated)
         connection.start()
         shared = _Shared(connection, beside)
         shared.users[namespace] += 1
         self._further.append(shared)
+        return await self._connected(connection, namespace, timeout)
+
+    async def _connected(self, connection: Connection, namespace: str, timeout: float) -> Connection:
+        """That one, when it is; where that comes to nothing, one user less."""
         try:
             await connection.wait_connected(timeout)
         except BaseException:

@@ -131,10 +131,7 @@ class _Tap(asyncio.Protocol):
     piece a turn, with the transport paused: it may be 256 KiB, and workers and timers are to have their turn.
     """
 
-    def __init__(
-        self, transport: Any, stream: asyncio.StreamReaderProtocol, reader: Any, router: Router, turn: int
-    ) -> None:
-        self._turn = turn
+    def __init__(self, transport: Any, stream: asyncio.StreamReaderProtocol, reader: Any, router: Router) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._stream = stream
@@ -150,7 +147,7 @@ class _Tap(asyncio.Protocol):
             self.data_received(unread)
 
     @classmethod
-    def into(cls, client: Any, router: Router, turn: int) -> bool:
+    def into(cls, client: Any, router: Router) -> bool:
         """Tap a connected client's transport; whether it could be done."""
         reader, writer = (getattr(client._transport, name, None) for name in ("_io_reader", "_io_writer"))
         transport: Any = getattr(writer, "transport", None)
@@ -161,7 +158,7 @@ class _Tap(asyncio.Protocol):
             getattr(reader, "_buffer", None), bytearray
         ):
             return False
-        cls(transport, stream, reader, router, turn)
+        cls(transport, stream, reader, router)
         return True
 
     def data_received(self, data: bytes) -> None:
@@ -169,7 +166,7 @@ class _Tap(asyncio.Protocol):
         if self._waiting:  # resumed by the stream, or there was more in hand when it was paused
             self._waiting += data
             self._transport.pause_reading()
-        elif len(data) <= self._turn or len(data) <= self._router.missing:
+        elif len(data) <= TURN or len(data) <= self._router.missing:
             self._walk(data)
         else:
             self._waiting = data
@@ -179,7 +176,7 @@ class _Tap(asyncio.Protocol):
     def _go_on(self) -> None:
         if not self._waiting:
             return  # the connection ended, and `_finish` took it
-        size = max(self._turn, self._router.missing)
+        size = max(TURN, self._router.missing)
         piece, self._waiting = self._waiting[:size], self._waiting[size:]
         self._walk(piece)
         if self._waiting:
@@ -223,17 +220,12 @@ class FastWire:
     fast = True
 
     def __init__(
-        self,
-        client: Client,
-        failed: Callable[[BaseException], None],
-        complained: Callable[[str], None],
-        *,
-        turn: int = TURN,
+        self, client: Client, failed: Callable[[BaseException], None], complained: Callable[[str], None]
     ) -> None:
         self._client = cast(Any, client)
         self._failed = failed
         self._router = Router(self._client.stats, failed=failed, complained=complained)
-        if not _Tap.into(self._client, self._router, turn):
+        if not _Tap.into(self._client, self._router):
             self._client._ps = _RoutingParser(client, self._router)
         self._written = 0  # bytes of ours, ever
         self._pinged = 0  # of them, those before the last PING

@@ -46,8 +46,6 @@ class Options:
         max_outgoing: what may wait to be sent; one message more is dropped and counted.
         flush_timeout: how long a flush may take before the connection is taken for lost.
         retry_refused: how often a subscription that the server came to refuse is tried again.
-        turn: of what has come, so many bytes are looked at before workers and timers have their turn, or one message.
-            Of no effect with `public_only`.
         public_only: do without nats-py's private names (see `fast`).
     """
 
@@ -60,7 +58,6 @@ class Options:
     max_outgoing: int = 8 * 1024 * 1024
     flush_timeout: float = 10.0
     retry_refused: float = 30.0
-    turn: int = fast.TURN
     public_only: bool = False
 
 
@@ -153,7 +150,7 @@ class Life:
         if options.public_only or fast.why_not(life.client):
             life.wire = PublicWire(life.client, failed)
         else:
-            life.wire = fast.FastWire(life.client, failed, life._complain, turn=options.turn)
+            life.wire = fast.FastWire(life.client, failed, life._complain)
         return life
 
     @property

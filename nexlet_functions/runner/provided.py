@@ -104,8 +104,8 @@ class ProvidedServices:
     async def unregister_trigger(self, workload_id: str) -> None:
         await self._triggers.unregister(workload_id)
 
-    async def open_apart(self, workload_id: str, *, turn: int) -> Connection:
-        return await self._triggers.open_apart(workload_id, turn=turn)
+    async def open_apart(self, workload_id: str) -> Connection:
+        return await self._triggers.open_apart(workload_id)
 
     async def close_apart(self, connection: Connection, namespace: str) -> None:
         await self._triggers.close_apart(connection, namespace)

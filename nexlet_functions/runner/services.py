@@ -173,13 +173,10 @@ class Services(Protocol):
         """End the workload's subscriptions. When it returns, no further message comes; unknown ids are fine."""
         ...
 
-    async def open_apart(self, workload_id: str, *, turn: int) -> Connection:
+    async def open_apart(self, workload_id: str) -> Connection:
         """A connection that carries nothing else, by the credentials of the one that this workload's triggers are on.
 
         It is renewed with that one. Pair with `close_apart`, when everything that is to leave over it has been written.
-
-        Args:
-            turn: bytes that are read from it before others have their turn.
 
         Raises:
             AgentError: it could not be had (503), or the workload has no triggers (404).

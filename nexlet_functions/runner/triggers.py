@@ -127,13 +127,13 @@ class Triggers:
                 refused=[(one.subject, one.permission) for one in refused],
             )
 
-    async def open_apart(self, workload_id: str, *, turn: int) -> Connection:
+    async def open_apart(self, workload_id: str) -> Connection:
         """See `Services.open_apart`."""
         held = self._held.get(workload_id)
         if held is None or held.connection is None:
             raise AgentError(f"workload {workload_id} has no triggers", status=404)
         try:
-            return await self._connections.open_apart(held.connection, held.namespace, turn=turn, timeout=_APART_WITHIN)
+            return await self._connections.open_apart(held.connection, held.namespace, timeout=_APART_WITHIN)
         except NatsioError as error:
             raise AgentError(unusable("the workload", held.connection.credentials, error), status=503) from None
 

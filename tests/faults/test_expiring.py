@@ -281,7 +281,7 @@ async def test_a_connection_apart_is_renewed_with_the_one_that_it_is_apart_from(
         (used,) = place.of_triggers
         (workload,) = await place.control.workloads()
         services = place.running.runner.services
-        apart = await services.open_apart(workload.id, turn=8192)
+        apart = await services.open_apart(workload.id)
         assert apart.credentials == used.credentials
         void = used.credentials
         place.minter.workloads_end = None

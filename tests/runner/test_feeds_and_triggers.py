@@ -253,7 +253,7 @@ async def test_triggers_move_to_a_connection_apart_and_back(
     specs = [TriggerSpec("a", "acme.fn", before), TriggerSpec("b", "", stays)]
     registered = await triggers.register("w1", "acme", connection_data(nats_server.url), specs, stays, None)
     home = registered.connection
-    apart = await triggers.open_apart("w1", turn=1024)
+    apart = await triggers.open_apart("w1")
     assert apart is not home
     assert apart.credentials == home.credentials
     assert set(connections.all()) == {home, apart}
@@ -275,7 +275,7 @@ async def test_triggers_move_to_a_connection_apart_and_back(
     await triggers.close_apart(apart, "acme")
     assert len(connections) == 0
     with pytest.raises(AgentError, match="has no triggers"):
-        await triggers.open_apart("w1", turn=1024)
+        await triggers.open_apart("w1")
     with pytest.raises(AgentError, match="has no triggers"):
         await triggers.move("w1", [], home)
 
@@ -289,7 +289,7 @@ async def test_one_that_cannot_move_leaves_all_where_they_are(connections: Conne
         names = ("a", "b", "c")
         specs = [TriggerSpec(one, "acme.fn", before) for one in names]
         await triggers.register("w1", "acme", connection_data(server.url), specs, before, None)
-        apart = await triggers.open_apart("w1", turn=1024)
+        apart = await triggers.open_apart("w1")
         for one in ("x", "y"):
             await apart.subscribe(one, sink=taken)
         with pytest.raises(TriggerRefused, match="maximum subscriptions exceeded"):

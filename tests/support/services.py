@@ -126,10 +126,10 @@ class LiveServices:
             await subscription.unsubscribe()
         await self.connections.release(connection)
 
-    async def open_apart(self, workload_id: str, *, turn: int) -> Connection:
+    async def open_apart(self, workload_id: str) -> Connection:
         if self.fail_with is not None:
             raise self.fail_with
-        return await self.connections.open_apart(self._triggers[workload_id][0], turn=turn)
+        return await self.connections.open_apart(self._triggers[workload_id][0])
 
     async def close_apart(self, connection: Connection, namespace: str) -> None:
         await self.connections.release(connection)
