@@ -129,6 +129,7 @@ class Connection:
         self._passing = passing
         self._state = ConnectionState.DISCONNECTED
         self._life: Life | None = None
+        self._next: Life | None = None  # while it takes over from the other one
         self._up = asyncio.Event()
         self._other_credentials = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
@@ -447,7 +448,7 @@ class Connection:
             async with asyncio.timeout(timeout), self._subscriptions.turn(subject, queue):
                 while True:
                     await self.wait_connected()
-                    life = self._life
+                    life = self._next or self._life
                     if life is None:
                         continue
                     try:
@@ -601,6 +602,7 @@ class Connection:
                 continue
         else:
             return None
+        self._next = new
         try:
             async with asyncio.timeout(self._options.flush_timeout):
                 await self._subscriptions.move(old, new)
@@ -611,8 +613,10 @@ class Connection:
                     await old.guard(old.wire.flush(), "a flush")
                     self._outgoing.confirm(old, mark)
         except BaseException:
+            self._next = None
             await new.close()
             raise
+        self._next = None
         self.max_payload = new.client.max_payload
         self._life = new
         self._outgoing.attach(new, self.max_payload)

@@ -70,6 +70,7 @@ class Life:
         server: the URL it was made for.
         lost: set when the connection is gone, for whatever reason.
         lame_duck: set when the server has said that it is about to go.
+        left: whether another one takes over from it, so that nothing more is subscribed to here.
         reason: why, in the server's or the system's words.
     """
 
@@ -80,6 +81,7 @@ class Life:
         self.lost = asyncio.Event()
         self._loss: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # the same, for many who wait
         self.lame_duck = asyncio.Event()
+        self.left = False
         self.reason = ""
         self._released = asyncio.Event()
         self._complained = asyncio.Event()

@@ -96,7 +96,7 @@ class Subscriptions:
         refused, and none of those that are live.
 
         Raises:
-            ConnectionLost: before there was one.
+            ConnectionLost: before there was one, or another client takes over from this one: it is to be asked.
             SubscriptionRefused: nats-py takes the subject for none.
         """
         name = key(subscription.subject, subscription.queue)
@@ -112,6 +112,10 @@ class Subscriptions:
             if self._too_many != too_many:
                 subscription.refused = subscription.refused or TOO_MANY_SUBSCRIPTIONS
             if not subscription.refused:
+                if life.left:  # what moves is chosen already, and this would end with it
+                    left, handle = handle, None
+                    await self._forget(life, left)
+                    raise ConnectionLost("a subscription")
                 subscription.held = (life, handle)
                 self._live[subscription] = None
                 handle = None
@@ -185,17 +189,19 @@ class Subscriptions:
         """All of them from one client that still lives to another, with nothing delivered twice.
 
         Members of a queue group are there twice for a moment, of which the server chooses one; any other would get each
-        message twice, so that it leaves before it comes.
+        message twice, so that it leaves before it comes. Whoever subscribes from now on asks the new one.
 
         Raises:
             ConnectionLost: the new one was lost.
         """
-        moving = [one for one in self._live if one.held is not None and one.held[0] is old]
+        old.left = True
+        every = list(self._live)  # those that come while these move are on the new one
+        moving = [one for one in every if one.held is not None and one.held[0] is old]
         for one in moving:
             one.former = one.held
-        await self.renew(new, [one for one in self._live if one.queue])
+        await self.renew(new, [one for one in every if one.queue])
         await asyncio.gather(*(self._leave(one) for one in moving))
-        await self.renew(new, [one for one in self._live if not one.queue])
+        await self.renew(new, [one for one in every if not one.queue])
 
     async def _leave(self, one: Subscription) -> None:
         former, one.former = one.former, None

@@ -384,3 +384,21 @@ def test_the_same_on_the_loop_that_the_command_runs_on(public_only: bool) -> Non
 def _reason(connection: Connection) -> str:
     failure = connection.last_failure
     return failure.reason if failure is not None else ""
+
+
+async def test_what_is_subscribed_to_while_a_server_is_left_is_there_on_the_next_one(options: Options) -> None:
+    """Whatever moment of the move it meets: asked for on the one that is left, it would end with it."""
+    async with cluster(2) as servers, Connection(Credentials((servers[0].url,)), options=quick(options)) as connection:
+        await connection.wait_connected(5)
+        await eventually(lambda: len(connection.client.discovered_servers) >= 1, what="it knows of the other")
+        sink, asked = KeepingSink(), 0
+        servers[0].signal(signal.SIGUSR2)
+        while not connection.stats().moves:
+            await connection.subscribe(f"n.{asked}", queue="q" if asked % 2 else "", sink=sink)
+            asked += 1
+        for number in range(asked):
+            connection.publish(f"n.{number}", b"%d" % number)
+        await sink.count(asked)
+        await connection.flush()
+        assert sorted(map(int, sink.payloads)) == list(range(asked))
+        assert connection.stats().subscriptions == asked
