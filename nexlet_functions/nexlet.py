@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Self
 import structlog
 
 from nexlet_functions.functions.agent import FunctionAgent
-from nexlet_functions.functions.function import DispatcherFactory
 from nexlet_functions.functions.keys import CurveKey
+from nexlet_functions.functions.means import DispatcherFactory
 from nexlet_functions.functions.permissions import notices
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.credentials import Credentials

@@ -22,8 +22,9 @@ import structlog
 from nexlet_functions.functions.artifacts import Artifacts
 from nexlet_functions.functions.environment import open_environment, seal_environment
 from nexlet_functions.functions.floods import Floods
-from nexlet_functions.functions.function import DispatcherFactory, Function, Means
+from nexlet_functions.functions.function import Function
 from nexlet_functions.functions.keys import CurveKey
+from nexlet_functions.functions.means import DispatcherFactory, Means
 from nexlet_functions.functions.permissions import Policy
 from nexlet_functions.functions.pins import Pins
 from nexlet_functions.functions.refusals import Refusal, refused

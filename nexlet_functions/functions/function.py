@@ -3,7 +3,8 @@
 `Function` owns everything that exists because of one workload: a hold on its connection, the pool of workers, the
 dispatcher between them, and its subscriptions. `start` makes them in an order in which each step may fail, and takes
 back what was made before; `leave` is the way out: subscriptions first, then what runs is finished, then the rest goes.
-`Means` is what functions are made with; all of a nexlet's functions share one.
+What has steps of its own on this way is a part with a module: `listening`, `schedules`, `rotation`, `granted`, and
+`nexlet_functions.streams`.
 """
 
 from __future__ import annotations
@@ -11,35 +12,28 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import structlog
 
 from nexlet_functions.functions.apart import Apart
-from nexlet_functions.functions.artifacts import Artifact, Artifacts
+from nexlet_functions.functions.artifacts import Artifact
 from nexlet_functions.functions.dispatch import DispatchCounts, Dispatcher
 from nexlet_functions.functions.environment import Secrets, open_environment, secret_values
-from nexlet_functions.functions.floods import Floods
-from nexlet_functions.functions.keys import CurveKey
+from nexlet_functions.functions.granted import open_calls
+from nexlet_functions.functions.listening import Listening
+from nexlet_functions.functions.means import Means
 from nexlet_functions.functions.permissions import ReplyRule
-from nexlet_functions.functions.pins import Pins
 from nexlet_functions.functions.refusals import Refusal
 from nexlet_functions.functions.requests import fit_reply
+from nexlet_functions.functions.rotation import Rotation
 from nexlet_functions.functions.schedules import FunctionSchedules
 from nexlet_functions.functions.triggers import Trigger
 from nexlet_functions.grants.calls import Calls
-from nexlet_functions.grants.http import Hosts, HttpMissing, NoHosts, Outside
-from nexlet_functions.grants.room import Room
 from nexlet_functions.natsio.connection import Connection
-from nexlet_functions.natsio.errors import NatsioError, SubscriptionRefused
 from nexlet_functions.runner.agent import AgentError
-from nexlet_functions.runner.services import Services, TriggerRefused, TriggerSpec
-from nexlet_functions.sandboxing import Sandboxing
-from nexlet_functions.schedules.scheduler import Scheduler
-from nexlet_functions.settings import Settings
 from nexlet_functions.streams.letters import Sender
 from nexlet_functions.streams.streams import Streams
 from nexlet_models.base import timestamp
@@ -50,22 +44,14 @@ from nexlet_models.problems import Problem
 from nexlet_models.sizes import format_size
 from nexlet_models.start_request import StartRequest
 from nexlet_models.workloads import REPLACES, StartWorkloadRequest, WorkloadState, WorkloadSummary
-from nexlet_sandboxes.backlog import Backlog
-from nexlet_sandboxes.budget import Budget
 from nexlet_sandboxes.calls import Result
 from nexlet_sandboxes.checking import check
-from nexlet_sandboxes.compiled import Compiler
 from nexlet_sandboxes.outcomes import LoadRefused, Outcome, SandboxError
 from nexlet_sandboxes.pool import Pool, PoolStats
 from nexlet_sandboxes.program import Limits, Program
-from nexlet_sandboxes.reserve import Reserve
-from nexlet_sandboxes.warm import Warm
-from nexlet_sandboxes.zygote import Zygote, ZygoteError
+from nexlet_sandboxes.zygote import ZygoteError
 
-if TYPE_CHECKING:
-    from opentelemetry.trace import Tracer
-
-__all__ = ["DispatcherFactory", "Function", "Means"]
+__all__ = ["Function"]
 
 _log = structlog.stdlib.get_logger("nexlet_functions.functions")
 
@@ -74,65 +60,6 @@ _COMES_AND_GOES = {WorkloadState.RUNNING, WorkloadState.WARM}
 which has the counts, is soon enough for that."""
 
 _TELL_DEATHS = 1.0  # seconds between two log lines about workers of one function that died
-
-
-class DispatcherFactory(Protocol):
-    """Makes the dispatchers of functions."""
-
-    def __call__(self, *, name: str, secrets: Collection[str], **arguments: Any) -> Dispatcher:
-        """A dispatcher.
-
-        Args:
-            name: of the function.
-            secrets: values of its environment that nobody may keep.
-            arguments: those of `Dispatcher`.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What functions are made with.
-
-    Attributes:
-        zygote: makes their workers.
-        services: the runner's.
-        artifacts, pins: their sources.
-        compiler: what their sources are compiled by.
-        key: what environments are sealed to.
-        settings: those in force; asked anew each time.
-        sandboxing: what was proved of the sandbox.
-        scheduler: waits for what is due.
-        backlog: room for what waits, shared by all functions.
-        warm: how many workers may stand idle, likewise.
-        reserve: workers that wait for a function that needs one, likewise.
-        budget: processor time of a namespace's workers; None where it has no bound.
-        room: for what functions do with what they were granted, shared by all of them.
-        outside: where their HTTP leads to.
-        floods: moves those that are flooded out of the others' way.
-        tracer: makes spans of invocations; None where nobody traces.
-        dispatchers: makes them in place of the plain one, where somebody wants to see each invocation. Goes before a
-            tracer; None makes the plain one.
-    """
-
-    zygote: Zygote
-    services: Services
-    artifacts: Artifacts
-    pins: Pins
-    compiler: Compiler
-    key: CurveKey
-    settings: Callable[[], Settings]
-    sandboxing: Sandboxing
-    scheduler: Scheduler
-    backlog: Backlog
-    warm: Warm
-    reserve: Reserve
-    budget: Callable[[str], Budget | None]
-    room: Room
-    outside: Outside
-    floods: Floods
-    tracer: Tracer | None = None
-    dispatchers: DispatcherFactory | None = None
 
 
 class Function:
@@ -147,7 +74,7 @@ class Function:
         artifact: its source; None before that is fetched.
         streams: its triggers that are streams.
         schedules: its triggers that are times.
-        rotation_trouble: why it has not the secrets that there are now; "" where it has.
+        rotation: how it comes by secrets that are changed.
     """
 
     def __init__(
@@ -183,8 +110,6 @@ class Function:
         self.artifact: Artifact | None = None
         self.streams = Streams(start_request, Sender(self.namespace, name, workload_id))
         self.schedules = FunctionSchedules(means.scheduler, start_request)
-        self.rotation_trouble = ""
-        self._not_loaded: dict[str, str] | None = None
         self._creds = creds
         self._means = means
         self._on_change = on_change
@@ -195,14 +120,23 @@ class Function:
         self._pool: Pool | None = None
         self._dispatcher: Dispatcher | None = None
         self._calls: Calls | None = None
-        self._apart: Apart | None = None
-        self._listens = False
         self._phase = WorkloadState.STARTING
         self._told = WorkloadState.STARTING
         self._since = timestamp()
         self._deaths_untold = 0
         self._deaths_told_at = 0.0
         self._log = _log.bind(workload_id=workload_id, namespace=self.namespace, name=name)
+        self.rotation = Rotation(start_request, self.namespace, key=means.key, log=self._log)
+        self._listening = Listening(
+            workload_id,
+            self.namespace,
+            creds,
+            start_request,
+            triggers,
+            services=means.services,
+            floods=means.floods,
+            log=self._log,
+        )
 
     # --- what it is ------------------------------------------------------------------------------------------------
 
@@ -255,8 +189,8 @@ class Function:
 
     @property
     def apart(self) -> Apart | None:
-        """Where its messages come; None before any can, or after."""
-        return self._apart
+        """Where its messages come; None before any can."""
+        return self._listening.apart
 
     @property
     def digest(self) -> str:
@@ -274,8 +208,8 @@ class Function:
         facts = {"sandbox": self.profile, **self._means.sandboxing.facts(self.profile)}
         if self.start_request.rotation == "live":
             facts["rotation"] = "live"
-        if self.rotation_trouble:
-            facts["rotation_trouble"] = self.rotation_trouble
+        if self.rotation.trouble:
+            facts["rotation_trouble"] = self.rotation.trouble
         if self.start_request.grants:
             facts["grants"] = self.start_request.grants.summary()
         if self.artifact is not None:
@@ -300,7 +234,7 @@ class Function:
         }
         if unanswered := [trigger.subject for trigger in self.triggers if not trigger.reply]:
             facts["unanswered"] = ",".join(unanswered)
-        if self._apart is not None and self._apart.connection is not None:
+        if self.apart is not None and self.apart.connection is not None:
             facts["connection"] = "its own, while it is flooded"
         if self._connection is not None and not self._connection.connected:
             failure = self._connection.last_failure
@@ -421,7 +355,16 @@ class Function:
             on_change=self._look,
             on_death=self._died,
         )
-        calls = await self._open_calls(connection, dispatcher) if self.start_request.grants else None
+        if self.start_request.grants:
+            self._calls = await open_calls(
+                self.start_request.grants,
+                connection,
+                self._hold,
+                means=means,
+                namespace=self.namespace,
+                name=self.name,
+                identity=dispatcher.identity,
+            )
         try:
             pool = Pool(
                 means.zygote,
@@ -433,7 +376,7 @@ class Function:
                 warm=means.warm,
                 reserve=means.reserve,
                 budget=means.budget(self.namespace),
-                answerer=calls,
+                answerer=self._calls,
             )
             pool.compiled = kept
             dispatcher.bind(pool)
@@ -459,7 +402,8 @@ class Function:
         await self._keep(artifact)
         if pool.compiled and not kept:
             await self._keep_form(fingerprint, pool.compiled)
-        await self._listen(dispatcher, self.streams.specs(connection, pool, dispatcher, max_hops=settings.max_hops))
+        pulled = self.streams.specs(connection, pool, dispatcher, max_hops=settings.max_hops)
+        await self._listening.begin(dispatcher, pool, pulled)
         await self.streams.begin()
         await self.schedules.begin(
             pool,
@@ -472,83 +416,11 @@ class Function:
         )
 
     async def renew_secrets(self, secrets: Secrets) -> None:
-        """Where it asked for it, and a secret is another than it was, let workers with the new values take over.
-
-        Where that cannot be done the ones it has go on with what they have, and its metadata says why.
-        """
-        pool = self._pool
+        """Where it asked for it, let it have the secrets that there are now; see `Rotation.renew`."""
         # In `dev` a changed secret is a new version of the function, which whoever records it has to know first.
         renews = self.start_request.rotation == "live" and self._means.dispatchers is None
-        if not renews or pool is None or self._phase is not WorkloadState.RUNNING:
-            return
-        try:
-            opened = await open_environment(self.start_request, self.namespace, secrets=secrets, key=self._means.key)
-            values = {name: value.get_secret_value() for name, value in opened.items()}
-            before = pool.program.environment
-            if values not in (before, self._not_loaded):
-                self._not_loaded = values
-                await pool.renew(replace(pool.program, environment=values))
-                changed = sorted(name for name in values if values[name] != before.get(name))
-                self._not_loaded = None
-                self._log.info("secrets renewed", variables=changed)
-            elif values != before:
-                return  # tried before; it costs a worker each time
-        except Refusal as refusal:
-            self._not_renewed(refusal.problems[0].message)
-        except LoadRefused:
-            # What it raised may have the new value in it.
-            self._not_renewed("it does not load with the new values: deploy it anew to see why")
-        except SandboxError as error:
-            self._not_loaded = None
-            self._not_renewed(f"no worker could be made: {error}")
-        else:
-            self.rotation_trouble = ""
-
-    def _not_renewed(self, reason: str) -> None:
-        if reason != self.rotation_trouble:
-            self._log.warning("secrets not renewed", reason=reason, consequence="it goes on with those it has")
-        self.rotation_trouble = reason
-
-    async def _open_calls(self, connection: Connection, dispatcher: Dispatcher) -> Calls:
-        settings = self._means.settings()
-        calls = self._calls = Calls(
-            self.start_request.grants,
-            connection,
-            identity=dispatcher.identity,
-            room=self._means.room,
-            owner=self.namespace,
-            max_size=settings.max_call_size,
-            more=await self._hosts(),
-        )
-        self._hold.push_async_callback(calls.close)
-        try:
-            await calls.open()
-        except NatsioError as error:
-            refused = isinstance(error, SubscriptionRefused)
-            advice = "ask the operator to let its credentials subscribe to '_INBOX.>'" if refused else "try again"
-            text = f"what was granted cannot be used: {error}"
-            raise Refusal(
-                Problem(text, "grants", advice=advice, code="grants-unusable" if refused else "unreachable")
-            ) from None
-        return calls
-
-    async def _hosts(self) -> list[Hosts | NoHosts]:
-        """Where it may do HTTP."""
-        grant = self.start_request.grants.http
-        if grant is None:
-            return [NoHosts()]
-        try:
-            hosts = await self._means.outside.hosts(
-                grant,
-                lambda: self._means.settings().rules(self.namespace).http,
-                namespace=self.namespace,
-                name=self.name,
-            )
-        except HttpMissing as missing:
-            advice = "ask the operator of the nexlet to install 'nexlet-functions[http]'"
-            raise Refusal(Problem(str(missing), "grants.http", advice=advice, code="grants-unusable")) from None
-        self._hold.push_async_callback(hosts.close)
-        return [hosts]
+        if renews and self._pool is not None and self._phase is WorkloadState.RUNNING:
+            await self.rotation.renew(self._pool, secrets)
 
     def _make_dispatcher(self, environment: Mapping[str, str], **arguments: Any) -> Dispatcher:
         if self._means.dispatchers is not None:
@@ -628,56 +500,6 @@ class Function:
         except OSError as error:
             self._log.info("compiled form not kept", reason=error.strerror, consequence="a restart compiles it again")
 
-    async def _listen(self, dispatcher: Dispatcher, pulled: Sequence[TriggerSpec]) -> None:
-        services, specs = self._means.services, [*dispatcher.specs(), *pulled]
-        if not specs:
-            return  # it runs by schedule alone
-        entrance = specs[0].sink
-        assert entrance is not None, "each trigger has an entrance of its own"
-        try:
-            registered = await services.register_trigger(
-                self.workload_id,
-                self.namespace,
-                self._creds,
-                specs,
-                entrance,
-                # A message may come, and be answered, before the last subscription is confirmed.
-                on_connection=dispatcher.answer_on,
-            )
-            self._listens = True
-            assert self._pool is not None
-            self._apart = Apart(services, dispatcher, self._pool, registered.connection, self._log)
-            self._means.floods.join(self._apart, asyncio.get_running_loop().time())
-        except TriggerRefused as error:
-            raise Refusal(*self._refused_triggers(error)) from None
-        except AgentError as error:
-            reason = error.text.partition("\n")[0]
-            raise Refusal(Problem(reason, "triggers", advice="try again", code="unreachable")) from None
-
-    def _refused_triggers(self, error: TriggerRefused) -> list[Problem]:
-        """A problem for each trigger that the server turned down, at its place in the request."""
-        return [
-            Problem(
-                f"'{trigger.subject}' may not be subscribed to"
-                + (f": the server says '{permission}'" if permission else ""),
-                f"triggers[{trigger.number}].subject" if self.start_request.triggers else "",
-                advice="the credentials of this workload need the permission to subscribe there: ask the operator",
-                code="trigger-refused",
-            )
-            for trigger in self.triggers
-            for subject, permission in error.refused
-            if subject == trigger.subject
-        ] + [
-            Problem(
-                f"what is pulled from a stream comes on an inbox, which may not be subscribed to: '{permission}'",
-                "triggers",
-                advice="the credentials of this workload need the permission to subscribe to '_INBOX.>'",
-                code="trigger-refused",
-            )
-            for subject, permission in error.refused
-            if subject.startswith("_INBOX.")
-        ]
-
     # --- the way out -----------------------------------------------------------------------------------------------
 
     async def stop_listening(self) -> None:
@@ -688,12 +510,7 @@ class Function:
     async def _stop_listening(self) -> None:
         # Once only: while this one still finishes its work, another may listen under the same id.
         self.streams.stop()
-        if self._apart is not None:
-            self._means.floods.leave(self._apart)
-            await self._apart.stop()
-        if self._listens:
-            self._listens = False
-            await self._means.services.unregister_trigger(self.workload_id)
+        await self._listening.stop()
         await self.schedules.end()
 
     async def leave(self, grace: float, *, failure: WorkloadFailure | None = None) -> None:
@@ -729,8 +546,7 @@ class Function:
                 if self._pool is not None:
                     await self._pool.close()
                 await self.streams.close()
-                if self._apart is not None:
-                    await self._apart.close()
+                await self._listening.close()
             finally:
                 await self._hold.aclose()
 

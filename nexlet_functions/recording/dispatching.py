@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import Any
 
 from nexlet_functions.functions.dispatch import Dispatcher
-from nexlet_functions.functions.function import DispatcherFactory
+from nexlet_functions.functions.means import DispatcherFactory
 from nexlet_functions.recording.recorder import Invoked, Recorder
 from nexlet_functions.streams.deliveries import Delivery
 from nexlet_sandboxes.calls import Call, Result

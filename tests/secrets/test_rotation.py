@@ -202,7 +202,7 @@ async def test_in_one_look_a_secret_is_read_once(bench: AgentBench, monkeypatch:
     watching = asyncio.create_task(watch_secrets(functions, bench.services, interval=0.001))
     await eventually(lambda: len(looks) >= 4, what="three looks")
     del bench.services.secrets["acme", "KEY"]
-    await eventually(lambda: all(one.rotation_trouble for one in bench.agent.functions if one.namespace == "acme"))
+    await eventually(lambda: all(one.rotation.trouble for one in bench.agent.functions if one.namespace == "acme"))
     watching.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await watching

@@ -18,8 +18,8 @@ from opentelemetry.trace import Tracer
 
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.functions.agent import FunctionAgent
-from nexlet_functions.functions.function import DispatcherFactory
 from nexlet_functions.functions.keys import CurveKey
+from nexlet_functions.functions.means import DispatcherFactory
 from nexlet_functions.natsio import Connection, Credentials
 from nexlet_functions.natsio.life import Options
 from nexlet_functions.runner.agent import Refused
