@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import io
 import sys
 import traceback
 from collections.abc import Callable
@@ -171,6 +172,8 @@ _EXITS = {
 
 def run() -> None:
     """Run with the process's arguments, and end the process."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a letter that an output does not have is no reason to end
     try:
         app(prog_name=_program_name())
     except Exception:  # noqa: BLE001  # the last place that can tell a fault of ours from a refusal

@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Output", "plain", "problem_record", "styled"]
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def plain(text: str) -> str:
-    """`text` without what would steer a terminal: control characters, and those that turn the direction of writing."""
+    """`text` without what would steer a terminal: control characters, and those that turn the direction of writing.
+
+    And without lone surrogates, which JSON can say and no encoding can write.
+    """
     return _CONTROL.sub("\ufffd", text)
 
 
@@ -73,7 +76,7 @@ class Output:
         """
         if self.json:
             entry = {"type": kind} | {name: value for name, value in fields.items() if value is not None}
-            written = json.dumps(entry, ensure_ascii=False, default=str)
+            written = _json_line(entry)
             if self.spool is not None:
                 self.spool(f"{written}\n")
             else:
@@ -98,7 +101,7 @@ class Output:
                 entry |= {"name": failure.name, "problems": [problem_record(each) for each in failure.problems]}
             else:
                 entry |= {"message": failure.text} | ({"advice": failure.advice} if failure.advice else {})
-            print(json.dumps(entry, ensure_ascii=False), file=sys.stderr, flush=True)  # noqa: T201  # as above
+            print(_json_line(entry), file=sys.stderr, flush=True)  # noqa: T201  # as above
             return
         from rich.console import Console
 
@@ -107,6 +110,16 @@ class Output:
         console.print(styled(("error:", "bold red"), " ", first))
         for line in rest:
             console.print(plain(line))
+
+
+def _json_line(entry: dict[str, Any]) -> str:
+    """As people can read it; with escapes alone where it has a lone surrogate, or an output that is not UTF-8."""
+    line = json.dumps(entry, ensure_ascii=False, default=str)
+    try:
+        line.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(entry, default=str)
+    return line
 
 
 def problem_record(problem: Problem) -> dict[str, Any]:

@@ -82,9 +82,9 @@ def pack(
         function = asyncio.run(_with_nats(function, namespace, nodes, flags, seal=seal, bucket=push))
     text = function.pack()
     if to is None:
-        # Not a record: what is printed is the file, whoever reads it.
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        # Not a record: what is printed is the file, whoever reads it, and a Nexfile is UTF-8.
+        sys.stdout.buffer.write(text.encode())
+        sys.stdout.buffer.flush()
         return
     try:
         to.write_text(text, encoding="utf-8")

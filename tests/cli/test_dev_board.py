@@ -44,6 +44,26 @@ async def test_a_table_on_a_terminal_with_the_log_below_it(tmp_path: Path) -> No
         assert screen.raw.count("\x1b[?25h") == screen.raw.count("\x1b[?25l"), "the cursor is given back"
 
 
+HALF = """
+def handler(event, context):
+    print('{"level":"info","message":"half \\\\ud800","word":"\\\\ud800"}')
+    return ""
+"""
+"""JSON may say half of a surrogate pair, which no encoding can write."""
+
+
+async def test_no_line_of_a_function_ends_it(tmp_path: Path) -> None:
+    greet = write(tmp_path / "greet", "1")
+    (greet / "function.py").write_text(HALF)
+    async with terminal("dev", greet, "-p", "0", "--text") as screen:
+        await screen.until("ready: 1 function")
+        url = (await screen.until(r"nats://127\.0\.0\.1:\d+"))[0]
+        assert (await nexfn("invoke", "-s", url, "greet.hello")).code == 0
+        await screen.until(r"info +greet +half \ufffd  word=\ufffd")
+        assert (await nexfn("invoke", "-s", url, "greet.hello")).code == 0
+        assert await screen.end() == 0
+
+
 async def test_more_than_fits_is_left_out_and_said(tmp_path: Path) -> None:
     root = tmp_path / "functions"
     root.mkdir()

@@ -72,6 +72,31 @@ async def test_for_people_the_body_comes_first_and_then_how_it_came(
     assert how.endswith(" ms by demo/w1")
 
 
+HALF = '{"word": "\\ud800", "name": "Zoë"}'
+"""JSON that says half of a surrogate pair: every client may send it, and no encoding can write what it stands for."""
+
+
+async def test_what_cannot_be_written_is_shown_all_the_same(client: Client, nats_server: EmbeddedServer) -> None:
+    asked = ("invoke", "-s", nats_server.url, "echo", HALF)
+    ended = await nexfn(*asked)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.records[0]["json"] == json.loads(HALF)
+    shown = await nexfn(*asked, "--text")
+    assert (shown.code, shown.err) == (0, "")
+    assert json.loads(shown.out[: shown.out.index("}") + 1]) == {"word": "\ufffd", "name": "Zoë"}
+
+
+async def test_an_output_that_is_not_utf_8_gets_what_it_can_show(client: Client, nats_server: EmbeddedServer) -> None:
+    asked = ("invoke", "-s", nats_server.url, "echo", '{"name": "Zoë", "sign": "\U0001f600"}')
+    latin = environment(PYTHONIOENCODING="ascii")
+    ended = await nexfn(*asked, env=latin)
+    assert ended.code == 0, ended.err
+    assert ended.records[0]["json"] == {"name": "Zoë", "sign": "\U0001f600"}
+    shown = await nexfn(*asked, "--text", env=latin)
+    assert shown.code == 0, shown.err
+    assert '"name": "Zo\\xeb"' in shown.out
+
+
 async def test_an_error_as_the_answer_ends_with_1(client: Client, nats_server: EmbeddedServer) -> None:
     ended = await nexfn("invoke", "-s", nats_server.url, "fail")
     assert ended.code == 1

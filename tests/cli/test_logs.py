@@ -116,6 +116,24 @@ async def test_for_people_and_what_is_not_there(bench: NexletBench) -> None:
     assert (over.code, [json.loads(line)["type"] for line in over.out.splitlines()]) == (0, ["following"])
 
 
+HALF = """
+def handler(event, context):
+    print('{"level":"info","message":"half \\\\ud800","word":"\\\\ud800"}')
+    return ""
+"""
+"""JSON may say half of a surrogate pair, which no encoding can write."""
+
+
+async def test_no_line_of_a_function_ends_it(bench: NexletBench, live: StartLive) -> None:
+    await deploy(bench.control, HALF, name="half", triggers=["half"])
+    await deploy(bench.control, TALKS, name="talks", triggers=["talk"])
+    following = await follow(live, bench, "--count", "2", "--stream", "stdout")
+    await bench.ask("half", b"")
+    await bench.ask("talk", b"on")
+    assert await following.ended() == 0
+    assert said(following, "message", "fields") == [("half \ud800", {"word": "\ud800"}), ("printed on", None)]
+
+
 async def _keep_asking(bench: NexletBench, enough: asyncio.Event) -> None:
     # Not cancelled: a request of nats-py that is answered in that very moment swallows it, and asking goes on.
     while not enough.is_set():
