@@ -116,13 +116,23 @@ def _ended(function: Callable[..., None]) -> Callable[..., None]:
             function(*args, **kwargs)
         except CommandFailed as failure:
             _fail(failure, kwargs.get("json"))
-        except Exception as error:
+        except Exception as raised:
+            error = _alone(raised)
             expected = expected_failure(error)
-            if expected is None:
-                raise
-            _fail(expected, kwargs.get("json"))
+            if expected is not None:
+                _fail(expected, kwargs.get("json"))
+            if isinstance(error, BrokenPipeError):
+                raise error from None  # nobody reads any more: the group ends quietly
+            raise
 
     return guarded
+
+
+def _alone(error: Exception) -> Exception:
+    """What was raised in a task group, where that was one thing alone."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _fail(failure: CommandFailed, json: bool | None) -> None:

@@ -172,6 +172,7 @@ class _Following:
         self._passes = passes
         self._left = count
         self._enough = asyncio.Event()
+        self._unread: OSError | None = None
         self._known: dict[str, WorkloadSummary] = {}
         self._elsewhere: set[str] = set()  # ids that are in none of the namespaces that we may look at
         self._waiting: deque[_Line] = deque(maxlen=_WAITING)
@@ -199,13 +200,19 @@ class _Following:
         )
 
     async def until(self, asked: asyncio.Event, seconds: float | None) -> None:
-        """Follow until it is asked to end, the time is over, or there were lines enough."""
+        """Follow until it is asked to end, the time is over, or there were lines enough.
+
+        Raises:
+            OSError: nobody reads what is written any more.
+        """
         looking = asyncio.ensure_future(self._keep_looking())
         ends = [asyncio.ensure_future(each.wait()) for each in (asked, self._enough)]
         try:
             await asyncio.wait([looking, *ends], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if looking.done():
                 looking.result()
+            if self._unread is not None:
+                raise self._unread
         finally:
             for task in (looking, *ends):
                 task.cancel()
@@ -254,6 +261,18 @@ class _Following:
         of = self._known[line.workload_id]
         if not self._is_wanted(of) or self._enough.is_set():
             return
+        try:
+            self._record(line, of)
+        except OSError as error:  # raised here it would be taken for one about a message, and following would go on
+            self._unread = error
+            self._enough.set()
+            return
+        if self._left is not None:
+            self._left -= 1
+            if self._left == 0:
+                self._enough.set()
+
+    def _record(self, line: _Line, of: WorkloadSummary) -> None:
         first, *rest = line.message.splitlines() or [""]
         told = (f"{name}={each if isinstance(each, str) else json_.dumps(each)}" for name, each in line.fields.items())
         head = (f"{line.at.astimezone():%H:%M:%S}  ", f"{line.level:<8}  ", f"{of.name:<{self._width}}  ")
@@ -274,10 +293,6 @@ class _Following:
             invocation_id=line.invocation_id,
             fields=line.fields or None,
         )
-        if self._left is not None:
-            self._left -= 1
-            if self._left == 0:
-                self._enough.set()
 
 
 _STYLES: Final = {"debug": "dim", "info": "cyan", "warning": "yellow", "error": "red", "critical": "bold red"}

@@ -63,7 +63,11 @@ class Output:
         if self._console is None:
             from rich.console import Console
 
-            self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+            class _Console(Console):
+                def on_broken_pipe(self) -> None:
+                    raise  # for whoever has something to end: rich would end the process from here
+
+            self._console = _Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         return self._console
 
     def record(self, kind: str, text: Text | str | Sequence[Text | str] = (), /, **fields: Any) -> None:

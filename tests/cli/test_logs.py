@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nexlet_functions.devnode.server import EmbeddedServer
-from tests.support.cli import nexfn
+from tests.support.cli import nexfn, start_nexfn
 from tests.support.live import Live, StartLive
 from tests.support.nexlets import NAMESPACE, NexletBench, deploy, nexlet_bench
 from tests.support.nodes import StandIn
@@ -132,6 +132,20 @@ async def test_no_line_of_a_function_ends_it(bench: NexletBench, live: StartLive
     await bench.ask("talk", b"on")
     assert await following.ended() == 0
     assert said(following, "message", "fields") == [("half \ud800", {"word": "\ud800"}), ("printed on", None)]
+
+
+@pytest.mark.parametrize("how", ["--json", "--text"])
+async def test_without_anybody_who_reads_it_ends(bench: NexletBench, how: str) -> None:
+    await deploy(bench.control, TALKS, name="talks", triggers=["talk"])
+    process = await start_nexfn("logs", "-s", bench.server.url, "-n", NAMESPACE, "--nodes", "1", how)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert b"following" in await process.stdout.readline()
+    process.stdout._transport.close()  # type: ignore[attr-defined]  # as `| head` does it
+    await bench.ask("talk", b"hi")
+    async with asyncio.timeout(30):
+        assert await process.stderr.read() == b""
+        assert await process.wait() == 1
 
 
 async def _keep_asking(bench: NexletBench, enough: asyncio.Event) -> None:

@@ -10,8 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from nexlet_functions.devnode.server import EmbeddedServer
-from tests.support.cli import PROGRAM, environment, nexfn
+from tests.support.cli import PROGRAM, environment, nexfn, start_nexfn
 from tests.support.live import StartLive
 from tests.support.nexlets import NAMESPACE, NexletBench, deploy, nexlet_bench
 from tests.support.nodes import StandIn
@@ -72,6 +74,19 @@ async def test_once_for_people_and_for_programs(bench: NexletBench) -> None:
     unknown = await nexfn(*options(bench, "--once", "work"))
     assert (unknown.code, unknown.error["code"]) == (1, "unknown-workload")
     assert "did you mean works?" in unknown.error["message"]
+
+
+@pytest.mark.parametrize("how", ["--json", "--text"])
+async def test_without_anybody_who_reads_it_ends(bench: NexletBench, how: str) -> None:
+    await deploy(bench.control, WORKS, name="works", triggers=["works"])
+    process = await start_nexfn(*options(bench, how))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert await process.stdout.readline()
+    process.stdout._transport.close()  # type: ignore[attr-defined]  # as `| head` does it
+    async with asyncio.timeout(30):
+        assert await process.stderr.read() == b""
+        assert await process.wait() == 1
 
 
 async def test_on_a_terminal_it_draws_a_table_and_gives_the_terminal_back(
