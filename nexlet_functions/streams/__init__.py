@@ -1,7 +1,8 @@
 """JetStream triggers: messages that a stream keeps until a function has handled them.
 
     consumers      the durable consumer of a trigger: looked for, compared, made where it is missing
-    puller         one trigger's messages: asked for as the workers have room, and what is in hand kept alive
+    puller         one trigger's messages: taken as the workers have room, and what is in hand kept alive
+    pulls          what its consumer was asked for and has not given yet, and what it says of that
     deliveries     one message in hand, and what becomes of it when its invocation has ended
     returned       what a stop gave back, which is no attempt
     letters        dead letters: their headers, written and read back

@@ -1,9 +1,9 @@
 """One stream trigger's messages: asked for as the workers have room, kept alive while in hand, and told how they ended.
 
 A `Puller` has as many messages in hand as its function's workers get through without letting them wait for long
-(`Pool.capacity`), and asks for more when half of that is done, so that the next ones are here before the last have
-ended. Requests and acknowledgements leave in the batches of the dispatcher; there is no task and no timer for a
-message, but one timer for the puller, which tells the consumer of whatever has been in hand for long.
+(`Pool.capacity`); what is asked for is kept by `pulls`. Requests and acknowledgements leave in the batches of the
+dispatcher; there is no task and no timer for a message, but one timer for the puller, which tells the consumer of
+whatever has been in hand for long.
 
 Two things are remembered so that a lost connection leads to no second run: a message that is handed out again while it
 is still in hand is the same message, and one whose acknowledgement was lost is acknowledged again.
@@ -14,18 +14,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 import structlog
 
 from nexlet_functions.functions.hops import LOOP, hops_of, too_far
-from nexlet_functions.natsio.connection import Connection, ConnectionState
-from nexlet_functions.natsio.protocol import decode_headers
+from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.streams.deliveries import ACK, IN_PROGRESS, NAK, TERM, Delivery, Key, ack_parts, nak_after
 from nexlet_functions.streams.letters import LetterBox, Sender, letter_block
+from nexlet_functions.streams.pulls import HEARTBEAT, Pulls, Way
 from nexlet_functions.streams.returned import Returned
 from nexlet_sandboxes.calls import Call, Result
 from nexlet_sandboxes.outcomes import Outcome
@@ -34,13 +34,7 @@ if TYPE_CHECKING:
     from nexlet_functions.streams.consumers import Wanted
     from nexlet_sandboxes.pool import Pool
 
-__all__ = ["Puller", "StreamCounts", "Way"]
-
-EXPIRES: Final = 30.0
-"""Seconds that a request for messages stays open."""
-
-HEARTBEAT: Final = 5.0
-"""Seconds between two signs of life while there are no messages; after two that did not come it is asked anew."""
+__all__ = ["Puller", "StreamCounts"]
 
 NOT_RUN_AGAIN: Final = 0.05
 """Seconds until a message is offered to the pool again that had no room for it."""
@@ -48,29 +42,12 @@ NOT_RUN_AGAIN: Final = 0.05
 NOT_KEPT: Final = 30.0
 """Seconds, at least, until a message is handed out again whose dead letter no stream took."""
 
-RETRY: Final = (0.25, 5.0)
-"""Seconds until a consumer that does not answer is asked again: at first, and at last."""
-
 REMEMBERED: Final = 4096
 """Messages done that are remembered at least; at most twice as many are."""
 
 UNSEEN: Final = 2
 """A message is not run any more after so many times `max_deliver` attempts. Those beyond `max_deliver` are attempts
 whose end nobody saw: their nexlet was killed."""
-
-PULLS: Final = 16
-"""Requests at a time at most, where `batch` is less than there is room for."""
-
-LEAST_BYTES: Final = 4 * 1024 * 1024
-"""Bytes of messages that one request brings, or one message that is larger."""
-
-
-class Way(Protocol):
-    """The way out: what is said joins the batch, which leaves with the next flush. The function's dispatcher."""
-
-    def say(self, blob: bytes) -> None: ...
-
-    def flush(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -103,7 +80,7 @@ class Puller:
         stream, consumer: where they are from.
         stream_json: the name, as it stands within quotes in JSON.
         counts: for metadata and tests.
-        trouble: why nothing comes at the moment; "" where all is well.
+        pulls: what the consumer is asked for, and what it says of that.
     """
 
     def __init__(
@@ -130,30 +107,19 @@ class Puller:
         self.stream_json = orjson.dumps(self.stream)[1:-1]
         self.inbox = inbox
         self.counts = StreamCounts()
-        self.trouble = ""
         self._trigger = trigger
         self._pattern = pattern
         self._pool = pool
         self._say, self._flush = way.say, way.flush
-        self._connection = connection
         self._sender = sender
         self._max_hops = max_hops
-        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{self.consumer}"
         self._held: dict[Key, Delivery] = {}
         self._done: set[Key] = set()
         self._done_before: set[Key] = set()
         self._later: deque[Delivery] = deque()
-        self._asked = 0
-        self._refill_at = 0
-        self._generation = self._number = 0
-        self._heard_ns = 0
-        self._absent = 0
-        self._pulling = False
         self._tick_every = max(0.05, min(HEARTBEAT, trigger.ack_wait / 4))
         self._tick: asyncio.TimerHandle | None = None
-        self._retry: asyncio.TimerHandle | None = None
         self._offer: asyncio.TimerHandle | None = None
-        self._forget: Callable[[], None] = lambda: None
         self._told_unkept_ns = 0
         self._log = structlog.stdlib.get_logger("nexlet_functions.streams").bind(
             workload_id=sender.workload_id,
@@ -162,6 +128,7 @@ class Puller:
             stream=self.stream,
             consumer=self.consumer,
         )
+        self.pulls = Pulls(wanted, self._held, inbox=inbox, pool=pool, way=way, connection=connection, log=self._log)
         self._returned = Returned(connection, wanted, self._log)
         self._returning: list[Delivery] = []
         self._undecided: list[tuple[Delivery, Call, Result | None]] = []
@@ -180,19 +147,15 @@ class Puller:
 
     def begin(self) -> None:
         """Ask for messages from now on."""
-        self._pulling = True
-        self._forget = self._connection.on_state(self._on_state)
         self._tick = asyncio.get_running_loop().call_later(self._tick_every, self._on_tick)
-        self._begin_anew()
+        self.pulls.begin()
 
     def stop(self) -> None:
         """Ask for nothing more. What is in hand goes on, and what still comes is handled."""
-        self._pulling = False
-        self._forget()
-        for timer in (self._retry, self._offer):
-            if timer is not None:
-                timer.cancel()
-        self._retry = self._offer = None
+        self.pulls.stop()
+        if self._offer is not None:
+            self._offer.cancel()
+            self._offer = None
         self._give_back(self._later)
         self._later.clear()
         self._flush()
@@ -258,16 +221,16 @@ class Puller:
 
     def take(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes) -> None:
         """One message, or a word about a request for some."""
-        now = time.monotonic_ns()
-        self._heard_ns = now
+        pulls, now = self.pulls, time.monotonic_ns()
+        pulls.heard_ns = now
         if not reply.startswith(b"$JS.ACK."):
-            self._status(subject, headers)
+            pulls.status(subject, headers)
             return
         key, attempt = ack_parts(reply)
-        if self._asked:
-            self._asked -= 1
-        if self._absent:
-            self._well()
+        if pulls.asked:
+            pulls.asked -= 1
+        if pulls.absent:
+            pulls.well()
         known = self._held.get(key)
         if known is not None:
             known.reply, known.attempt, known.told_ns = reply, attempt, now
@@ -288,97 +251,12 @@ class Puller:
 
     def batch_end(self) -> None:
         """The reader has no more for now."""
-        if len(self._held) + self._asked <= self._refill_at:
-            self._refill()
+        if len(self._held) + self.pulls.asked <= self.pulls.refill_at:
+            self.pulls.refill()
         self._pool.flush()
         self._flush()
 
-    def _status(self, subject: bytes, headers: bytes) -> None:
-        words = subject.split(b".")
-        if len(words) < 2 or words[-2] != b"%d" % self._generation:
-            return  # about a request that we have given up
-        said = decode_headers(headers)
-        status = said.get("Status", "")
-        if status in ("100", "400"):
-            if self._absent:
-                self._well()
-            return
-        if status == "503":
-            self._unwell(
-                "the consumer does not answer: JetStream is not there, or the consumer was deleted; it is made anew "
-                "where the function is deployed again"
-            )
-            return
-        description = said.get("Description", "")
-        left = said.get("Nats-Pending-Messages", "")
-        if left.isdecimal():
-            self._asked = max(0, self._asked - int(left))
-        if "deleted" in description.lower():
-            self._unwell("the consumer was deleted; it is made anew where the function is deployed again")
-        elif status != "408" and not left:
-            # Too many requests wait, or its server is about to go: asked at once, it would say so again.
-            self._unwell(f"the consumer gives nothing: {description or status}")
-
-    def _well(self) -> None:
-        self._absent = 0
-        if self.trouble:
-            self.trouble = ""
-            self._log.info("the consumer answers again")
-
-    def _unwell(self, trouble: str) -> None:
-        self._asked = 0
-        self._absent += 1
-        # A server that comes back has its streams a moment later: no reason yet for a line.
-        if self._absent >= _TELL_AFTER and self.trouble != trouble:
-            self.trouble = trouble
-            self._log.warning("a stream trigger gets nothing", reason=trouble)
-        if self._retry is None and self._pulling:
-            first, last = RETRY
-            pause = min(last, first * 2.0 ** min(self._absent - 1, 10))
-            self._retry = asyncio.get_running_loop().call_later(pause, self._on_retry)
-
-    # --- what is asked for -------------------------------------------------------------------------------------------
-
-    def _refill(self) -> None:
-        if not self._pulling or self._retry is not None or not self._connection.connected:
-            return
-        room = min(self._pool.capacity(), self._trigger.max_ack_pending)
-        most = self._trigger.batch
-        for _ in range(PULLS):
-            ask = min(room - len(self._held) - self._asked, most)
-            if ask < 1:
-                break
-            self._pull(ask)
-        self._refill_at = room - max(1, min(room, most) // 2)
-
-    def _pull(self, ask: int) -> None:
-        self._number += 1
-        body = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d,"max_bytes":%d}' % (
-            ask,
-            int(EXPIRES * 1e9),
-            int(HEARTBEAT * 1e9),
-            max(LEAST_BYTES, self._connection.max_payload + 8192),
-        )
-        reply = f"{self.inbox}.{self._generation}.{self._number}"
-        self._say(b"PUB %b %b %d\r\n%b\r\n" % (self._next.encode(), reply.encode(), len(body), body))
-        self._asked += ask
-
-    def _begin_anew(self) -> None:
-        """Give up what was asked for, and ask again."""
-        self._generation += 1
-        self._asked = 0
-        self._heard_ns = time.monotonic_ns()
-        self._refill()
-        self._flush()
-
-    def _on_state(self, state: ConnectionState, reason: str) -> None:
-        if state is ConnectionState.CONNECTED and self._pulling:
-            self._begin_anew()
-
-    def _on_retry(self) -> None:
-        self._retry = None
-        if self._pulling:
-            self._begin_anew()
+    # --- while they are in hand --------------------------------------------------------------------------------------
 
     def _on_tick(self) -> None:
         now = time.monotonic_ns()
@@ -390,11 +268,7 @@ class Puller:
                 self._say(IN_PROGRESS % delivery.reply)
         if self.letters is not None:
             self.letters.look(now)
-        if self._asked and now - self._heard_ns > 2 * HEARTBEAT * 1e9 and self._connection.connected:
-            self._log.info("a consumer is silent, asking anew")
-            self._begin_anew()
-        else:
-            self._refill()
+        self.pulls.look(now)
         self._flush()
 
     # --- how it ended ------------------------------------------------------------------------------------------------
@@ -414,8 +288,8 @@ class Puller:
             self._decide(delivery, call, result)
         else:
             self._try_again(delivery)
-        if len(self._held) + self._asked <= self._refill_at:
-            self._refill()
+        if len(self._held) + self.pulls.asked <= self.pulls.refill_at:
+            self.pulls.refill()
         return True
 
     def _attempts(self, delivery: Delivery) -> int:
@@ -460,8 +334,8 @@ class Puller:
                 for delivery, call, result in undecided:
                     if self._held.get(delivery.key) is delivery:  # it was not given back meanwhile
                         self._decide(delivery, call, result)
-                if len(self._held) + self._asked <= self._refill_at:
-                    self._refill()
+                if len(self._held) + self.pulls.asked <= self.pulls.refill_at:
+                    self.pulls.refill()
                 self._pool.flush()
                 self._flush()
         finally:
@@ -474,7 +348,7 @@ class Puller:
             self._done_before, self._done = self._done, set()
 
     def _not_run(self, delivery: Delivery) -> bool:
-        if not self._pulling:
+        if not self.pulls.pulling:
             self._give_back([delivery])
             return True
         self._later.append(delivery)
@@ -536,12 +410,11 @@ class Puller:
                     sequence=delivery.sequence,
                     reason=why_not,
                 )
-        if len(self._held) + self._asked <= self._refill_at:
-            self._refill()
+        if len(self._held) + self.pulls.asked <= self.pulls.refill_at:
+            self.pulls.refill()
         self._flush()
 
 
 _FULL: Final = 429
 _FINAL: Final = frozenset({Outcome.REJECTED_BY_FUNCTION, Outcome.REJECTED})
-_TELL_AFTER: Final = 4
 _TELL_UNKEPT_NS: Final = 60_000_000_000

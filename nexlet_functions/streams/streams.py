@@ -20,7 +20,8 @@ from nexlet_functions.natsio.subscriptions import Subscription
 from nexlet_functions.runner.services import TriggerSpec
 from nexlet_functions.streams.consumers import Wanted, look, make, wanted
 from nexlet_functions.streams.letters import Sender
-from nexlet_functions.streams.puller import Puller, Way
+from nexlet_functions.streams.puller import Puller
+from nexlet_functions.streams.pulls import Way
 from nexlet_models.problems import Problem
 from nexlet_models.start_request import StartRequest, StreamTrigger
 from nexlet_sandboxes.pool import Pool
@@ -209,5 +210,5 @@ class Streams:
             return {}
         facts = {"streams": ",".join(f"{one.stream}/{one.name}" for one in self.consumers)}
         facts |= {f"stream_{name}": str(count) for name, count in self.counts().items() if count}
-        trouble = "; ".join(dict.fromkeys(puller.trouble for puller in self._pullers if puller.trouble))
+        trouble = "; ".join(dict.fromkeys(puller.pulls.trouble for puller in self._pullers if puller.pulls.trouble))
         return facts | ({"stream_trouble": trouble} if trouble else {})
