@@ -75,7 +75,7 @@ class ConnectionStats:
         connects: how often it was connected after it was not; `moves`, how often it went to another server without
             a gap.
         published: messages handed over by `publish` and `write`.
-        dropped: messages refused because too much was waiting.
+        dropped: messages refused because too much was waiting, or that waited still when it was closed.
         unconfirmed: messages that were on their way when a connection was lost, and may not have arrived.
         oversized: messages refused because the server takes none of that size.
         publish_violations: messages the server turned down.
@@ -297,6 +297,7 @@ class Connection:
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
+        self._outgoing.end()
         await self._subscriptions.close()
         self._up.set()  # whoever waits learns that it is closed
 
@@ -348,6 +349,13 @@ class Connection:
             False where they were dropped and counted, because too much waits already.
         """
         return self._outgoing.write(blob, count, spare=spare)
+
+    def hand_over(self, to: Connection) -> None:
+        """Have what waits to be sent leave by another connection, in its order; what that has no room for is dropped.
+
+        For one that is lost and is to be closed.
+        """
+        to._outgoing.take_over(self._outgoing)
 
     async def flush(self, timeout: float | None = None) -> None:
         """Return when the server has processed everything published and subscribed before.

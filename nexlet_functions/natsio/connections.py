@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.credentials import Credentials
@@ -45,6 +45,11 @@ class Connections:
         self._shared: dict[Credentials, _Shared] = {}
         # Those given credentials of which there was a connection already, and those that were opened apart.
         self._further: list[_Shared] = []
+        self._closed_callbacks: list[Callable[[Connection], None]] = []
+
+    def on_closed(self, callback: Callable[[Connection], None]) -> None:
+        """Have each connection told when it is closed, with all that it has counted."""
+        self._closed_callbacks.append(callback)
 
     def hold(self, credentials: Credentials, namespace: str = "") -> Connection:
         """The connection of these credentials, connected or not; started at its first use. Pair with `release`.
@@ -110,7 +115,7 @@ class Connections:
         shared.users[namespace] -= 1
         if not shared.users.total():
             self._forget(shared)
-            await connection.close()
+            await self._close(connection)
 
     def namespaces(self, connection: Connection) -> frozenset[str]:
         """Who uses it, and those apart by the same credentials."""
@@ -150,7 +155,12 @@ class Connections:
         connections = self.all()
         self._shared.clear()
         self._further.clear()
-        await asyncio.gather(*(one.close() for one in connections))
+        await asyncio.gather(*(self._close(one) for one in connections))
+
+    async def _close(self, connection: Connection) -> None:
+        await connection.close()
+        for callback in self._closed_callbacks:
+            callback(connection)
 
     def _find(self, connection: Connection) -> _Shared | None:
         shared = self._shared.get(connection.credentials)

@@ -24,7 +24,7 @@ class Outgoing:
 
     Attributes:
         size: bytes that wait.
-        published, dropped: messages taken and refused so far.
+        published, dropped: messages taken, and refused or given up, so far.
         unconfirmed: messages that were on their way when a client was lost, and may not have arrived.
         oversized: messages that waited for a server which then took none of their size.
         closed: whether nothing is taken any more.
@@ -95,6 +95,22 @@ class Outgoing:
         if not self._busy:
             self.pump()
         return True
+
+    def take_over(self, other: Outgoing) -> None:
+        """Send what waits at another one, as far as there is room for it; it counts as published there."""
+        waiting, other._blobs, other.size = other._blobs, [], 0
+        for blob, count in waiting:
+            if self.write(blob, count):
+                self.published -= count
+            else:
+                other.dropped += count
+                self.dropped -= count
+
+    def end(self) -> None:
+        """Give up what waits still, and count it: nobody will send it."""
+        self.closed = True
+        self.dropped += sum(count for _, count in self._blobs)
+        self._blobs, self.size = [], 0
 
     def pump(self, *, at_once: bool = False) -> None:
         """Hand over what waits, if the client has taken the batch before or `at_once`."""

@@ -59,10 +59,16 @@ class NexletFigures:
         self._gone = Counts()
         self._seen: dict[Connection, str] = {}
         self._connections_gone: Counter[tuple[str, ...]] = Counter()
+        runner.on_workload_connection_closed(self._closed)
 
     def gone(self, function: Function) -> None:
         """A function is gone: what it counted stays in the totals."""
         self._gone.add(counts_of(function))
+
+    def _closed(self, connection: Connection) -> None:
+        """It may have come and gone between two looks: what it counted stays all the same."""
+        self._seen.pop(connection, None)
+        self._connections_gone.update(_connection_counts("workloads", connection.stats()))
 
     async def read(self, *, agent: FunctionAgent | None, ready: bool) -> Figures:
         """All of it, each function as it is when it has its turn.

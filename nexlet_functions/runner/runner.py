@@ -187,6 +187,10 @@ class Runner:
             "workloads": self._connections.all(),
         }
 
+    def on_workload_connection_closed(self, callback: Callable[[Connection], None]) -> None:
+        """Have each of those of workloads told when it is closed, for what it has counted."""
+        self._connections.on_closed(callback)
+
     @property
     def registrations(self) -> int:
         """How often a node has taken us, resumed registrations included."""

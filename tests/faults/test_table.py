@@ -12,6 +12,7 @@ TESTS = (
     "faults/test_node.py",
     "faults/test_expiring.py",
     "faults/test_floods.py",
+    "faults/test_apart.py",
     "runner/test_takeover.py",
     "grants/test_granted.py",
     "grants/test_lasting.py",

@@ -92,3 +92,26 @@ def test_it_is_never_over_its_bound_and_keeps_the_order(steps: list[tuple[int, s
     while outgoing.size:
         clients[0].go_on()
     assert sorted(blob for one in clients for blob in one.sent) == sorted(taken), "nothing is sent twice, nothing lost"
+
+
+def test_what_waits_when_it_ends_is_counted() -> None:
+    outgoing = Outgoing(10 * KIB)
+    assert outgoing.write(b"x" * KIB, 3)
+    assert outgoing.write(b"x" * KIB, 2)
+    outgoing.end()
+    assert (outgoing.published, outgoing.dropped, outgoing.size) == (5, 5, 0)
+    assert not outgoing.write(b"x", 1)
+    assert outgoing.dropped == 6
+
+
+def test_another_one_takes_over_what_waits_as_far_as_it_has_room() -> None:
+    lost, other, client = Outgoing(10 * KIB), Outgoing(2 * KIB), SlowClient()
+    other.attach(cast("Life", client), 1 << 20)
+    assert other.write(b"before" * 10, 1)  # the client has it, and takes no more for now
+    for number in range(4):
+        assert lost.write(b"%d" % number * KIB, 2)
+    other.take_over(lost)
+    assert (lost.published, lost.dropped, lost.size) == (8, 4, 0)
+    assert (other.published, other.dropped, other.size) == (1, 0, 2 * KIB)
+    client.go_on()
+    assert client.sent[1:] == [b"0" * KIB, b"1" * KIB]
