@@ -9,7 +9,8 @@ ms to an answer, not 11).
 Queue groups make the move: the function joins its group a second time over the other connection, waits until the server
 has confirmed that, and leaves it over the first; whichever of the two the server chooses meanwhile, each message comes
 once. In between they come in no order, so that a function with one worker, which has them in order, stays, and so do
-triggers without a queue group. What came over a connection is answered over it.
+triggers without a queue group. What came over a connection is answered over it, unless that is lost and left: then over
+the other one.
 
 `Apart` is one function's part of it, `floods.Floods` says when.
 """
@@ -58,6 +59,7 @@ class Apart:
         self._log = log
         self._task: asyncio.Task[None] | None = None
         self._between: asyncio.Future[None] | None = None  # while subscriptions are in two places
+        self._closing: asyncio.Future[None] | None = None
         self._stopped = False
         self.home = home
         self.connection: Connection | None = None
@@ -148,9 +150,11 @@ class Apart:
 
     async def _leave(self, connection: Connection) -> None:
         """Let go of its own connection, over which nothing comes any more."""
-        await self._dispatcher.settled()
-        self.connection = None
-        await asyncio.shield(self._services.close_apart(connection, self._dispatcher.namespace))
+        if connection.connected:
+            await self._dispatcher.settled()
+        else:
+            self._dispatcher.answer_all_here()
+        await self.close()
 
     async def stop(self) -> None:
         """No more moves: when this returns, the function's subscriptions are where they are."""
@@ -164,7 +168,16 @@ class Apart:
         await asyncio.wait((task,))
 
     async def close(self) -> None:
-        """Let go of the connection; everything is answered."""
-        connection, self.connection = self.connection, None
-        if connection is not None:
+        """Let go of the connection; everything is answered. Safe to repeat: each returns when it is closed."""
+        if self._closing is None and self.connection is not None:
+            self._closing = asyncio.ensure_future(self._close(self.connection))
+        if self._closing is not None:
+            await asyncio.shield(self._closing)  # whoever gives up waiting for it has not got it back
+
+    async def _close(self, connection: Connection) -> None:
+        try:
+            if not connection.connected:
+                connection.hand_over(self.home)  # which may have somebody to give it to
             await self._services.close_apart(connection, self._dispatcher.namespace)
+        finally:
+            self.connection = self._closing = None

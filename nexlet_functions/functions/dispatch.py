@@ -324,6 +324,18 @@ class Dispatcher:
                 self._settled = None
         self._other = None
 
+    def answer_all_here(self) -> None:
+        """The other connection is lost and brings no more: what came by it is answered over this one from now on.
+
+        In place of `settled`. What was answered before is with that connection.
+        """
+        assert self._pool is not None
+        self.flush()
+        for call in self._pool.calls():
+            if (turned := _turned(call)) in (True, _NAMED):
+                call.tag = turned
+        self._other = None
+
     def _turn(self, connection: Connection) -> None:
         """Swap what leaves by one connection and what by the other."""
         assert self._pool is not None

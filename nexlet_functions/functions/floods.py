@@ -37,7 +37,7 @@ WORTH_A_LOOK: Final = 50.0
 """Messages a second over a connection from which on its functions are looked at one by one."""
 
 TRY_AGAIN: Final = 30.0
-"""Seconds until a connection is asked for again that could not be had."""
+"""Seconds until a connection is asked for again that could not be had, or not be had back when it was lost."""
 
 
 class Floodable(Protocol):
@@ -52,8 +52,6 @@ class Floodable(Protocol):
     @property
     def moving(self) -> bool: ...
     @property
-    def trouble(self) -> str: ...
-    @property
     def taken(self) -> int: ...
     @property
     def sent_bytes(self) -> int: ...
@@ -63,13 +61,17 @@ class Floodable(Protocol):
 
 @dataclass(slots=True)
 class _Seen:
-    """Of one function: its counts at the last look, since when it is calm, and when it may be tried again."""
+    """Of one function: its counts at the last look, since when it is calm, and when it may be tried again.
+
+    `lost` says whether it had lost its own connection then.
+    """
 
     taken: int
     sent_bytes: int
     at: float
     calm_since: float = 0.0
     not_before: float = 0.0
+    lost: bool = False
 
     def flooded(self, function: Floodable, now: float) -> float:
         """How much has come since the last look, as a share of what makes a flood."""
@@ -100,8 +102,10 @@ class Floods:
         self._received.setdefault(function.home, (function.home.received, now))
 
     def leave(self, function: Floodable) -> None:
-        """It listens no longer. Safe to repeat."""
-        self._moved.discard(function)
+        """It listens no longer; it counts among those with a connection of their own until it has let go of that.
+
+        Safe to repeat.
+        """
         members = self._homes.get(function.home, {})
         members.pop(function, None)
         if not members:
@@ -120,8 +124,8 @@ class Floods:
         for function in tuple(self._moved):
             if function.connection is None and not function.moving:
                 self._moved.discard(function)
-            else:
-                self._look_at_moved(function, self._homes[function.home][function], now)
+            elif (seen := self._homes.get(function.home, {}).get(function)) is not None:
+                self._look_at_moved(function, seen, now)
         for home, members in self._homes.items():
             received, (before, since) = home.received, self._received[home]
             self._received[home] = received, now
@@ -140,15 +144,25 @@ class Floods:
         # To be moved costs it some of its throughput: not while nobody else gets any, nor where all get as much.
         if messages >= received or messages < (received - messages) * HEAVIER:
             return
-        if function.trouble and now < seen.not_before:
+        if now < seen.not_before:
             return
-        seen.calm_since, seen.not_before = now, now + TRY_AGAIN
+        seen.calm_since, seen.not_before, seen.lost = now, now + TRY_AGAIN, False
         self._moved.add(function)
         function.go()
 
     def _look_at_moved(self, function: Floodable, seen: _Seen, now: float) -> None:
         if seen.flooded(function, now) >= CALM:
             seen.calm_since = now
-        elif now - seen.calm_since >= CALM_FOR and not function.moving:
+        if function.moving or function.connection is None:
+            return
+        if not function.connection.connected:
+            # Most that are lost are there again by the next look. Until then nothing comes, with home in good order.
+            if seen.lost and function.home.connected:
+                seen.not_before = now + TRY_AGAIN
+                function.come_back()
+            seen.lost = True
+            return
+        seen.lost, seen.not_before = False, 0.0
+        if now - seen.calm_since >= CALM_FOR:
             seen.calm_since = now  # where that comes to nothing, it is tried again after as long
             function.come_back()

@@ -234,11 +234,13 @@ class Function:
         }
         if unanswered := [trigger.subject for trigger in self.triggers if not trigger.reply]:
             facts["unanswered"] = ",".join(unanswered)
-        if self.apart is not None and self.apart.connection is not None:
+        own = self.apart.connection if self.apart is not None else None
+        if own is not None:
             facts["connection"] = "its own, while it is flooded"
-        if self._connection is not None and not self._connection.connected:
-            failure = self._connection.last_failure
-            facts["disconnected"] = failure.reason if failure is not None else "its connection was lost"
+        for connection in (self._connection, own):
+            if connection is not None and not connection.connected:
+                failure = connection.last_failure
+                facts["disconnected"] = failure.reason if failure is not None else "its connection was lost"
         run = 0
         if self._pool is not None and self._dispatcher is not None:
             stats, counts = self._pool.stats(), self._dispatcher.counts

@@ -1,4 +1,4 @@
-"""Things break while a flooded function has a connection of its own: each message is accounted for, and nothing is left.
+"""Things break while a flooded function is on its own connection: each message is accounted for, nothing is left.
 
 What the nexlet does by itself, with nothing breaking, is in `test_floods.py`.
 """
@@ -6,6 +6,7 @@ What the nexlet does by itself, with nothing breaking, is in `test_floods.py`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -19,8 +20,9 @@ from nats.aio.client import Client
 from prometheus_client.parser import text_string_to_metric_families
 
 from nexlet_functions.devnode.server import EmbeddedServer
+from nexlet_functions.functions import floods
 from nexlet_functions.natsio.life import Options
-from tests.support.flooding import ECHO, TWO, Ended, Flood, apart_of, away, function_of, home, open_bench, watch
+from tests.support.flooding import ECHO, TWO, Ended, Flood, apart_of, away, facts, function_of, home, open_bench, watch
 from tests.support.inventory import fetch, nothing_left, settled_inventory
 from tests.support.nexlets import MONITORED, NexletBench, deploy
 from tests.support.polling import eventually
@@ -158,3 +160,78 @@ async def test_what_is_counted_of_a_connection_stays_where_nobody_looked_meanwhi
         now = await figures(bench) - counted
         # An answer and an event each; some were answered between the two looks.
         assert now["nexlet_messages_published_total", "workloads"] >= 2 * (flood.answered.total() - answered - 64)
+
+
+@row("a function is flooded")
+async def test_its_own_connection_is_cut_off_and_cannot_be_had_again(
+    server: EmbeddedServer, system: Client, options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shared one is there: it comes back to that, well before its flood would be taken for over."""
+    monkeypatch.setattr(floods, "FLOOD_MESSAGES", 200.0)
+    async with open_bench(server, options, tmp_path, most=1) as bench:
+        workload = await deploy(bench.control, ECHO, name="flooded", triggers=["flooded"], workers=TWO)
+        await deploy(bench.control, ECHO, name="beside", triggers=["beside"], workers=TWO)
+        function = function_of(bench, workload)
+        apart, ended, pool = apart_of(function), watch(function), function.pool
+        assert pool is not None
+        for subject in ("flooded", "beside"):
+            await bench.ask(subject, b"begun")
+        before = await settled_inventory(server.monitoring)
+        flood = Flood(bench.client, "flooded", at_once=16, patience=1.0)
+        beside = Flood(bench.client, "beside", at_once=1, pause=0.01)
+        await eventually(lambda: apart.connection is not None and not apart.moving, within=30, what="it is apart")
+        await flood.more()
+        async with no_more_connections(server, beyond=1):
+            slow = asyncio.create_task(bench.ask("flooded", b"sleep"))
+            await eventually(lambda: any(call.payload == b"sleep" for call in pool.calls()), what="it runs")
+            await cut_off(server, system, "flooded")
+            began = asyncio.get_running_loop().time()
+            await eventually(lambda: "disconnected" in (function.summary().metadata or {}), what="that is said")
+            await flood.more()
+            took = asyncio.get_running_loop().time() - began
+            assert (await slow).data == b"sleep", "what it still ran is answered over the other one"
+            assert apart.connection is None
+        await flood.end()
+        await beside.end()
+        account(flood, ended, Counter([b"begun", b"sleep"]))
+        assert not beside.lost
+        assert not {"connection", "disconnected"} & set(await facts(bench, workload))
+        await nothing_left(before, server.monitoring)
+    assert took < 3
+
+
+@contextlib.asynccontextmanager
+async def no_more_connections(server: EmbeddedServer, *, beyond: int) -> AsyncIterator[None]:
+    """The server takes no more clients: whoever is cut off finds its place taken by one that waits for it."""
+    there = len((await seen(server))["connections"])
+    config = f"{MONITORED}\n{SYSTEM}"
+    reloaded = server.log_file.read_bytes().count(b"Reloaded: max_connections")
+    server.reconfigure(f"{config}\nmax_connections: {there}")
+    await eventually(
+        lambda: server.log_file.read_bytes().count(b"Reloaded: max_connections") > reloaded, what="reloaded"
+    )
+    taken: list[asyncio.StreamWriter] = []
+    port = int(server.url.rpartition(":")[2])
+
+    async def wait_for_a_place() -> None:
+        while len(taken) < beyond:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b'CONNECT {"verbose":false}\r\nPING\r\n')
+            try:
+                await reader.readuntil(b"PONG\r\n")
+                taken.append(writer)
+            except (asyncio.IncompleteReadError, OSError):
+                writer.close()
+                await asyncio.sleep(0.002)
+
+    waiting = [asyncio.create_task(wait_for_a_place()) for _ in range(4)]
+    try:
+        yield
+        assert taken, "nobody took the place"
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for writer in taken:
+            writer.close()
+        server.reconfigure(f"{config}\nmax_connections: 1000")

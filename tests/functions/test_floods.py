@@ -14,6 +14,7 @@ class Home:
     """A connection, as far as it is looked at."""
 
     received = 0
+    connected = True
 
 
 class Function:
@@ -24,7 +25,6 @@ class Function:
         self.connection: Connection | None = None
         self.movable = movable
         self.moving = False
-        self.trouble = ""
         self.taken = 0
         self.sent_bytes = 0
         self.fails = False
@@ -32,9 +32,7 @@ class Function:
 
     def go(self) -> None:
         self.asked.append("go")
-        if self.fails:
-            self.trouble = "it fails"
-        else:
+        if not self.fails:
             self.connection = cast("Connection", Home())
 
     def come_back(self) -> None:
@@ -142,6 +140,53 @@ async def test_what_comes_to_nothing_is_tried_again_later(home: Home) -> None:
     assert busy.asked == ["go"]
     watched.second(busy, FLOOD_MESSAGES)
     assert busy.asked == ["go", "go"]
+
+
+async def test_what_has_lost_its_own_comes_back_to_one_that_is_there(home: Home) -> None:
+    busy, idle = Function(home), Function(home)
+    watched = Watched(home, busy, idle)
+    watched.second(busy, FLOOD_MESSAGES)
+    own = cast("Home", busy.connection)
+    own.connected = False
+    watched.second(busy, 0)
+    own.connected = True  # by itself, as most are
+    watched.second(busy, FLOOD_MESSAGES)
+    own.connected = home.connected = False
+    watched.second(busy, 0)
+    watched.second(busy, 0)
+    assert busy.asked == ["go"], "the other one is no better"
+    home.connected = True
+    watched.second(busy, 0)
+    assert busy.asked == ["go", "back"]
+    for _ in range(int(TRY_AGAIN) - 1):
+        watched.second(busy, FLOOD_MESSAGES)
+    assert busy.asked == ["go", "back"]
+    watched.second(busy, FLOOD_MESSAGES)
+    assert busy.asked == ["go", "back", "go"]
+
+
+async def test_what_came_back_when_it_was_calm_goes_again_at_once(home: Home) -> None:
+    busy, idle = Function(home), Function(home)
+    watched = Watched(home, busy, idle)
+    watched.second(busy, FLOOD_MESSAGES)
+    for _ in range(int(CALM_FOR) + 1):
+        watched.second(busy, 0)
+    assert busy.asked == ["go", "back"]
+    watched.second(busy, FLOOD_MESSAGES)  # of two seconds
+    watched.second(busy, FLOOD_MESSAGES)
+    assert busy.asked == ["go", "back", "go"]
+
+
+async def test_what_is_being_stopped_counts_until_it_has_let_go(home: Home) -> None:
+    busy, next_one, idle = Function(home), Function(home), Function(home)
+    watched = Watched(home, busy, next_one, idle, most=1)
+    watched.second(busy, FLOOD_MESSAGES)
+    watched.floods.leave(busy)
+    watched.second(next_one, FLOOD_MESSAGES)
+    assert not next_one.asked
+    busy.connection = None
+    watched.second(next_one, FLOOD_MESSAGES)
+    assert next_one.asked == ["go"]
 
 
 async def test_the_counts_of_another_client_begin_anew(home: Home) -> None:
