@@ -1,8 +1,9 @@
 """The function agent: what a runner asks of it, answered for all functions of this nexlet.
 
-`FunctionAgent` keeps the register of what is deployed and the rules between functions: one id runs once, what a
-namespace may have, who may stop what. Each function sees to itself (`function.Function`). Work that outlives the
-request that began it (starting, draining) is in tasks that the agent owns and `close` ends.
+`FunctionAgent` keeps the register of what is deployed and the rules between functions: one id runs once, who may stop
+what. What may be started at all is said by `admission.Admission`, and each function sees to itself
+(`function.Function`). Work that outlives the request that began it (starting, draining) is in tasks that the agent owns
+and `close` ends.
 """
 
 from __future__ import annotations
@@ -13,35 +14,20 @@ import json
 import secrets
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from nexlet_functions.functions.artifacts import Artifacts
+from nexlet_functions.functions.admission import Admission
 from nexlet_functions.functions.environment import open_environment, seal_environment
-from nexlet_functions.functions.floods import Floods
 from nexlet_functions.functions.function import Function
 from nexlet_functions.functions.keys import CurveKey
 from nexlet_functions.functions.means import DispatcherFactory, Means
-from nexlet_functions.functions.permissions import Policy
-from nexlet_functions.functions.pins import Pins
 from nexlet_functions.functions.refusals import Refusal, refused
 from nexlet_functions.functions.register import Register
-from nexlet_functions.functions.requests import (
-    KV_LIMIT,
-    inline_program,
-    limits_of,
-    made_name,
-    read_request,
-    sound_part,
-    triggers_of,
-)
+from nexlet_functions.functions.requests import made_name
 from nexlet_functions.functions.rotation import watch_secrets
 from nexlet_functions.functions.tally import Tally
-from nexlet_functions.grants.http import Outside
-from nexlet_functions.grants.room import Room
 from nexlet_functions.observing.feed import MetricsFeed
 from nexlet_functions.runner.agent import Refused, WorkloadNotFound
 from nexlet_functions.runner.services import Services
@@ -53,7 +39,7 @@ from nexlet_models.events import WorkloadFailure
 from nexlet_models.problems import Problem
 from nexlet_models.registration import AgentHeartbeat, AgentState, AgentSummary, RegisterAgentRequest
 from nexlet_models.start_request import open_schema
-from nexlet_models.subjects import SYSTEM, valid_token
+from nexlet_models.subjects import SYSTEM
 from nexlet_models.workloads import (
     AgentStartWorkloadRequest,
     StartWorkloadRequest,
@@ -61,14 +47,7 @@ from nexlet_models.workloads import (
     WorkloadLifecycle,
     WorkloadSummary,
 )
-from nexlet_sandboxes import machine
-from nexlet_sandboxes.backlog import Backlog
-from nexlet_sandboxes.budget import Budget
-from nexlet_sandboxes.checking import check
-from nexlet_sandboxes.compiled import Compiler
-from nexlet_sandboxes.outcomes import SandboxError
 from nexlet_sandboxes.reserve import Reserve
-from nexlet_sandboxes.warm import Warm, most_idle
 from nexlet_sandboxes.zygote import Zygote
 
 if TYPE_CHECKING:
@@ -138,32 +117,19 @@ class FunctionAgent:
         self._since = timestamp()
         self._state = AgentState.RUNNING
         self._sandboxing = sandboxing or Sandboxing.assumed()
-        self._policy = Policy(lambda: settings.current, self._sandboxing)
-        self._means = Means(
-            zygote=zygote,
+        self._means = Means.of(
+            settings,
             services=services,
-            artifacts=Artifacts(
-                folders=lambda: settings.current.source_folders, timeout=settings.current.artifact_timeout
-            ),
-            pins=Pins(_beneath(services.state_folder, "sources")),
-            compiler=Compiler(),
+            zygote=zygote,
             key=key,
-            settings=lambda: settings.current,
             sandboxing=self._sandboxing,
             tracer=tracer,
             dispatchers=dispatchers,
-            scheduler=scheduler if scheduler is not None else Scheduler(),
-            backlog=Backlog(settings.current.max_pending, settings.current.max_pending_bytes),
-            warm=Warm(settings.current.max_idle_workers or _most_idle()),
-            reserve=Reserve(zygote, settings.current.reserve_workers),
-            budget=self._budget,
-            room=Room(settings.current.max_calls_at_once, settings.current.max_calls_bytes),
-            outside=Outside(),
-            floods=Floods(settings.current.max_own_connections),
+            scheduler=scheduler,
         )
-        self._budgets: dict[str, Budget] = {}
         self._room = asyncio.Semaphore(settings.current.max_starting)
         self._functions = Register()
+        self._admission = Admission(self._means, self._functions)
         self._tally = Tally()
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._leaving: set[Function] = set()
@@ -271,7 +237,9 @@ class FunctionAgent:
                 function = self._admit(workload_id, request, existing=existing)
             except Refusal as refusal:
                 asked = request.request
-                problems = [*refusal.problems, *await self._further_problems(asked, refusal.problems)]
+                problems = [*refusal.problems]
+                if self._state is AgentState.RUNNING:
+                    problems += await self._admission.further_problems(asked, refusal.problems, self._room)
                 self._tell_refusal(workload_id, asked, problems, existing=existing)
                 raise refused(asked.name or made_name(workload_id), problems) from None
         elif function.asked != request.request:
@@ -301,9 +269,6 @@ class FunctionAgent:
         Raises:
             Refusal: with everything that is wrong with the request.
         """
-        asked = request.request
-        name = asked.name or made_name(workload_id)
-        settings = self._settings.current
         if self._state is not AgentState.RUNNING:
             raise Refusal(
                 Problem(
@@ -312,66 +277,12 @@ class FunctionAgent:
                     code="draining",
                 )
             )
-        start = read_request(workload_id, asked, settings.register_type)
-        limits = limits_of(start, settings.rules(asked.namespace).ceilings)
-        problems = self._policy.check(asked.namespace, start, limits, self._functions.usage(asked.namespace))
-        if problems:
-            raise Refusal(*problems)
-        function = Function(
-            workload_id,
-            asked,
-            name=name,
-            start_request=start,
-            creds=request.workload_creds,
-            limits=limits,
-            profile=self._policy.profile(start),
-            triggers=triggers_of(start, workload_id, asked.namespace, name),
-            means=self._means,
-            on_change=self._services.heartbeat_soon,
-            namesakes=self._functions.namesakes,
-        )
-        if len(asked.run_request) > KV_LIMIT and start.uri is None:
-            _log.warning(
-                "inline source may be too large for the node's state",
-                workload_id=workload_id,
-                namespace=asked.namespace,
-                name=name,
-                size=len(asked.run_request),
-                limit=KV_LIMIT,
-                advice="a node with --state kv forgets it when it restarts; deploy it as nats://BUCKET/OBJECT",
-            )
+        function = self._admission.function(workload_id, request)
         self._functions[workload_id] = function
-        starting = self._own(self._start(function, existing=existing), f"start {asked.namespace}.{name}")
+        starting = self._own(self._start(function, existing=existing), f"start {function.namespace}.{function.name}")
         self._starting[workload_id] = starting
         starting.add_done_callback(lambda task: self._started(function, task))
         return function
-
-    async def _further_problems(self, asked: StartWorkloadRequest, known: Sequence[Problem]) -> Sequence[Problem]:
-        """What else is wrong with a request that is refused anyway: its author mends it all in one go.
-
-        What is in order of it is held to the operator's rules, and to the secrets that there are. The source is looked
-        at in a throw-away worker, and not run.
-        """
-        part = sound_part(asked.run_request)
-        if part is None or self._state is not AgentState.RUNNING:
-            return ()
-        limits = limits_of(part, self._settings.current.rules(asked.namespace).ceilings)
-        found = self._policy.check(asked.namespace, part, limits, self._functions.usage(asked.namespace))
-        problems = [problem for problem in found if problem not in known]
-        if valid_token(asked.namespace) is None:
-            try:
-                await open_environment(part, asked.namespace, secrets=self._services, key=self._key)
-            except Refusal as refusal:
-                problems += refusal.problems
-        program = inline_program(part)
-        if program is not None:
-            program = replace(program, modules=self._settings.current.modules)
-            try:
-                async with self._room:
-                    problems += await check(self._means.zygote, program)
-            except SandboxError as error:
-                _log.warning("a source could not be checked", namespace=asked.namespace, error=str(error))
-        return problems
 
     def _started(self, function: Function, task: asyncio.Task[None]) -> None:
         """Before anyone who waits for the start goes on: it is in the register only if it runs."""
@@ -379,17 +290,6 @@ class FunctionAgent:
         if task.cancelled() or task.exception() is not None:
             del self._functions[function.workload_id]
         self._services.heartbeat_soon()
-
-    def _budget(self, namespace: str) -> Budget | None:
-        """What the workers of a namespace share; a rule that has changed holds for all of them from the next start."""
-        allowed = self._settings.current.rules(namespace).max_cpu
-        budget = self._budgets.get(namespace)
-        if allowed is None:
-            return None
-        if budget is None:
-            budget = self._budgets[namespace] = Budget(allowed)
-        budget.processors = allowed
-        return budget
 
     async def _start(self, function: Function, *, existing: bool) -> None:
         """Start a function that was admitted.
@@ -656,13 +556,5 @@ class FunctionAgent:
             _log.error("a task of the function agent failed", task=task.get_name(), exc_info=error)
 
 
-def _most_idle() -> int:
-    return most_idle(machine.memory(), machine.descriptors(), machine.processes())
-
-
 def _identity(function: Function) -> dict[str, str]:
     return {"workload_id": function.workload_id, "digest": function.digest}
-
-
-def _beneath(folder: Path | None, name: str) -> Path | None:
-    return folder / name if folder is not None else None
