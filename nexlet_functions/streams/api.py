@@ -1,7 +1,7 @@
 """Questions to JetStream's API over one of our connections, and its errors as a type.
 
-For what happens seldom: looking for a consumer, making one, reading dead letters. Pulls and acknowledgements are bytes
-in the batches of the hot path (`puller`).
+For what happens seldom: looking for a consumer, making one, reading dead letters. Requests for messages (`pulls`) and
+acknowledgements (`puller`) are bytes in the batches of the hot path.
 """
 
 from __future__ import annotations
