@@ -13,9 +13,12 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line with the process's arguments and environment, and end the process with its exit code."""
-    from nexlet_functions.cli import ahead  # all of it is loaded for whoever runs it, not for whoever imports it
+    try:
+        from nexlet_functions.cli import ahead  # all of it is loaded for whoever runs it, not for whoever imports it
 
-    ahead.begin(sys.argv[1:])
-    from nexlet_functions.cli.app import run
+        ahead.begin(sys.argv[1:])
+        from nexlet_functions.cli.app import run
 
-    run()
+        run()
+    except KeyboardInterrupt:  # while all that was loaded: there was nobody yet who ends in order
+        sys.exit(130)

@@ -83,19 +83,20 @@ def main(modules: Sequence[str] = (), *, short_lived: bool = False) -> None:
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     # Once goes through everything: nothing is left to be imported by a worker, which reads no files.
     times = 1 if short_lived else TIMES
-    try:
-        language.preload(from_arguments(modules), times=times)
-    except ModulesRefused as refused:
-        control.send(orjson.dumps({"refused": str(refused)}))
-        return
-    rehearse(times=times)
-    nursery = _Nursery(control)
-    language.set_aside()
-    gc.collect()
-    gc.freeze()
-    control.send(orjson.dumps({"ready": os.getpid()}))
-    # A nexlet that was killed leaves what it had not read, or a socket that takes nothing: our end all the same.
+    # A nexlet that was killed leaves what it had not read, or a socket that takes nothing: our end all the same. So
+    # does a command that was interrupted before we were ready.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        try:
+            language.preload(from_arguments(modules), times=times)
+        except ModulesRefused as refused:
+            control.send(orjson.dumps({"refused": str(refused)}))
+            return
+        rehearse(times=times)
+        nursery = _Nursery(control)
+        language.set_aside()
+        gc.collect()
+        gc.freeze()
+        control.send(orjson.dumps({"ready": os.getpid()}))
         nursery.serve(wake_read)
 
 

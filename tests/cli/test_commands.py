@@ -87,6 +87,26 @@ def test_version_loads_nothing_that_takes_time() -> None:
     assert not {"nats", "pydantic", "structlog", "RestrictedPython", "yaml"} & set(loaded)
 
 
+INTERRUPTED = """
+import sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupts())
+sys.argv = ["nexfn", "version"]
+from nexlet_functions.cli import main
+main()
+"""
+
+
+def test_ctrl_c_while_it_is_loaded_is_no_fault() -> None:
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (Exit.INTERRUPTED, "", "")
+
+
 async def test_an_unknown_command_or_option_ends_with_2() -> None:
     assert (await nexfn("deplyo")).code == 2
     assert (await nexfn("version", "--jsno")).code == 2

@@ -6,6 +6,9 @@ import asyncio
 import os
 import resource
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from nexlet_sandboxes import zygote as module
+from nexlet_sandboxes.launching import ARGUMENTS, SHORT_LIVED
 from nexlet_sandboxes.zygote import Zygote, ZygoteError
 from tests.support.polling import eventually
 from tests.support.zygotes import open_zygote
@@ -40,6 +44,17 @@ def room_for(more: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for one in taken:
             os.close(one)
+
+
+def test_one_that_nobody_waits_for_any_more_ends_without_a_word() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, *ARGUMENTS, SHORT_LIVED], stdin=theirs.fileno(), stderr=subprocess.PIPE
+        )
+    ours.close()
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, b"")
 
 
 async def test_a_zygote_that_says_nothing_is_ended_and_another_one_serves_on(
