@@ -35,7 +35,8 @@ _MEANINGS = {
     Exit.UNREACHABLE: "nobody there: no server, or no responders on the subject",
     Exit.TIMEOUT: "no answer within the time given",
     Exit.INTERNAL: "a fault of ours (EX_SOFTWARE of sysexits.h): please report what it printed",
-    Exit.INTERRUPTED: "ended by Ctrl-C before it was done (`dev` and `up` end with 0: it is how they are ended)",
+    Exit.INTERRUPTED: "ended by Ctrl-C before it was done (`dev`, `up`, `logs`, `top` and `check --watch` end with 0: "
+    "it is how they are ended)",
 }
 
 
