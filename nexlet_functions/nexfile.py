@@ -23,7 +23,7 @@ from nexlet_models.problems import Problem, render
 from nexlet_models.start_request import LimitsRequest, StartRequest, StartRequestRefused, parse_start_request
 from nexlet_models.subjects import valid_name, valid_token
 
-__all__ = ["NEXFILE", "SECRETS", "FunctionFolder", "FunctionRefused", "find_functions", "read_function"]
+__all__ = ["NEXFILE", "SECRETS", "FunctionFolder", "FunctionRefused", "find_functions", "has_nexfile", "read_function"]
 
 NEXFILE = "Nexfile"
 """The manifest's name, which is also where `nex workload start` looks by itself."""
@@ -116,26 +116,39 @@ def find_functions(paths: Iterable[Path]) -> list[Path]:
         Folders, those of one path in alphabetical order, none twice.
 
     Raises:
-        FunctionRefused: a path is not there, or there is no function in it.
+        FunctionRefused: a path is not there, may not be looked into, or there is no function in it.
     """
     found: dict[Path, None] = {}
     given = list(paths)
     for path in given:
-        folder = path.parent if path.is_file() else path
-        if not folder.is_dir():
-            raise FunctionRefused(
-                str(path), [Problem("no such folder", advice="name a function's folder", code="folder-missing")]
-            )
-        if (folder / NEXFILE).is_file():
-            found[folder] = None
-            continue
-        below = sorted(each for each in folder.iterdir() if (each / NEXFILE).is_file())
-        if not below and folder.name == SECRETS and len(given) > 1:
-            continue
-        if not below:
-            raise FunctionRefused(str(path), [_no_nexfile(folder)])
-        found |= dict.fromkeys(below)
+        try:
+            found |= dict.fromkeys(_functions_at(path, several=len(given) > 1))
+        except OSError as error:
+            problem = Problem(f"cannot be read: {error.strerror or error}", code="file-unreadable")
+            raise FunctionRefused(str(path), [problem]) from None
     return list(found)
+
+
+def _functions_at(path: Path, *, several: bool) -> list[Path]:
+    folder = path.parent if path.is_file() else path
+    if not folder.is_dir():
+        raise FunctionRefused(
+            str(path), [Problem("no such folder", advice="name a function's folder", code="folder-missing")]
+        )
+    if (folder / NEXFILE).is_file():
+        return [folder]
+    below = sorted(each for each in folder.iterdir() if has_nexfile(each))
+    if not below and not (folder.name == SECRETS and several):
+        raise FunctionRefused(str(path), [_no_nexfile(folder)])
+    return below
+
+
+def has_nexfile(folder: Path) -> bool:
+    """Whether a folder is a function's. One that we may not look into, such as a database's, is not."""
+    try:
+        return (folder / NEXFILE).is_file()
+    except PermissionError:
+        return False
 
 
 def read_function(path: Path) -> FunctionFolder:
@@ -146,7 +159,7 @@ def read_function(path: Path) -> FunctionFolder:
     """
     file = path / NEXFILE
     fallback = path.resolve().name
-    if not file.is_file():
+    if not has_nexfile(path):
         raise FunctionRefused(fallback, [_no_nexfile(path)])
     try:
         document = read_document(_text(file), NEXFILE)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 import yaml
 
 from nexlet_functions.nexfile import FunctionRefused, find_functions, read_function
+from tests.support import unprivileged
 
 SOURCE = "def handler(event, context):\n    return 'ok'\n"
 NEXFILE = "name: demo\ntype: python\nlifecycle: function\nstart_request:\n  source_file: function.py\n"
@@ -202,3 +206,37 @@ def test_where_there_is_no_function_it_is_said(tmp_path: Path) -> None:
         find_functions([tmp_path])
     with pytest.raises(FunctionRefused, match="no such folder"):
         find_functions([tmp_path / "missing"])
+
+
+BESIDE_A_LOCKED_ONE = """
+import json, os, tempfile
+from pathlib import Path
+from nexlet_functions.cli.devloop.folders import folders_in, places_of
+from nexlet_functions.nexfile import FunctionRefused, find_functions
+
+with tempfile.TemporaryDirectory() as made:
+    os.chdir(made)
+    for name in ("greet", "data"):
+        Path(name).mkdir()
+        (Path(name) / "Nexfile").write_text("")
+    os.chmod("data", 0)
+    found = [find_functions([Path()]), folders_in([Path()]), sorted(places_of([Path()]))]
+    try:
+        find_functions([Path("data")])
+    except FunctionRefused as refused:
+        said = str(refused)
+    os.chmod("data", 0o700)
+print(json.dumps([[[str(each) for each in one] for one in found], said]))
+"""
+
+
+def test_a_folder_that_we_may_not_look_into_hides_no_other() -> None:
+    ordinary = [] if os.geteuid() else [sys.executable, "-m", "tests.support.unprivileged"]
+    command = [*ordinary, sys.executable, "-c", BESIDE_A_LOCKED_ONE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode == unprivileged.IMPOSSIBLE:
+        pytest.skip(done.stderr)
+    assert done.returncode == 0, done.stderr
+    found, said = json.loads(done.stdout)
+    assert found == [["greet"], ["greet"], [".", "greet"]]
+    assert said == "data refused: 1 problem\n  cannot be read: Permission denied"

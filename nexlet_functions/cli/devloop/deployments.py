@@ -21,7 +21,7 @@ from nexlet_functions.cli.deploy import with_its_source
 from nexlet_functions.cli.devloop.folders import Stamp, folders_in, newest, places_of, stamp_of
 from nexlet_functions.control import ControlClient, ControlRefused, NoAnswer, NoBid
 from nexlet_functions.devnode.buckets import make_granted
-from nexlet_functions.nexfile import NEXFILE, FunctionRefused, read_function
+from nexlet_functions.nexfile import FunctionRefused, has_nexfile, read_function
 from nexlet_functions.shipping import Left, ship
 from nexlet_models.problems import Problem
 from nexlet_models.start_request import SECRET_PREFIX
@@ -204,7 +204,7 @@ class Deployments:
                 return change
             if self._settles:
                 await self._pause(SETTLE)
-            if not (path / NEXFILE).exists():
+            if not has_nexfile(path):
                 return None  # gone, or about to come back: both are seen
             if stamp_of(path) == stamp:
                 self._refused.add(path)
@@ -313,12 +313,12 @@ class Deployments:
         self._secrets_of[path] = tuple(self._secrets / key for key in keys) if self._secrets is not None else ()
 
     async def _stop_missing(self) -> AsyncGenerator[Gone, None]:
-        missing = [path for path in {*self._seen, *self.running} if not (path / NEXFILE).exists()]
+        missing = [path for path in {*self._seen, *self.running} if not has_nexfile(path)]
         if not missing:
             return
         await self._pause(SETTLE)
         for path in sorted(missing):
-            if (path / NEXFILE).exists():
+            if has_nexfile(path):
                 continue
             deployed = self.running.get(path)
             self._forget(path)
@@ -336,7 +336,7 @@ def _name_in(path: Path) -> str:
     try:
         return read_function(path).name
     except FunctionRefused as refused:
-        return refused.name if (path / NEXFILE).exists() else ""
+        return refused.name if has_nexfile(path) else ""
     except OSError:
         return ""
 

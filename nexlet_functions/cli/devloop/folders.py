@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from nexlet_functions.nexfile import NEXFILE
+from nexlet_functions.nexfile import has_nexfile
 
 __all__ = ["Stamp", "folders_in", "newest", "places_of", "stamp_of"]
 
@@ -24,10 +24,10 @@ def folders_in(roots: Iterable[Path]) -> list[Path]:
     """Each root that is a function's folder, or else the function folders right below it, in order, none twice."""
     found: dict[Path, None] = {}
     for root in roots:
-        if (root / NEXFILE).is_file():
+        if has_nexfile(root):
             found[root] = None
         else:
-            found |= dict.fromkeys(each for each in _folders_below(root) if (each / NEXFILE).is_file())
+            found |= dict.fromkeys(each for each in _folders_below(root) if has_nexfile(each))
     return list(found)
 
 
@@ -42,7 +42,7 @@ def places_of(roots: Iterable[Path]) -> frozenset[Path]:
             places |= {parent for parent in root.absolute().parents[:1] if parent.is_dir()}
             continue
         places.add(root)
-        if not (root / NEXFILE).is_file():
+        if not has_nexfile(root):
             places.update(_folders_below(root))
     return frozenset(places)
 
@@ -84,10 +84,15 @@ def _files(folder: Path) -> list[tuple[str, str]]:
 
 
 def _folders_below(root: Path) -> list[Path]:
+    """Those that we may look into: nobody listens to what is saved in the others."""
     try:
         with os.scandir(root) as entries:
             return sorted(
-                root / entry.name for entry in entries if not entry.name.startswith((".", "__")) and entry.is_dir()
+                root / entry.name
+                for entry in entries
+                if not entry.name.startswith((".", "__"))
+                and os.access(entry.path, os.R_OK | os.X_OK)
+                and entry.is_dir()
             )
     except OSError:
         return []
