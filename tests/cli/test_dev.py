@@ -7,11 +7,15 @@ import shlex
 import shutil
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
 
+from nexlet_functions.cli.devloop import equipment
+from nexlet_functions.cli.exits import CommandFailed
 from nexlet_functions.devnode.server import EmbeddedServer
 from tests.support.cli import environment, nexfn
 from tests.support.processes import descendants, none_left
@@ -144,6 +148,23 @@ async def test_a_port_that_is_taken_is_said(nats_server: EmbeddedServer, tempora
     assert (ended.code, ended.error["code"]) == (1, "nats-server-failed")
     assert "address already in use" in ended.error["message"]
     assert list(temporary.iterdir()) == []
+
+
+async def test_a_port_that_is_taken_meanwhile_is_another_one(
+    nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = int(nats_server.url.rpartition(":")[2])
+    looks = iter((taken, -1))  # free at the first look
+    monkeypatch.setattr(equipment, "DEFAULT_PORT", taken)
+    monkeypatch.setattr(equipment, "_choose", lambda port: next(looks))
+    async with AsyncExitStack() as stack:
+        url = await equipment.start_server(stack, None)
+        assert url != nats_server.url
+        await (await nats.connect(url)).close()
+    looks = iter((taken,))
+    async with AsyncExitStack() as stack:
+        with pytest.raises(CommandFailed, match="address already in use"):
+            await equipment.start_server(stack, taken)
 
 
 async def test_a_folder_without_functions_is_said(tmp_path: Path) -> None:

@@ -40,7 +40,15 @@ async def start_server(stack: AsyncExitStack, port: int | None) -> str:
     server = EmbeddedServer(port=_choose(port))
     stack.push_async_callback(server.stop)  # first: a signal may come while it starts
     try:
-        await server.start()
+        try:
+            await server.start()
+        except RuntimeError:
+            if port is not None or _choose(None) == DEFAULT_PORT:
+                raise
+            # Somebody took it between our look and the server's start, such as another `dev` that began with us.
+            server = EmbeddedServer()
+            stack.push_async_callback(server.stop)
+            await server.start()
     except ServerNotFound as error:
         raise CommandFailed(Exit.FAILED, "no-nats-server", str(error)) from None
     except RuntimeError as error:  # which has the server's last words
