@@ -83,8 +83,12 @@ def dlq(
     could not be sent back: it stays.
     """
     from nexlet_functions.streams.dead import Chosen
+    from nexlet_models.subjects import valid_subject
 
     set_up_logging(level="error")
+    # Nothing at all would be every subject of a stream, and it is what a variable of a script is that nobody has set.
+    if (wrong := valid_subject(subject, wildcards=True)) is not None:
+        raise CommandFailed(Exit.USAGE, "invalid-subject", f"'{subject}' is no subject: it {wrong}")
     chosen = Chosen(tuple(numbers or ()), function, reason, origin)
     if action is Action.SHOW and chosen.anything and not every:
         raise _unsaid("shown")

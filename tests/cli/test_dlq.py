@@ -144,3 +144,14 @@ async def test_what_is_not_said_is_not_done(bench: AgentBench) -> None:
     several = await dlq(bench, "list", ">")
     assert "in several streams: DEAD (dead.>), ORDERS (orders.>)" in several.error["message"]
     await held(bench, 4)
+
+
+async def test_a_subject_that_is_none_means_no_letter(nats_server: EmbeddedServer) -> None:
+    async with agent_bench(nats_server) as made:
+        stream = made.client.jetstream()
+        await stream.add_stream(name="DEAD", subjects=["dead.>"])
+        await stream.publish("dead.x", b"kept")
+        for subject in ("", "dead..x", "dead x"):
+            ended = await dlq(made, "discard", subject, "--all")
+            assert (ended.code, ended.error["code"]) == (2, "invalid-subject")
+        await held(made, 1)
