@@ -33,7 +33,7 @@ TIMEOUT = "5s"
 _TLS = tuple(name for name in CREDENTIALS if name.startswith("tls_"))
 _NATS = tuple(name for name in CREDENTIALS if name not in _TLS)
 
-_HEADER = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):\s*([^\x00-\x1f\x7f]*)")
+_HEADER = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):\s*([^\x00-\x1f\x7f\ud800-\udfff]*)")
 
 
 @setting_flags(NATS=_NATS, Seldom=_TLS)
@@ -322,7 +322,7 @@ def read_payload(data: str) -> bytes:
     if data == "-":
         return sys.stdin.buffer.read()
     if not data.startswith("@"):
-        return data.encode()
+        return os.fsencode(data)  # as it was typed, also where that is no UTF-8
     try:
         return Path(data[1:]).read_bytes()
     except OSError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -137,6 +139,8 @@ async def test_the_payload_may_come_from_a_file_or_from_standard_input(
     (tmp_path / "payload").write_bytes(b"\xff\x00from a file")
     ended = await nexfn("invoke", "-s", nats_server.url, "echo", f"@{tmp_path / 'payload'}")
     assert ended.records[0]["base64"] == "/wBmcm9tIGEgZmlsZQ=="
+    typed = await nexfn("invoke", "-s", nats_server.url, "echo", os.fsdecode(b"\xff"))
+    assert base64.b64decode(typed.records[0]["base64"]) == b"\xff"
     ended = await nexfn("invoke", "-s", nats_server.url, "echo", "-", stdin=b"piped in")
     assert ended.records[0]["text"] == "piped in"
 
@@ -173,6 +177,7 @@ async def test_a_message_that_is_too_large_is_not_sent(
         (["x", "@/nowhere/at/all"], "file-unreadable"),
         (["x", "-H", "no colon"], "invalid-header"),
         (["x", "-H", "A: b\r\nC: d"], "invalid-header"),
+        (["x", "-H", "A: \udcff"], "invalid-header"),
         (["x", "--timeout", "3"], "invalid-duration"),
         (["x", "--timeout", "0s"], "invalid-duration"),
         (["x", "-s", "nats://ada:secret@127.0.0.1"], "secret-in-argument"),
