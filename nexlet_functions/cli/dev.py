@@ -19,7 +19,7 @@ import typer
 from nexlet_functions.cli.completion import function_folders
 from nexlet_functions.cli.exits import CommandFailed, Exit
 from nexlet_functions.cli.options import Json, SecretsDir, duration
-from nexlet_functions.cli.output import Output
+from nexlet_functions.cli.output import Output, has_screen
 from nexlet_functions.cli.own_log import set_up_logging
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from nexlet_functions.recording import Masks, Recorder
 
 __all__ = ["dev", "secrets_beside"]
+
+_LEVELS = ("debug", "info", "warning", "error")
 
 
 def dev(
@@ -114,6 +116,10 @@ def dev(
     from nexlet_functions.nexfile import find_functions
     from nexlet_models.subjects import valid_token
 
+    if log_level.lower() not in _LEVELS:
+        raise CommandFailed(
+            Exit.USAGE, "invalid-log-level", f"--log-level: '{log_level}' is none", f"use {', '.join(_LEVELS)}"
+        )
     set_up_logging(level=log_level)
     if (reason := valid_token(namespace)) is not None:
         raise CommandFailed(Exit.USAGE, "invalid-namespace", f"--namespace: '{namespace}' {reason}")
@@ -201,7 +207,7 @@ class _Session:
         Args:
             asked: set when it is to end.
         """
-        from nexlet_functions.cli.devloop.board import Board, has_screen
+        from nexlet_functions.cli.devloop.board import Board
         from nexlet_functions.cli.devloop.deployments import Deployments
         from nexlet_functions.cli.devloop.equipment import start_nexlet, start_server
         from nexlet_functions.cli.watching import Watch

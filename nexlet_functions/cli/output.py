@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-__all__ = ["Output", "plain", "problem_record", "styled"]
+__all__ = ["Output", "has_screen", "plain", "problem_record", "styled"]
+
+_NO_WIDTH = 80
+"""Columns of a terminal that does not say how many it has."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -61,13 +64,7 @@ class Output:
     def console(self) -> Console:
         """Standard output, for text. Colour where the terminal has it and `NO_COLOR` is not set."""
         if self._console is None:
-            from rich.console import Console
-
-            class _Console(Console):
-                def on_broken_pipe(self) -> None:
-                    raise  # for whoever has something to end: rich would end the process from here
-
-            self._console = _Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+            self._console = _made_console(stderr=False)
         return self._console
 
     def record(self, kind: str, text: Text | str | Sequence[Text | str] = (), /, **fields: Any) -> None:
@@ -107,13 +104,29 @@ class Output:
                 entry |= {"message": failure.text} | ({"advice": failure.advice} if failure.advice else {})
             print(_json_line(entry), file=sys.stderr, flush=True)  # noqa: T201  # as above
             return
-        from rich.console import Console
-
-        console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        console = _made_console(stderr=True)
         first, *rest = str(failure).splitlines() or [""]
         console.print(styled(("error:", "bold red"), " ", first))
         for line in rest:
             console.print(plain(line))
+
+
+def has_screen(output: Output) -> bool:
+    """Whether text is written to a terminal that can be steered."""
+    return not output.json and output.console.is_terminal and not output.console.is_dumb_terminal
+
+
+def _made_console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    class _Console(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # for whoever has something to end: rich would end the process from here
+
+    made = _Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if made.width < 1:  # COLUMNS is 0 where a script asked a terminal that was none; rich then writes nothing at all
+        made.width = _NO_WIDTH
+    return made
 
 
 def _json_line(entry: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ import typer
 from nexlet_functions.cli.activity import Activity, Row
 from nexlet_functions.cli.nodes import EVERYWHERE, Namespace, Nodes, Session, session
 from nexlet_functions.cli.options import CREDENTIALS, Form, Json, Workloads, duration, setting_flags
-from nexlet_functions.cli.output import Output, styled
+from nexlet_functions.cli.output import Output, has_screen, styled
 from nexlet_functions.cli.own_log import set_up_logging
 
 if TYPE_CHECKING:
@@ -105,10 +105,10 @@ def top(
             await watching.begin()
             if once:
                 await watching.once()
-            elif output.json or not output.console.is_terminal:
-                await watching.write()
-            else:
+            elif has_screen(output):
                 await watching.show()
+            else:
+                await watching.write()
         return True
 
     run_until_signalled(watch, on_signal=lambda: None)

@@ -80,6 +80,13 @@ async def test_version_is_told_as_text_and_as_json() -> None:
     assert (await nexfn("--version", env=environment(NEXFN_JSON="0"))).code == 0
 
 
+async def test_a_width_of_nothing_is_none() -> None:
+    shown = await nexfn("version", "--text", env=environment(COLUMNS="0"))
+    assert shown.out.startswith("nexlet-functions ")
+    refused = await nexfn("check", "--text", "/nowhere", env=environment(COLUMNS="0"))
+    assert "no such folder" in refused.err
+
+
 def test_version_loads_nothing_that_takes_time() -> None:
     code = "import sys; from nexlet_functions.cli.app import load_command; load_command('version'); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -170,3 +170,8 @@ async def test_a_port_that_is_taken_meanwhile_is_another_one(
 async def test_a_folder_without_functions_is_said(tmp_path: Path) -> None:
     ended = await nexfn("dev", tmp_path)
     assert (ended.code, ended.error["problems"][0]["message"]) == (1, "no Nexfile here")
+
+
+async def test_a_level_that_is_none_is_said() -> None:
+    ended = await nexfn("dev", SAMPLES / "greet", "--log-level", "loud", "-p", "0")
+    assert (ended.code, ended.error["code"]) == (2, "invalid-log-level")

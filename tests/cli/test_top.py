@@ -17,6 +17,7 @@ from tests.support.cli import PROGRAM, environment, nexfn, start_nexfn
 from tests.support.live import StartLive
 from tests.support.nexlets import NAMESPACE, NexletBench, deploy, nexlet_bench
 from tests.support.nodes import StandIn
+from tests.support.terminal import terminal
 
 WORKS = """
 def handler(event, context):
@@ -74,6 +75,13 @@ async def test_once_for_people_and_for_programs(bench: NexletBench) -> None:
     unknown = await nexfn(*options(bench, "--once", "work"))
     assert (unknown.code, unknown.error["code"]) == (1, "unknown-workload")
     assert "did you mean works?" in unknown.error["message"]
+
+
+async def test_a_terminal_that_cannot_be_steered_gets_lines(bench: NexletBench) -> None:
+    await deploy(bench.control, WORKS, name="works", triggers=["works"])
+    async with terminal(*options(bench, "--text"), TERM="dumb") as screen:
+        await screen.until(r"1 function, .*\n.*NAME(?:.*\n.*works.*\n)")
+        assert await screen.end() == 0
 
 
 @pytest.mark.parametrize("how", ["--json", "--text"])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from nexlet_functions.cli.activity import Activity, Row
 from nexlet_functions.cli.activity_table import cells, table
-from nexlet_functions.cli.output import Output, styled
+from nexlet_functions.cli.output import Output, has_screen, styled
 from nexlet_models.workloads import WorkloadState
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nexlet_functions.cli.watching import Watch
     from nexlet_functions.control import ControlClient
 
-__all__ = ["Board", "has_screen"]
+__all__ = ["Board"]
 
 REFRESH: Final = 0.25
 """Seconds between two pictures on a terminal."""
@@ -36,11 +36,6 @@ WAITING_LINES: Final = 500
 """Lines of the log that wait for the next picture; of more than that, the oldest are left out and counted."""
 
 _LEFT: Final = frozenset({WorkloadState.STOPPING.value, WorkloadState.STOPPED.value})
-
-
-def has_screen(output: Output) -> bool:
-    """Whether text is written to a terminal that can be steered."""
-    return not output.json and output.console.is_terminal and not output.console.is_dumb_terminal
 
 
 class Board:
