@@ -139,6 +139,7 @@ class Life:
                 # It would try once more, and after a TLS handshake that failed wait for ever for a socket to close.
                 raise nats.errors.Error(life.reason)
             connecting.result()
+            await _end(failed_once)  # in here: whoever is cancelled now has a client that is connected
         except BaseException as error:
             await _end(connecting, failed_once)
             await life._close_client()
@@ -147,7 +148,6 @@ class Life:
             reason = life.reason or _text(error)
             refused = any(word in reason.lower() for word in ("authorization", "authentication"))
             raise ConnectFailed(credentials.addresses, reason, refused=refused) from None
-        await _end(failed_once)
         life.reason = ""
         if options.public_only or fast.why_not(life.client):
             life.wire = PublicWire(life.client, failed)

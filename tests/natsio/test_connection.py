@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -33,6 +34,7 @@ from nexlet_functions.natsio.errors import (
     SubscriptionRefused,
 )
 from nexlet_functions.natsio.protocol import decode_headers, encode_headers, encode_publish
+from tests.support.inventory import fetch
 from tests.support.jwt import Operator
 from tests.support.polling import eventually
 from tests.support.settle import settle
@@ -715,3 +717,16 @@ async def test_a_subject_that_is_no_utf8_does_not_end_the_reader(nats_server: Em
         await sink.count(1)
         assert sink.payloads == [b"after"]
         assert connection.stats().connects == 1
+
+
+async def test_whatever_step_of_connecting_it_is_closed_at_nothing_is_left(options: Options) -> None:
+    async with EmbeddedServer(config='http: "127.0.0.1:-1"', jetstream=False) as server:
+        for turns in range(40):
+            connection = Connection(Credentials((server.url,)), options=options)
+            connection.start()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await connection.close()
+        async with asyncio.timeout(5):
+            while json.loads(await asyncio.to_thread(fetch, f"{server.monitoring}/connz"))["connections"]:  # noqa: ASYNC110  # each look is a request
+                await asyncio.sleep(0.01)
