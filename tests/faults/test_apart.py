@@ -8,8 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +23,20 @@ import pytest
 from nats.aio.client import Client
 from prometheus_client.parser import text_string_to_metric_families
 
+from nexlet_functions.control import ControlClient, NoBid
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.functions import floods
+from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.life import Options
+from tests.support.cli import environment
+from tests.support.cluster import cluster
 from tests.support.flooding import ECHO, TWO, Ended, Flood, apart_of, away, facts, function_of, home, open_bench, watch
 from tests.support.inventory import fetch, nothing_left, settled_inventory
-from tests.support.nexlets import MONITORED, NexletBench, deploy
+from tests.support.live import Live
+from tests.support.nexlets import MONITORED, NAMESPACE, NexletBench, deploy, nexlet_bench
+from tests.support.nodes import StandIn
 from tests.support.polling import eventually
+from tests.support.processes import descendants, none_left
 from tests.support.row import row
 
 SYSTEM = """
@@ -70,6 +81,13 @@ async def of_workloads(server: EmbeddedServer) -> dict[int, list[str]]:
         for one in (await seen(server))["connections"]
         if one.get("name") == "nexlet-workloads"
     }
+
+
+async def none_of_workloads(server: EmbeddedServer) -> None:
+    """Return once none of the nexlet's connections is there any more: the server may have to read yet that they end."""
+    async with asyncio.timeout(5):
+        while await of_workloads(server):  # noqa: ASYNC110  # each look is a request
+            await asyncio.sleep(0.02)
 
 
 async def cut_off(server: EmbeddedServer, system: Client, subject: str) -> None:
@@ -235,3 +253,329 @@ async def no_more_connections(server: EmbeddedServer, *, beyond: int) -> AsyncIt
         for writer in taken:
             writer.close()
         server.reconfigure(f"{config}\nmax_connections: 1000")
+
+
+@row("a function is flooded")
+async def test_the_server_restarts_while_it_is_apart(server: EmbeddedServer, options: Options, tmp_path: Path) -> None:
+    async with open_bench(server, options, tmp_path) as bench:
+        workload = await deploy(bench.control, ECHO, name="flooded", triggers=["flooded"], workers=TWO)
+        function = function_of(bench, workload)
+        apart, ended = apart_of(function), watch(function)
+        await bench.ask("flooded", b"begun")
+        before = await settled_inventory(server.monitoring)
+        flood = Flood(bench.client, "flooded", at_once=16, patience=1.0)
+        await away(apart)
+        for again in (server.restart, server.kill):
+            await flood.more(100)
+            await again()
+            if server.pid is None:
+                await server.start()
+            await flood.more(100)
+            assert apart.connection is not None
+            assert list((await of_workloads(server)).values()).count(["flooded"]) == 1
+        await flood.end()
+        account(flood, ended, Counter([b"begun"]))
+        await home(apart)
+        await nothing_left(before, server.monitoring)
+
+
+@row("a function is flooded")
+@pytest.mark.parametrize("when", ["going", "apart", "coming back"])
+async def test_a_server_of_a_cluster_goes_into_lame_duck_mode(options: Options, tmp_path: Path, when: str) -> None:
+    """Its connections leave for the other one, whatever either is just doing, and the function with them."""
+    async with cluster(2, more=MONITORED) as (leaving, staying):
+        node = StandIn(staying.url, tmp_path, tells=(leaving.url,))
+        await node.start()
+        async with nexlet_bench(staying, node, options=options, max_own_connections=0) as bench:
+            workload = await deploy(bench.control, ECHO, name="flooded", triggers=["flooded"], workers=TWO)
+            function = function_of(bench, workload)
+            apart, ended = apart_of(function), watch(function)
+            await bench.ask("flooded", b"begun")
+            flood = Flood(bench.client, "flooded", at_once=16, patience=2.0)
+            if when != "going":
+                await away(apart)
+            await flood.more()
+            used = bench.nexlet.runner.connections_by_use["workloads"]
+            assert {server_of(one) for one in used} == {leaving.url}
+            leaving.signal(signal.SIGUSR2)
+            if when == "apart":
+                await eventually(lambda: all(one.stats().moves for one in used), what="they have moved")
+            else:
+                while not all(one.stats().moves for one in used if one.connected):
+                    if not apart.moving:
+                        (apart.go if apart.connection is None else apart.come_back)()
+                    await asyncio.sleep(0)
+            await eventually(lambda: not apart.moving, what="it is where it goes")
+            await flood.more()
+            await flood.end()
+            account(flood, ended, Counter([b"begun"]))
+            if apart.connection is not None:
+                await home(apart)
+            assert {server_of(one) for one in bench.nexlet.runner.connections_by_use["workloads"]} == {staying.url}
+            assert list((await of_workloads(staying)).values()) == [["flooded"]]
+            assert (await bench.ask("flooded", b"after")).data == b"after"
+        await node.stop()
+
+
+def server_of(connection: Connection) -> str:
+    url = connection.client.connected_url
+    return f"nats://{url.netloc}" if url is not None else ""
+
+
+@row("a function is flooded")
+@pytest.mark.parametrize("when", ["going", "apart", "coming back"])
+async def test_the_nexlet_ends(server: EmbeddedServer, options: Options, tmp_path: Path, when: str) -> None:
+    """As on SIGTERM: what was delivered is answered, and the server has nothing of it any more."""
+    for steps in (0, 1, 2, 8, 21) if when != "apart" else (0,):
+        folder = tmp_path / str(steps)
+        folder.mkdir()
+        async with open_bench(server, options, folder) as bench:
+            workload = await deploy(bench.control, ECHO, name="flooded", triggers=["flooded"], workers=TWO)
+            function = function_of(bench, workload)
+            apart, ended = apart_of(function), watch(function)
+            flood = Flood(bench.client, "flooded", patience=5.0)
+            await flood.more()
+            if when == "going":
+                apart.go()
+            else:
+                await away(apart)
+                await flood.more()
+                if when == "coming back":
+                    apart.come_back()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            await bench.nexlet.close()
+            await flood.end()
+            # What was delivered is answered; from then on nobody is there.
+            assert set(flood.lost) <= {"NoRespondersError"}
+            assert ended.ran == flood.answered
+            assert not ended.others
+            assert not bench.workers()
+            assert not apart.moving
+            assert apart.connection is None
+            await none_of_workloads(server)
+            assert {one.get_name() for one in asyncio.all_tasks()} & {f"move {workload}"} == set()
+
+
+@row("a function is flooded")
+@pytest.mark.parametrize("when", ["going", "coming back"])
+async def test_it_is_stopped_while_it_moves_and_the_server_stands_still(
+    server: EmbeddedServer, options: Options, tmp_path: Path, when: str
+) -> None:
+    """It does not wait for a server that does not answer, and nothing of it is left once that goes on."""
+    options = replace(options, ping_interval=60.0)  # it is not to be noticed
+    async with open_bench(server, options, tmp_path) as bench:
+        await deploy(bench.control, ECHO, name="other", triggers=["other"], workers=TWO)
+        await bench.ask("other", b"begun")
+        before = await settled_inventory(server.monitoring)
+        for steps in (1, 3, 8):
+            workload = await deploy(bench.control, ECHO, name="flooded", triggers=["flooded"], workers=TWO)
+            function = function_of(bench, workload)
+            apart = apart_of(function)
+            await bench.ask("flooded", b"begun")
+            if when == "coming back":
+                await away(apart)
+            agent = bench.nexlet.agent
+            assert agent is not None
+            if when == "going":
+                apart.go()
+                await eventually(lambda: apart.connection is not None, what="it has one")  # noqa: B023
+            else:
+                apart.come_back()
+            server.signal(signal.SIGSTOP)
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            stopping = asyncio.create_task(agent.stop_workload(workload, "acme"))
+            await asyncio.sleep(3)
+            server.signal(signal.SIGCONT)
+            await stopping
+            await nothing_left(before, server.monitoring)
+
+
+@row("a function is flooded")
+async def test_no_more_connections_than_are_allowed(
+    server: EmbeddedServer, options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is flooded as well stays where it is, is served there, and has its turn when another one has come back."""
+    monkeypatch.setattr(floods, "FLOOD_MESSAGES", 100.0)
+    monkeypatch.setattr(floods, "CALM_FOR", 0.5)
+    monkeypatch.setattr(floods, "HEAVIER", 0.2)
+    async with open_bench(server, options, tmp_path, most=1) as bench:
+        await deploy(bench.control, ECHO, name="idle", triggers=["idle"], workers=TWO)
+        await bench.ask("idle", b"begun")
+        before = await settled_inventory(server.monitoring)
+        names = ("first", "second", "third")
+        ids = {name: await deploy(bench.control, ECHO, name=name, triggers=[name], workers=TWO) for name in names}
+        aparts = {name: apart_of(function_of(bench, ids[name])) for name in names}
+        ended = {name: watch(function_of(bench, ids[name])) for name in names}
+
+        def own() -> list[str]:
+            return [name for name in names if aparts[name].connection is not None]
+
+        flooding = {"first": Flood(bench.client, "first", at_once=8)}
+        flooding["beside"] = Flood(bench.client, "second", at_once=1, pause=0.02)
+        await eventually(lambda: own() == ["first"], within=20, what="the first one has one")
+        await flooding.pop("beside").end()
+        flooding |= {name: Flood(bench.client, name, at_once=8) for name in names[1:]}
+        for name in names[1:]:
+            await flooding[name].more(1000)
+        assert own() == ["first"]
+        assert len(await of_workloads(server)) == 2
+        await flooding["first"].end()
+        await eventually(lambda: own() in (["second"], ["third"]), within=20, what="another one has it")
+        (having,) = own()
+        left = next(name for name in names[1:] if name != having)
+        await bench.control.stop(ids[having])
+        await eventually(lambda: own() == [left] or not own(), within=20, what="it has let go")
+        await flooding[having].end()
+        await flooding[left].end()
+        assert set(flooding[having].lost) <= {"NoRespondersError"}
+        for name in ("first", left):
+            assert not flooding[name].lost
+            assert flooding[name].answered <= ended[name].ran
+        await eventually(lambda: not own(), within=20, what="all are back")
+        for name in ("first", left):
+            await bench.control.stop(ids[name])
+        await nothing_left(before, server.monitoring)
+
+
+@row("a function is flooded")
+async def test_its_credentials_are_void_and_others_come(options: Options, tmp_path: Path) -> None:
+    """Both connections are turned away, and both are there again by what the operator gives."""
+    users = """authorization {{ users: [ {{user: all, password: secret}}, {{user: acme, password: {password}}} ] }}
+    no_auth_user: all"""
+    password = tmp_path / "password"
+    password.write_text("one\n")
+    rules = {"acme": {"credentials": {"user": "acme", "password_file": str(password)}}}
+    config = f"{MONITORED}\n{users}"
+    async with (
+        EmbeddedServer(config=config.format(password="one")) as server,
+        open_bench(server, options, tmp_path, namespaces=rules) as bench,
+    ):
+        workload = await deploy(bench.control, ECHO, name="flooded", triggers=["flooded"], workers=TWO)
+        function = function_of(bench, workload)
+        apart, ended = apart_of(function), watch(function)
+        await bench.ask("flooded", b"begun")
+        before = await settled_inventory(server.monitoring)
+        flood = Flood(bench.client, "flooded", at_once=16, patience=1.0)
+        await away(apart)
+        await flood.more()
+        server.reconfigure(config.format(password="two"))
+        own = apart.connection
+        assert own is not None
+        await eventually(lambda: own.last_failure is not None and own.last_failure.refused, what="it is turned away")
+        assert (await facts(bench, workload))["disconnected"]
+        password.write_text("two\n")
+        await flood.more()
+        assert apart.connection is own
+        assert "disconnected" not in await facts(bench, workload)
+        await home(apart)
+        await flood.more()
+        await flood.end()
+        account(flood, ended, Counter([b"begun"]))
+        await nothing_left(before, server.monitoring)
+
+
+# --- whole processes ----------------------------------------------------------------------------------------------
+
+
+StartEasily = Callable[..., Awaitable[Live]]
+
+
+@pytest.fixture
+async def easily(tmp_path: Path) -> AsyncIterator[StartEasily]:
+    """Starts nexlets that soon take a function for flooded; what runs at the end is killed."""
+    started: list[Live] = []
+
+    async def start(*arguments: str | Path) -> Live:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.support.easily_flooded", *map(str, arguments),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environment(), start_new_session=True,
+        )  # fmt: skip
+        started.append(Live(process))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.returncode is None:
+            one.process.kill()
+        await one.ended()
+
+
+async def is_apart(server: EmbeddedServer) -> None:
+    """Return once one of the nexlets' connections has the flooded function for itself."""
+    async with asyncio.timeout(30):
+        while ["flooded"] not in (await of_workloads(server)).values():  # noqa: ASYNC110  # each look is a request
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.faults
+@row("a function is flooded")
+async def test_a_process_is_ended_by_sigterm(server: EmbeddedServer, easily: StartEasily, tmp_path: Path) -> None:
+    node = StandIn(server.url, tmp_path)
+    await node.start()
+    nexlet = await easily("up", "-s", server.url, "--no-state")
+    await nexlet.until_logged("registered")
+    client = await nats.connect(server.url)
+    ids = [await deploy_at(client, name) for name in ("flooded", "beside")]
+    flood = Flood(client, "flooded", at_once=32, patience=5.0)
+    beside = Flood(client, "beside", at_once=1, pause=0.01)
+    await is_apart(server)
+    await flood.more()
+    processes = descendants(nexlet.process.pid)
+    assert await nexlet.end(signal.SIGTERM) == 0, nexlet.errors
+    await none_left(processes)
+    await none_of_workloads(server)
+    for asked, workload in ((flood, ids[0]), (beside, ids[1])):
+        await asked.end()
+        assert set(asked.lost) == {"NoRespondersError"}
+        (said,) = (
+            line for line in nexlet.errors
+            if line["event"] == "function stopped" and line["workload_id"] == workload
+        )  # fmt: skip
+        assert said["invocations"] == asked.answered.total()
+    await client.close()
+    await node.stop()
+
+
+@pytest.mark.faults
+@row("a function is flooded")
+async def test_a_new_nexlet_takes_over(server: EmbeddedServer, easily: StartEasily, tmp_path: Path) -> None:
+    """Nothing is lost, and the new one gives the function a connection of its own in its turn."""
+    node = StandIn(server.url, tmp_path)
+    await node.start()
+    arguments = ("up", "-s", server.url, "--state-dir", tmp_path / "state", "--take-over")
+    nexlet = await easily(*arguments)
+    await nexlet.until_logged("registered")
+    client = await nats.connect(server.url)
+    for name in ("flooded", "beside"):
+        await deploy_at(client, name)
+    flood, beside = Flood(client, "flooded", at_once=32), Flood(client, "beside", at_once=1, pause=0.01)
+    for _ in range(2):
+        await is_apart(server)
+        await flood.more()
+        former, nexlet = nexlet, await easily(*arguments)
+        await nexlet.until_logged("took over")
+        assert await former.ended() == 0, former.errors
+    await is_apart(server)
+    assert len(await of_workloads(server)) == 2
+    for asked in (flood, beside):
+        await asked.end()
+        assert not asked.lost
+        assert set(asked.answered.values()) == {1}
+    assert await nexlet.end(signal.SIGTERM) == 0, nexlet.errors
+    await none_of_workloads(server)
+    await client.close()
+    await node.stop()
+
+
+async def deploy_at(client: Client, name: str) -> str:
+    """As soon as a nexlet is heard of."""
+    control = ControlClient(client, NAMESPACE, nodes=1)
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await deploy(control, ECHO, name=name, triggers=[name], workers=TWO)
+            except NoBid:  # its first heartbeat is on the way
+                await asyncio.sleep(0.05)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import signal
 import socket
@@ -21,6 +20,7 @@ from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.natsio import Connection, Credentials, Options
 from nexlet_functions.natsio.complaints import TOO_MANY_SUBSCRIPTIONS
 from nexlet_functions.natsio.errors import SubscriptionRefused
+from tests.support.cluster import cluster
 from tests.support.polling import eventually
 from tests.support.proxy import FaultyProxy, Way
 from tests.support.settle import settle
@@ -171,32 +171,6 @@ async def test_fewer_subscriptions_than_before_are_still_some(options: Options) 
 
 
 # --- servers that go, and others ----------------------------------------------------------------------------------
-
-
-def _ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-@contextlib.asynccontextmanager
-async def cluster(size: int = 3) -> AsyncIterator[list[EmbeddedServer]]:
-    """Servers that know each other."""
-    ports = _ports(size)
-    routes = ", ".join(f"nats-route://127.0.0.1:{port}" for port in ports)
-    async with contextlib.AsyncExitStack() as stack:
-        yield [
-            await stack.enter_async_context(
-                EmbeddedServer(
-                    config=f"cluster {{ name: c, listen: 127.0.0.1:{port}, routes: [ {routes} ] }}\n"
-                    'lame_duck_grace_period: "3s"\nlame_duck_duration: "30s"',
-                    jetstream=False,
-                )
-            )
-            for port in ports
-        ]
 
 
 async def test_one_server_of_three_after_another(options: Options) -> None:

@@ -19,6 +19,7 @@ import nats
 import pytest
 from nats.aio.client import Client
 
+from nexlet_functions.devnode.minter import FullAccess
 from nexlet_functions.devnode.node import DevNode
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.devnode.state import Identity
@@ -59,10 +60,16 @@ class Node(ABC):
 class StandIn(Node):
     """The stand-in node."""
 
-    def __init__(self, url: str, folder: Path, *, keeps: bool = True) -> None:
+    def __init__(self, url: str, folder: Path, *, keeps: bool = True, tells: tuple[str, ...] = ()) -> None:
+        """Nothing runs yet.
+
+        Args:
+            tells: which servers a nexlet and its workloads are to connect to; none means its own.
+        """
         self._url = url
         self._state = folder / "devnode.json"
         self._keeps = keeps
+        self._minter = FullAccess(tells) if tells else None
         self._node: DevNode | None = None
         self.node_id = ""
 
@@ -70,7 +77,7 @@ class StandIn(Node):
         if not self._keeps and self._state.exists():
             identity_alone = json.loads(self._state.read_bytes()) | {"workloads": {}}
             self._state.write_text(json.dumps(identity_alone))
-        self._node = await DevNode.start(self._url, state_file=self._state)
+        self._node = await DevNode.start(self._url, state_file=self._state, minter=self._minter)
         self.node_id = self._node.node_id
 
     async def stop(self) -> None:
