@@ -11,7 +11,6 @@ What real nodes do was read off Nex's `node.go`, `handlers.go` and `heartbeat.go
 from __future__ import annotations
 
 import asyncio
-import os
 import platform
 import secrets
 import sys
@@ -46,6 +45,7 @@ from nexlet_models.durations import format_duration, parse_duration
 from nexlet_models.errors import InvalidDuration
 from nexlet_models.events import Event, NodeLameduckSetEvent, NodeStartedEvent, NodeStoppedEvent
 from nexlet_models.registration import LameduckRequest, LameduckResponse
+from nexlet_sandboxes.processor import processors
 
 __all__ = ["HEARTBEAT_EVERY", "DevNode"]
 
@@ -347,7 +347,7 @@ def _local(moment: datetime) -> str:
 def _own_tags(nexus: str, name: str) -> dict[str, str]:
     return {
         "nex.arch": _ARCHITECTURES.get(platform.machine(), platform.machine()),
-        "nex.cpucount": str(os.cpu_count() or 1),
+        "nex.cpucount": str(processors()),
         "nex.lameduck": "false",
         "nex.nexus": nexus,
         "nex.node": name,

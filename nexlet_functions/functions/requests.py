@@ -7,7 +7,6 @@ said in it is taken literally, and refused elsewhere (`permissions`) where it is
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from nexlet_models.sizes import format_size
 from nexlet_models.start_request import StartRequest, StartRequestRefused, parse_start_request
 from nexlet_models.start_request import Trigger as SubjectTrigger
 from nexlet_models.subjects import valid_name, valid_token
+from nexlet_sandboxes.processor import processors
 from nexlet_sandboxes.program import Limits, Program
 
 if TYPE_CHECKING:
@@ -176,13 +176,13 @@ def limits_of(start: StartRequest, ceilings: Ceilings, *, cores: int | None = No
     """How far the function may go, without a word yet about replies (`fit_reply`).
 
     Args:
-        cores: of this machine; None looks.
+        cores: that this process may use; None looks.
     """
     asked, said = start.limits, start.limits.model_fields_set
     timeout = asked.timeout if "timeout" in said else min(asked.timeout, ceilings.timeout)
     most = start.workers.max
     if most is None:
-        most = max(start.workers.min, min(4, cores or os.cpu_count() or 1, ceilings.workers))
+        most = max(start.workers.min, min(4, cores or processors(), ceilings.workers))
     return Limits(
         timeout=timeout,
         load_timeout=asked.load_timeout if "load_timeout" in said else min(asked.load_timeout, ceilings.load_timeout),

@@ -10,11 +10,10 @@ the rate allowed. While it is overdrawn all its workers stand still (SIGSTOP), a
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from nexlet_sandboxes.processor import used_ns
+from nexlet_sandboxes.processor import processors, used_ns
 
 if TYPE_CHECKING:
     from nexlet_sandboxes.growth import Growth
@@ -82,7 +81,7 @@ class Budget:
     def _look(self) -> None:
         now = time.monotonic_ns()
         passed, self._looked = now - self._looked, now
-        used, most = 0, passed * (os.cpu_count() or 1)
+        used, most = 0, passed * processors()
         for worker, before in self._workers.items():
             at = used_ns(worker.pid)
             # Beyond what the machine has it is another process that came by the number of one that has just ended.

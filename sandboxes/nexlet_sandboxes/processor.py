@@ -42,5 +42,7 @@ def runnable(pid: int) -> bool:
 
 
 def processors() -> int:
-    """How many this process may run on, and with it those that it starts."""
+    """How many this process may run on, and with it those that it starts; where nobody can say which, all there are."""
+    if not hasattr(os, "sched_getaffinity"):  # where functions are checked, and nowhere run
+        return os.cpu_count() or 1
     return len(os.sched_getaffinity(0))

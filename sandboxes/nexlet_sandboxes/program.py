@@ -5,9 +5,10 @@ A `Program` says what runs, `Limits` how far it may go. Both are plain data, mad
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from nexlet_sandboxes.processor import processors
 
 __all__ = ["Limits", "Program"]
 
@@ -77,6 +78,6 @@ class Limits:
     max_reply: int = MIB - 4096
     max_calls: int = 1000
     min_workers: int = 0
-    max_workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    max_workers: int = field(default_factory=lambda: min(4, processors()))
     wait: float = 0.005
     idle: float = 600.0

@@ -60,5 +60,28 @@ def test_one_that_waits_for_something_else_wants_no_processor() -> None:
         waiting.communicate()
 
 
-def test_the_processors_that_there_are() -> None:
+def test_the_processors_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processors() == len(os.sched_getaffinity(0)) >= 1
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert processors() == os.cpu_count()
+
+
+ON_ONE = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from nexlet_functions.devnode.node import _own_tags
+from nexlet_functions.functions.requests import limits_of
+from nexlet_functions.rules import Ceilings
+from nexlet_models.start_request import StartRequest
+from nexlet_sandboxes.processor import processors
+from nexlet_sandboxes.program import Limits
+limits = limits_of(StartRequest.model_validate({"source": "x"}), Ceilings())
+print(processors(), Limits().max_workers, limits.max_workers, _own_tags("nexus", "node")["nex.cpucount"])
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is but one processor")
+def test_it_is_those_that_we_may_use_everywhere() -> None:
+    """As in a container, or below `taskset`, which may have one of a machine of sixty-four."""
+    said = subprocess.run([sys.executable, "-c", ON_ONE], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["1", "1", "1", "1"]
