@@ -94,6 +94,7 @@ class NatsHome:
         self._more = asyncio.Condition()
         self._told: set[asyncio.Task[None]] = set()
         self._published: dict[str, dict[str, Sent]] = {}
+        """By who published them, an invocation or a message of a stream (see `Dispatcher.identity`), and their ids."""
         self._requested: list[Sent] = []
         self._nexlet: Nexlet | None = None
         self._url = ""
@@ -374,12 +375,18 @@ class NatsHome:
 
     def _invocation(self, heard: _Heard, asked_before: int, **answer: Any) -> Invocation:
         assert heard.event is not None
-        published = self._published.pop(heard.event.invocation_id or "", {})
         return replace(
             _invocation(heard, **answer),
-            published=tuple(published.values()),
+            published=tuple(self._published_in(heard.event)),
             requested=tuple(self._requested[asked_before:]),
         )
+
+    def _published_in(self, event: WorkloadTriggeredEvent) -> list[Sent]:
+        published = self._published.pop(event.invocation_id or "", {})
+        # What is published for a message of a stream is named after that, the same at every attempt at it.
+        for name in [one for one in self._published if event.stream is not None and _is_of(one, event)]:
+            published |= self._published.pop(name)
+        return list(published.values())
 
     async def _now(self, change: int) -> None:
         async with self._more:
@@ -428,6 +435,12 @@ class _Ear:
     def message(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
         """See `nexlet_functions.natsio.MessageSink`."""
         self._hear(subject, reply, payload, headers)
+
+
+def _is_of(name: str, event: WorkloadTriggeredEvent) -> bool:
+    """Whether something was published for the message of this event: `NAMESPACE:STREAM:CONSUMER:SEQUENCE:TIME` says."""
+    whose, *numbers = name.rsplit(":", 2)
+    return whose.startswith(f"{NAMESPACE}:{event.stream}:") and numbers[:1] == [str(event.sequence)]
 
 
 def _own(headers: Mapping[str, str]) -> dict[str, str]:

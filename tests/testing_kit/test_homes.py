@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nexlet_functions.nexfile import FunctionRefused
-from nexlet_functions.testing import Invocation, SampleEvent, load_function
+from nexlet_functions.testing import Invocation, SampleEvent, Sent, load_function
 from nexlet_sandboxes.outcomes import Outcome
 from tests.support.processes import descendants, none_left
 
@@ -172,6 +172,43 @@ async def test_a_message_of_a_stream(tmp_path: Path, nats: bool) -> None:
         for contradiction in contradictions:
             with pytest.raises(ValueError, match=r"the stream 'OTHER'|is from no stream"):
                 await function.invoke(**contradiction)
+
+
+PASSING_ON = """\
+name: passing
+type: python
+lifecycle: function
+start_request:
+  source_file: function.py
+  triggers:
+    - demo.run
+    - {stream: ORDERS, filter: "orders.*", max_deliver: 2, backoff: [10ms], dead_letter: dead.orders}
+  grants: {publish: ["out.>"]}
+"""
+
+PASSES_ON = """\
+def handler(event, context):
+    context.publish("out.first", event.text)
+    if event.text == "raise":
+        raise ValueError("not now")
+    context.publish("out.second", f"attempt {event.attempt}")
+"""
+
+
+async def test_what_is_published_for_a_message_of_a_stream(tmp_path: Path, nats: bool) -> None:
+    """Over NATS it is named after the message, and not after one of the invocations that it may take."""
+    (tmp_path / "Nexfile").write_text(PASSING_ON)
+    (tmp_path / "function.py").write_text(PASSES_ON)
+    async with load_function(tmp_path, nats=nats) as function:
+        for subject in ("orders.new", "demo.run", "orders.other"):
+            told = await function.invoke(data=subject, subject=subject)
+            assert told.published == (Sent("out.first", subject.encode()), Sent("out.second", b"attempt 1"))
+        failed = await function.invoke(data="raise", subject="orders.new")
+        assert failed.published == (Sent("out.first", b"raise"),)
+        two = await asyncio.gather(*(function.invoke(data=text, subject="orders.new") for text in ("a", "b")))
+        assert [[each.data for each in told.published] for told in two] == [
+            [b"a", b"attempt 1"], [b"b", b"attempt 1"],
+        ]  # fmt: skip
 
 
 async def test_which_message_of_a_stream_it_is_says_the_test(tmp_path: Path) -> None:
