@@ -62,6 +62,7 @@ to that connection alone (`allow_responses`)."""
 _TURNED: Final = {True: _ELSEWHERE, _NAMED: _NAMED_ELSEWHERE, _ELSEWHERE: True, _NAMED_ELSEWHERE: _NAMED}
 
 _ASKS: Final = re.compile(rb"\r\n" + INVOCATION_HEADER.encode() + rb":", re.IGNORECASE)
+_SENT_BACK: Final = re.compile(rb"\r\n" + REDRIVEN.encode() + rb":", re.IGNORECASE)
 
 _KEPT: Final = 512
 """Subjects whose JSON form is remembered, and sizes whose protocol text is; a function may see any number of either."""
@@ -242,7 +243,8 @@ class Dispatcher:
     def redriven(self) -> re.Pattern[bytes]:
         """Finds the header of a dead letter of this function that was sent back.
 
-        Only a trigger that answers nobody has use for it; making it takes as long as anything else of a dispatcher.
+        Only a trigger that answers nobody has use for it, and who answers such a letter; making it takes as long as
+        anything else of a dispatcher.
         """
         name = re.escape(self._sender.full_name.encode())
         return re.compile(rb"\r\n(?i:%b):[ \t]*%b[ \t]*\r\n" % (REDRIVEN.encode(), name))
@@ -546,7 +548,11 @@ class Dispatcher:
         return self._named_block(call) + lines.encode()
 
     def _named_block(self, call: Call) -> bytes:
-        return b"%b%x\r\n" % (self._named_headers, call.id)
+        block = b"%b%x\r\n" % (self._named_headers, call.id)
+        if call.headers and _SENT_BACK.search(call.headers) and self.redriven.search(call.headers):
+            # Others on this subject may answer as well. Whoever sent it back is to know whose word this is.
+            block += b"%b: %b\r\n" % (REDRIVEN.encode(), self._sender.full_name.encode())
+        return block
 
     def _look_at_feed(self) -> None:
         """Once a batch, before its first event: the feed's prefix may be another than it was."""

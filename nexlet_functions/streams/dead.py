@@ -3,8 +3,9 @@
 A letter is sent back to the subject that it failed on, as it was, with a header that says what became of it before. It
 leaves the stream of dead letters when its old place has it again: a stream has acknowledged it, or, where it came from
 a plain subject, a function has answered that it is done; one that never answers does so this once, since a header
-asks it to. Others may answer on that subject as well, and are not listened to. Sent back twice (somebody stopped in
-between) a letter has the same message id, so that its stream keeps it once.
+asks it to. Others may answer on that subject as well, functions of the same namespace among them, and are not listened
+to: an answer says whose it is. Sent back twice (somebody stopped in between) a letter has the same message id, so that
+its stream keeps it once.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from nexlet_functions.natsio.errors import NatsioError, NoResponders, RequestTim
 from nexlet_functions.natsio.protocol import decode_headers, encode_headers
 from nexlet_functions.streams.api import StoredMessage, delete_message, get_message, stream_info, streams_with
 from nexlet_functions.streams.letters import HISTORY, REDRIVEN, Letter, Sender, read_letter
+from nexlet_models.events import INVOCATION_HEADER
 from nexlet_models.subjects import matches
 
 __all__ = ["Chosen", "DeadLetters", "Entry", "NoDeadLetters", "NotSentBack"]
@@ -164,6 +166,7 @@ class DeadLetters:
         """
         message, letter = entry.message, entry.letter
         subject, stream = letter.get("subject"), letter.get("stream")
+        whose = Sender(letter.get("namespace"), letter.get("function"), letter.get("workload"))
         headers = {
             **letter.headers,
             HISTORY: "; ".join([*letter.history, letter.round()]),
@@ -172,13 +175,13 @@ class DeadLetters:
         if stream:
             headers["Nats-Expected-Stream"] = stream
         else:
-            whose = Sender(letter.get("namespace"), letter.get("function"), letter.get("workload"))
             headers[REDRIVEN] = whose.full_name
+            headers[INVOCATION_HEADER] = "?"  # has an answer that went well say as much as one that did not
 
         def meant(answer: Answer) -> bool:
             # On a subject that a stream keeps, and that functions listen on as well, all of these may answer.
             said = decode_headers(answer.headers)
-            return "workload_id" not in said if stream else said.get("namespace") == letter.get("namespace")
+            return "workload_id" not in said if stream else said.get(REDRIVEN) == whose.full_name
 
         try:
             answer = await self._ask(
@@ -188,9 +191,9 @@ class DeadLetters:
             who = f"the stream '{stream}' does not keep" if stream else "no function listens on"
             raise NotSentBack(f"{who} '{subject}' any more") from None
         except RequestTimeout:
-            raise NotSentBack(
-                f"nobody has answered on '{subject}' in time; it may have been taken all the same"
-            ) from None
+            who = "nobody" if stream else f"'{whose.full_name}'"
+            said = "has answered" if stream else "has not answered"
+            raise NotSentBack(f"{who} {said} on '{subject}' in time; it may have been taken all the same") from None
         except NatsioError as error:
             raise NotSentBack(str(error)) from None
         if stream:

@@ -45,7 +45,7 @@ HISTORY: Final = PREFIX + "History"
 
 REDRIVEN: Final = PREFIX + "Redriven"
 """Of a letter that was sent back to a plain subject: `NAMESPACE/FUNCTION`, which is to say what became of it. That
-function answers, also where its trigger says that it never does."""
+function answers, also where its trigger says that it never does, and its answer has the same header."""
 
 _LONGEST: Final = 512
 """Characters of an error in a header."""

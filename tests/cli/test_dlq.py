@@ -125,6 +125,26 @@ async def test_of_a_function_that_never_answers(nats_server: EmbeddedServer) -> 
         assert (await stream.publish("audit.x", b"later")).stream == "AUDIT", "others get no answer of it"
 
 
+async def test_whoever_else_answers_there_does_not_answer_for_it(nats_server: EmbeddedServer) -> None:
+    """A neighbour of the same namespace takes the message gladly, and is quicker: the letter is not the neighbour's."""
+    async with agent_bench(nats_server) as made:
+        await made.client.jetstream().add_stream(name="DEAD", subjects=["dead.>"])
+        jobs = {"subject": "jobs.*", "on_failure": "dead.jobs"}
+        failing = "import time\n" + STUBBORN.replace("raise", "time.sleep(0.3); raise")
+        await made.start(source=failing, triggers=["fix", jobs], workers={"max": 1}, name="slow")
+        glad = "def handler(event, context):\n    return 'glad'\n"
+        await made.start("w2", source=glad, triggers=["jobs.*"], name="glad")
+        await made.client.publish("jobs.x", b"job")
+        await held(made, 1)
+        (before,) = (await dlq(made, "list", "dead.jobs")).records
+        vain = await dlq(made, "redrive", "dead.jobs", "--all")
+        assert (vain.code, vain.records[0].get("reason")) == (1, "it failed again: ValueError: cannot job")
+        assert (await dlq(made, "list", "dead.jobs")).records == [before]
+        await made.ask("fix")
+        done = await dlq(made, "redrive", "dead.jobs", "--all")
+        assert (done.code, done.records[0]["type"]) == (0, "redriven"), done.err
+
+
 async def test_thrown_away(bench: AgentBench) -> None:
     first, *_ = numbers(await dlq(bench, "list", "dead.orders"))
     assert (await dlq(bench, "discard", "dead.orders", str(first))).records == [{"type": "discarded", "number": first}]
