@@ -4,7 +4,7 @@ Nodes are asked all at once and each may answer or stay silent, so that most que
 answers. Where the number of nodes is known, `nodes=` ends the waiting with the last of them.
 
 - `ControlClient`: start, stop, clone and list workloads; ask for nodes.
-- `ControlRefused`, `NoBid`, `NoAnswer`: how it can fail.
+- `ControlRefused`, `NoBid`, `NoAnswer`, `TooLarge`: how it can fail, beside a connection that is lost.
 - `gather`: many answers to one request.
 """
 
@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import nats.errors
 from nats.aio.client import Client
@@ -22,6 +23,7 @@ from nats.nuid import NUID
 
 from nexlet_functions.errors import NexletFunctionsError
 from nexlet_functions.functions.keys import CurveKey
+from nexlet_functions.natsio.errors import ConnectionLost
 from nexlet_models import subjects
 from nexlet_models.control import (
     AuctionRequest,
@@ -45,7 +47,7 @@ from nexlet_models.workloads import (
     WorkloadSummary,
 )
 
-__all__ = ["ControlClient", "ControlRefused", "NoAnswer", "NoBid", "gather"]
+__all__ = ["ControlClient", "ControlRefused", "NoAnswer", "NoBid", "TooLarge", "gather"]
 
 ERROR_HEADER = "Nats-Service-Error"
 CODE_HEADER = "Nats-Service-Error-Code"
@@ -95,6 +97,43 @@ class NoAnswer(NexletFunctionsError):
     code = "no-answer"
 
 
+class TooLarge(NexletFunctionsError):
+    """The server takes no message of that size. Nothing was sent."""
+
+    code = "payload-too-large"
+
+    def __init__(self, size: int, most: int) -> None:
+        super().__init__(
+            f"the request has {size} bytes, and the server takes {most}\n"
+            "  put the source into an object store: nexfn pack --push BUCKET"
+        )
+
+
+_LOST = (
+    nats.errors.BadSubscriptionError,  # of a connection that was closed meanwhile
+    nats.errors.ConnectionClosedError,
+    nats.errors.ConnectionDrainingError,
+    nats.errors.ConnectionReconnectingError,
+    nats.errors.OutboundBufferLimitError,
+    nats.errors.StaleConnectionError,
+)
+
+
+@contextmanager
+def _asking(client: Client, subject: str, payload: bytes) -> Iterator[None]:
+    """Around a question: what its client raises, as what it means.
+
+    Raises:
+        ConnectionLost, TooLarge: see there.
+    """
+    try:
+        yield
+    except nats.errors.MaxPayloadError:
+        raise TooLarge(len(payload), client.max_payload) from None
+    except _LOST as error:
+        raise ConnectionLost(f"a question on '{subject}'") from error
+
+
 async def gather(
     client: Client,
     subject: str,
@@ -115,7 +154,25 @@ async def gather(
 
     Returns:
         The answers in the order in which they came; none where nobody listens.
+
+    Raises:
+        ConnectionLost: before the last of them.
+        TooLarge: it cannot be sent.
     """
+    with _asking(client, subject, payload):
+        return await _gathered(client, subject, payload, wait=wait, stall=stall, count=count, until=until)
+
+
+async def _gathered(
+    client: Client,
+    subject: str,
+    payload: bytes,
+    *,
+    wait: float,
+    stall: float | None,
+    count: int | None,
+    until: Callable[[Msg], bool] | None,
+) -> list[Msg]:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait
     inbox = client.new_inbox()
@@ -147,6 +204,9 @@ async def gather(
 
 class ControlClient:
     """Speaks to the nodes behind a connection, on behalf of a namespace. The connection stays the caller's.
+
+    Whatever is asked raises `ConnectionLost` where the server goes away before the answer, and `TooLarge` where it
+    takes no message of that size.
 
     Attributes:
         namespace: `system` may act on all of them.
@@ -380,12 +440,11 @@ class ControlClient:
 
         Raises:
             ControlRefused: it is an error.
+            ConnectionLost, TooLarge: see `gather`.
         """
-        try:
-            answer = await self._client.request(subject, payload, timeout=timeout)
-        except (nats.errors.NoRespondersError, nats.errors.TimeoutError):
-            return None
-        return _good([answer])[0]
+        # Not the client's own request, which goes on waiting when the connection is closed.
+        answers = await gather(self._client, subject, payload, wait=timeout, count=1)
+        return _good(answers)[0] if answers else None
 
     async def _ask_node(self, node: str, subject: str, payload: bytes) -> Msg:
         answer = await self._ask(subject, payload, timeout=self._wait)

@@ -145,6 +145,7 @@ def expected_failure(error: Exception) -> CommandFailed | None:
     from nexlet_functions.errors import NexletFunctionsError, SettingsRefused
     from nexlet_functions.nexfile import FunctionRefused
     from nexlet_functions.testing.events import EventRefused
+    from nexlet_models.errors import MalformedMessage
     from nexlet_sandboxes.outcomes import SandboxError
 
     match error:
@@ -154,7 +155,7 @@ def expected_failure(error: Exception) -> CommandFailed | None:
             return CommandRefused("settings", error.problems, exit=Exit.USAGE, code=error.code)
         case NexletFunctionsError():
             return CommandFailed(_EXITS.get(error.code, Exit.USAGE), error.code, str(error))
-        case SandboxError():
+        case SandboxError() | MalformedMessage():
             return CommandFailed(Exit.FAILED, error.code, str(error))
     return None
 
@@ -167,6 +168,7 @@ _EXITS = {
     "no-answer": Exit.UNREACHABLE,
     "request-timeout": Exit.TIMEOUT,
     "control-refused": Exit.FAILED,
+    "payload-too-large": Exit.FAILED,
     "old-one-left": Exit.FAILED,
     "unknown-workload": Exit.FAILED,
     "ambiguous-workload": Exit.FAILED,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import nats
 import pytest
+from nats.aio.msg import Msg
 
 from nexlet_functions.cli.app import expected_failure
 from nexlet_functions.cli.exits import Exit
@@ -14,17 +16,21 @@ from nexlet_functions.control import ControlClient
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.nexfile import read_function
 from nexlet_functions.shipping import Left, ship
+from nexlet_models import subjects
+from nexlet_models.control import AuctionResponse
+from nexlet_models.workloads import AgentListWorkloadsResponse, WorkloadLifecycle
 from tests.support.cli import Ended, nexfn
 from tests.support.nexlets import NAMESPACE, NexletBench, nexlet_bench
 from tests.support.nodes import StandIn
 from tests.support.polling import eventually
+from tests.support.settle import settle
 
 
-def write(folder: Path, answer: str, *, name: str = "greet", subject: str = "greet.hello") -> Path:
+def write(folder: Path, answer: str, *, name: str = "greet", subject: str = "greet.hello", **start: object) -> Path:
     """A function's folder; what it answers is an expression."""
     folder.mkdir(exist_ok=True)
     (folder / "function.py").write_text(f"def handler(event, context):\n    return {answer}\n")
-    start = {"source_file": "function.py", "triggers": [subject]}
+    start = {"source_file": "function.py", "triggers": [subject], **start}
     nexfile = {"name": name, "type": "python", "lifecycle": "function", "start_request": start}
     (folder / "Nexfile").write_text(json.dumps(nexfile))
     return folder
@@ -148,6 +154,64 @@ async def test_an_import_that_an_operator_may_permit_is_for_the_nexlet_to_refuse
     (tmp_path / "settings.yaml").write_text("modules: {colorsys: [rgb_to_hsv]}\n")
     permitted = await nexfn("check", "--settings-file", tmp_path / "settings.yaml", folder)
     assert [problem["code"] for problem in permitted.records[0]["problems"]] == [known[0], known[2]]
+
+
+@pytest.mark.parametrize("words", ["list", "stop one", "deploy", "invoke one", "logs", "top --once", "pack --seal"])
+async def test_a_server_that_goes_away_meanwhile_is_nobody_there(tmp_path: Path, words: str) -> None:
+    folder = write(tmp_path / "one", "1", environment={"WORD": "1"})
+    command, *more = words.split()
+    more += {"deploy": ["-n", "acme", str(folder)], "pack": [str(folder)]}.get(command, [])
+    async with EmbeddedServer(jetstream=False) as server:
+        asked = asyncio.Event()
+
+        async def ask(message: Msg) -> None:
+            asked.set()
+
+        client = await nats.connect(server.url)
+        await client.subscribe("$NEX.>", cb=ask)
+        await settle(client)
+        asking = asyncio.create_task(nexfn(command, "-s", server.url, *more))
+        await asyncio.wait_for(asked.wait(), 30)
+        await client.close()
+        await server.kill()
+        ended = await asking
+    assert (ended.code, ended.error["code"]) == (3, "connection-lost"), ended.err
+
+
+async def test_a_server_that_goes_away_before_a_start_is_answered(tmp_path: Path) -> None:
+    bid = AuctionResponse(
+        bidder_id="b", start_request_schema="{}", supported_lifecycles=(WorkloadLifecycle.FUNCTION,), xkey=""
+    )
+    async with EmbeddedServer(jetstream=False) as server:
+        starting = asyncio.Event()
+
+        async def answer(message: Msg) -> None:
+            if message.subject == subjects.auction("acme"):
+                await message.respond(bid.to_json())
+            elif message.subject == subjects.list_workloads("acme"):
+                await message.respond(AgentListWorkloadsResponse(()).to_json())
+            else:
+                assert message.subject == subjects.deploy("acme", "b")
+                starting.set()
+
+        client = await nats.connect(server.url)
+        await client.subscribe("$NEX.>", cb=answer)
+        await settle(client)
+        asking = asyncio.create_task(nexfn("deploy", "-s", server.url, "-n", "acme", write(tmp_path / "one", "1")))
+        await asyncio.wait_for(starting.wait(), 30)
+        await client.close()
+        await server.kill()
+        ended = await asking
+    assert (ended.code, ended.error["code"]) == (3, "connection-lost"), ended.err
+
+
+async def test_what_is_too_large_for_the_server_is_said(bench: NexletBench, tmp_path: Path) -> None:
+    folder = write(tmp_path / "one", "1")
+    (folder / "function.py").write_text("def handler(event, context):\n    return b''\n" + "#\n" * 400_000)
+    ended = await run(bench, "deploy", folder)
+    assert (ended.code, ended.error["code"]) == (1, "payload-too-large"), ended.err
+    dev = await nexfn("dev", folder, "--once", "-p", "0")
+    assert (dev.code, [record["type"] for record in dev.records]) == (1, ["development", "refused", "summary"])
 
 
 NO_STOPPING = """

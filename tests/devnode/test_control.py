@@ -12,8 +12,9 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from nexlet_functions.control import ControlClient, ControlRefused, NoAnswer, NoBid, gather
+from nexlet_functions.control import ControlClient, ControlRefused, NoAnswer, NoBid, TooLarge, gather
 from nexlet_functions.devnode.server import EmbeddedServer
+from nexlet_functions.natsio.errors import ConnectionLost
 from nexlet_models import subjects
 from nexlet_models.control import AuctionResponse
 from nexlet_models.errors import MalformedMessage
@@ -92,8 +93,15 @@ async def test_gathering_over_a_connection_that_closes(client: Client, serve: Se
 
     await serve("closing", close)
     gathering = asyncio.create_task(gather(client, "closing", b"", wait=30))
-    with pytest.raises(nats.errors.Error):
+    with pytest.raises(ConnectionLost, match="during a question on 'closing'"):
         await gathering
+
+
+async def test_a_request_that_no_server_takes(client: Client) -> None:
+    bid = AuctionResponse(bidder_id="b", start_request_schema="{}", supported_lifecycles=(), xkey="")
+    large = REQUEST.model_copy(update={"run_request": "x" * (1024 * 1024)})
+    with pytest.raises(TooLarge, match="the server takes 1048576"):
+        await ControlClient(client, "acme").deploy(bid, large)
 
 
 async def test_one_that_refuses_among_many(client: Client, serve: Serve) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from nexlet_functions.cli.deploy import with_its_source
 from nexlet_functions.cli.devloop.folders import Stamp, folders_in, newest, places_of, stamp_of
-from nexlet_functions.control import ControlClient, ControlRefused, NoAnswer, NoBid
+from nexlet_functions.control import ControlClient, ControlRefused, NoAnswer, NoBid, TooLarge
 from nexlet_functions.devnode.buckets import make_granted
 from nexlet_functions.nexfile import FunctionRefused, has_nexfile, read_function
 from nexlet_functions.shipping import Left, ship
@@ -246,7 +246,7 @@ class Deployments:
                 # On a real server that is for its operator to do, and a function finds none behind anybody's back.
                 await make_granted(self._control.client, function.start.grants)
             shipped = await ship(self._control, function, self._namespace)
-        except (ControlRefused, NoAnswer, NoBid) as error:
+        except (ControlRefused, NoAnswer, NoBid, TooLarge) as error:
             self.leaving -= of_its_name
             return self._refusal(path, function.name, error)
         except Left as left:
