@@ -20,6 +20,7 @@ from nexlet_functions.cli.nodes import EVERYWHERE, Namespace, Nodes, Session, se
 from nexlet_functions.cli.options import CREDENTIALS, Json, Workloads, duration, setting_flags
 from nexlet_functions.cli.output import Output, styled
 from nexlet_functions.cli.own_log import set_up_logging
+from nexlet_functions.errors import NexletFunctionsError
 from nexlet_models.events import INVOCATION_HEADER
 
 if TYPE_CHECKING:
@@ -48,6 +49,12 @@ class Stream(enum.StrEnum):
 _ORDER: Final = {level.value: number for number, level in enumerate(Level)}
 _WAITING: Final = 1000
 """Lines that are kept while it is looked up whose they are."""
+
+AGAIN: Final = 1.0
+"""Seconds until nodes are asked once more that could not be asked: one is started anew, or the server is."""
+
+ANEW: Final = 10.0
+"""Seconds after which an id that nobody knew is looked up once more: its node may have answered too late."""
 
 
 @setting_flags(NATS=CREDENTIALS)
@@ -174,7 +181,10 @@ class _Following:
         self._enough = asyncio.Event()
         self._unread: OSError | None = None
         self._known: dict[str, WorkloadSummary] = {}
-        self._elsewhere: set[str] = set()  # ids that are in none of the namespaces that we may look at
+        self._elsewhere: dict[
+            str, float
+        ] = {}  # ids that are in none of the namespaces that we may look at, and since when
+        self._clock = asyncio.get_running_loop().time
         self._waiting: deque[_Line] = deque(maxlen=_WAITING)
         self._look = asyncio.Event()
         self._width = 0
@@ -223,7 +233,7 @@ class _Following:
         from nexlet_functions.natsio.protocol import decode_headers
 
         tokens = subject.split(".")
-        if len(tokens) != 6 or tokens[4] in self._elsewhere:
+        if len(tokens) != 6 or self._is_elsewhere(tokens[4]):
             return
         invocation_id = decode_headers(headers).get(INVOCATION_HEADER)
         line = _Line(tokens[4], tokens[5], payload.decode("utf-8", "replace"), invocation_id)
@@ -241,14 +251,26 @@ class _Following:
             self._look.clear()
             if any(line.workload_id not in self._known for line in self._waiting):
                 asked = {line.workload_id for line in self._waiting}
-                self._learn(await self._to.workloads())
-                self._elsewhere |= asked - self._known.keys()
+                try:
+                    self._learn(await self._to.workloads())
+                except NexletFunctionsError:  # they answered before; until they do again, what came waits
+                    await asyncio.sleep(AGAIN)
+                    self._look.set()
+                    continue
+                self._elsewhere |= dict.fromkeys(asked - self._known.keys(), self._clock())
             while self._waiting and (
                 self._waiting[0].workload_id in self._known or self._waiting[0].workload_id in self._elsewhere
             ):
                 line = self._waiting.popleft()
                 if line.workload_id in self._known:
                     self._show(line)
+
+    def _is_elsewhere(self, workload_id: str) -> bool:
+        since = self._elsewhere.get(workload_id)
+        if since is not None and self._clock() - since > ANEW:
+            del self._elsewhere[workload_id]
+            return False
+        return since is not None
 
     def _learn(self, running: Sequence[WorkloadSummary]) -> None:
         self._known |= {one.id: one for one in running}

@@ -8,13 +8,22 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
+from nats.aio.msg import Msg
 
+from nexlet_functions.cli import logs
+from nexlet_functions.cli.nodes import session
+from nexlet_functions.cli.output import Output
 from nexlet_functions.devnode.server import EmbeddedServer
+from nexlet_models import subjects
+from nexlet_models.control import NodePingResponse
+from nexlet_models.workloads import AgentListWorkloadsResponse, WorkloadState, WorkloadSummary
 from tests.support.cli import nexfn, start_nexfn
 from tests.support.live import Live, StartLive
 from tests.support.nexlets import NAMESPACE, NexletBench, deploy, nexlet_bench
 from tests.support.nodes import StandIn
+from tests.support.settle import settle
 
 TALKS = """
 def handler(event, context):
@@ -146,6 +155,62 @@ async def test_without_anybody_who_reads_it_ends(bench: NexletBench, how: str) -
     async with asyncio.timeout(30):
         assert await process.stderr.read() == b""
         assert await process.wait() == 1
+
+
+SUMMARY = WorkloadSummary(
+    id="w1",
+    namespace="acme",
+    name="late",
+    start_time="2026-01-01T00:00:00Z",
+    runtime="0s",
+    workload_type="python",
+    workload_lifecycle="function",
+    workload_state=WorkloadState.RUNNING,
+    tags=None,
+)
+PING = NodePingResponse(
+    node_id="N1", agent_count=1, start_time="2026-01-01T00:00:00Z", state="running", tags=None, version="1", xkey="X1"
+)
+
+
+async def test_nodes_that_are_not_there_for_a_while_are_no_reason_to_end(
+    nats_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A node that is started anew refuses at first, then does not know what another one runs, and then does."""
+    refused = {"Nats-Service-Error": "no agent", "Nats-Service-Error-Code": "500"}
+    answers: list[tuple[bytes, dict[str, str] | None]] = [
+        (AgentListWorkloadsResponse(()).to_json(), None),
+        (b'{"error":"no agent"}', refused),
+        (AgentListWorkloadsResponse(()).to_json(), None),
+        (AgentListWorkloadsResponse((SUMMARY,)).to_json(), None),
+    ]
+
+    async def answer(message: Msg) -> None:
+        data, headers = answers.pop(0) if len(answers) > 1 else answers[0]
+        await node.publish(message.reply, data, headers=headers)
+
+    async def ping(message: Msg) -> None:
+        await message.respond(PING.to_json())
+
+    monkeypatch.setattr(logs, "AGAIN", 0.01)
+    monkeypatch.setattr(logs, "ANEW", 0.05)
+    node = await nats.connect(nats_server.url)
+    await node.subscribe(subjects.list_workloads("acme"), cb=answer)
+    await node.subscribe(subjects.node_ping(), cb=ping)
+    await settle(node)
+    asked = asyncio.Event()
+    async with session("logs", "acme", {"servers": nats_server.url}, nodes=1) as to:
+        following = logs._Following(to, Output(json=True), (), lambda line: True, 1)
+        await following.begin()
+        ended = asyncio.create_task(following.until(asked, None))
+        while not ended.done():  # a function that goes on talking
+            await node.publish("$NEX.FEED.acme.logs.w1.stdout", b"said")
+            await asyncio.sleep(0.02)
+        await ended
+    await node.close()
+    assert len(answers) == 1
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (record["type"], record["name"], record["message"]) == ("log", "late", "said")
 
 
 async def _keep_asking(bench: NexletBench, enough: asyncio.Event) -> None:
