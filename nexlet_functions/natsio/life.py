@@ -18,12 +18,11 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import nats.errors
-from nats.aio.client import Client
 
 from nexlet_functions.natsio import fast
 from nexlet_functions.natsio.credentials import Credentials
 from nexlet_functions.natsio.errors import ConnectFailed, ConnectionLost
-from nexlet_functions.natsio.wire import PublicWire, Wire
+from nexlet_functions.natsio.wire import PatientClient, PublicWire, Wire
 
 __all__ = ["Life", "Options", "Pulse"]
 
@@ -74,7 +73,7 @@ class Life:
         reason: why, in the server's or the system's words.
     """
 
-    def __init__(self, client: Client, server: str, on_error: Callable[[str], None]) -> None:
+    def __init__(self, client: PatientClient, server: str, on_error: Callable[[str], None]) -> None:
         self.client = client
         self.server = server
         self.wire: Wire
@@ -108,7 +107,7 @@ class Life:
             ConnectFailed: the attempt failed.
             CredentialsInvalid: a file of the credentials is missing or unusable.
         """
-        life = cls(Client(), server, on_error)
+        life = cls(PatientClient(), server, on_error)
         arguments = credentials.connect_options()
         # A server that another one told us of by its address has a certificate for the name we know.
         first = credentials.servers[0]

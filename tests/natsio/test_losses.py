@@ -47,6 +47,36 @@ def quick(options: Options, **more: object) -> Options:
     return replace(options, ping_interval=0.1, connect_timeout=1.0, backoff_max=0.1, **more)  # type: ignore[arg-type]
 
 
+async def test_what_comes_until_the_server_knows_of_an_end_is_taken(
+    proxy: FaultyProxy, plain: Client, options: Options
+) -> None:
+    """The end of a subscription and the question whether it is known may leave one after the other, with time between.
+
+    Then the answer says nothing. Under a flood it lost thousands.
+    """
+    others: list[bytes] = []
+
+    async def hear(message: object) -> None:
+        others.append(message.data)  # type: ignore[attr-defined]
+
+    await plain.subscribe("n", queue="q", cb=hear)
+    await settle(plain)
+    one = KeepingSink()
+    async with Connection(Credentials((proxy.url,)), options=replace(options, ping_interval=60.0)) as connection:
+        subscription = await connection.subscribe("n", queue="q", sink=one)
+        await connection.flush()
+        passed = proxy.stop_at(Way.TO_SERVER, b"PING\r\n")
+        leaving = asyncio.create_task(subscription.unsubscribe())
+        await passed.wait()
+        for number in range(100):
+            await plain.publish("n", b"%d" % number)
+            await settle(plain)
+        proxy.go()
+        await leaving
+        await settle(plain)
+        assert sorted(map(int, (*one.payloads, *others))) == list(range(100))
+
+
 # --- what was on its way ------------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,8 @@ class _Lane:
         self.rate = 0.0
         self.delay = 0.0
         self.cut_at = b""
+        self.stop_at = b""
+        self.stopped = asyncio.Event()
         self.passed = 0
 
 
@@ -71,6 +73,12 @@ class FaultyProxy:
         for way in ways or Way:
             self._lanes[way].flows.clear()
 
+    def stop_at(self, way: Way, marker: bytes) -> asyncio.Event:
+        """Let nothing pass behind `marker`, once that passes; what is returned is set then. `go` lets it pass."""
+        lane = self._lanes[way]
+        lane.stop_at, lane.stopped = marker, asyncio.Event()
+        return lane.stopped
+
     def swallow(self, *ways: Way) -> None:
         """Take everything and let nothing pass: it is gone."""
         for way in ways or Way:
@@ -88,7 +96,7 @@ class FaultyProxy:
         """Everything passes again."""
         for lane in self._lanes.values():
             lane.flows.set()
-            lane.swallows, lane.rate, lane.delay, lane.cut_at = False, 0.0, 0.0, b""
+            lane.swallows, lane.rate, lane.delay, lane.cut_at, lane.stop_at = False, 0.0, 0.0, b"", b""
 
     def half_close(self) -> None:
         """Say to all clients that nothing more will come, and go on taking what they send."""
@@ -166,6 +174,14 @@ class FaultyProxy:
                     writer.close()  # what was written still arrives
                     raise _Cut
                 tail = seen[-len(marker) + 1 :] if len(marker) > 1 else b""
+            if lane.stop_at and (end := data.find(lane.stop_at) + len(lane.stop_at)) >= len(lane.stop_at):
+                lane.stop_at = b""
+                lane.flows.clear()
+                writer.write(data[:end])
+                lane.stopped.set()
+                await lane.flows.wait()
+                lane.passed += end
+                data = data[end:]
             writer.write(data)
             await writer.drain()
             lane.passed += len(data)
