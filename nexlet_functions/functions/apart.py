@@ -41,6 +41,7 @@ class Apart:
     Attributes:
         home: the connection that it shares.
         connection: its own; None while it has none.
+        movable: whether it may be moved: it promises no order, and has triggers that share what comes.
         trouble: why it could not be moved the last time; "" where it could.
     """
 
@@ -63,13 +64,8 @@ class Apart:
         self._stopped = False
         self.home = home
         self.connection: Connection | None = None
-        self._unordered = pool.limits.max_workers > 1 and dispatcher.movable
+        self.movable = pool.limits.max_workers > 1 and dispatcher.movable
         self.trouble = ""
-
-    @property
-    def movable(self) -> bool:
-        """Whether it may be moved: to leave a subscription without losing a message takes nats-py's insides."""
-        return self._unordered and self.home.uses_fast_path
 
     @property
     def moving(self) -> bool:

@@ -37,8 +37,11 @@ async def server() -> AsyncIterator[EmbeddedServer]:
 
 
 @row("a function is flooded")
-async def test_to_and_fro_while_it_is_flooded(server: EmbeddedServer, options: Options, tmp_path: Path) -> None:
-    async with open_bench(server, options, tmp_path) as bench:
+@pytest.mark.parametrize("public_only", [False, True])
+async def test_to_and_fro_while_it_is_flooded(
+    server: EmbeddedServer, options: Options, tmp_path: Path, public_only: bool
+) -> None:
+    async with open_bench(server, replace(options, public_only=public_only), tmp_path) as bench:
         workload = await deploy(bench.control, ECHO, name="flooded", triggers=["flooded.*", "other"], workers=TWO)
         function = function_of(bench, workload)
         apart, ended = apart_of(function), watch(function)
@@ -250,42 +253,3 @@ async def test_what_is_flooded_moves_by_itself(
         assert (await bench.ask("plain", b"back")).data == b"back"
         assert not flood.lost
         await nothing_left(before, server.monitoring)
-
-
-async def test_it_stays_where_a_subscription_cannot_be_left_without_a_loss(
-    server: EmbeddedServer, options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Over the client's public interface."""
-    monkeypatch.setattr(floods, "FLOOD_MESSAGES", 200.0)
-    async with open_bench(server, replace(options, public_only=True), tmp_path, most=1) as bench:
-        await deploy(bench.control, ECHO, name="idle", triggers=["idle"])
-        workload = await deploy(bench.control, ECHO, name="flooded", triggers=["flooded"], workers=TWO)
-        apart = apart_of(function_of(bench, workload))
-        flood = Flood(bench.client, "flooded")
-        await flood.more(1500)
-        await flood.end()
-        assert not apart.movable
-        assert apart.connection is None
-        assert not flood.lost
-
-
-@row("a function is flooded")
-async def test_the_nexlet_ends_while_a_function_is_apart(
-    server: EmbeddedServer, options: Options, tmp_path: Path
-) -> None:
-    async with open_bench(server, options, tmp_path) as bench:
-        workload = await deploy(bench.control, ECHO, name="flooded", triggers=["flooded"], workers=TWO)
-        function = function_of(bench, workload)
-        apart, ended = apart_of(function), watch(function)
-        flood = Flood(bench.client, "flooded", patience=5.0)
-        await flood.more()
-        await away(apart)
-        await flood.more()
-        await bench.nexlet.close()
-        await flood.end()
-        # What was delivered is answered; from then on nobody is there.
-        assert set(flood.lost) <= {"NoRespondersError"}
-        assert ended.ran == flood.answered
-        assert not ended.others
-        assert not bench.workers()
-        assert not bench.nexlet.runner.connections or all(not one.connected for one in bench.nexlet.runner.connections)

@@ -258,8 +258,7 @@ async def test_a_server_in_lame_duck_mode_is_left_before_it_goes(options: Option
         assert (stats.connects, stats.moves, stats.unconfirmed) == (1, 1, 0)
         assert max(Counter(shared.payloads).values()) == 1
         assert max(Counter(alone.payloads).values()) == 1
-        if not options.public_only:  # over the public interface an unsubscribe leaves a window (see `wire`)
-            await eventually(lambda: len(shared.messages) == sent, what="every one")
+        await eventually(lambda: len(shared.messages) == sent, what="every one")
         await other.close()
 
 
