@@ -133,6 +133,7 @@ class Connection:
         self._up = asyncio.Event()
         self._other_credentials = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
         self._failure: ConnectFailed | None = None
         self._failures: set[asyncio.Future[ConnectFailed]] = set()
         self._servers = Servers(credentials)
@@ -296,7 +297,12 @@ class Connection:
         self._outgoing.closed = True
         if self._supervisor is not None:
             self._supervisor.cancel()
-            await asyncio.gather(self._supervisor, return_exceptions=True)
+            await asyncio.wait((self._supervisor,))  # once is enough, also where whoever closes is cancelled
+        life, self._life = self._life, None
+        if life is not None:  # it had just taken over, and what it took over from was being closed
+            self._outgoing.detach()
+            await self._let_go(life)
+        await asyncio.gather(*self._closing, return_exceptions=True)
         self._outgoing.end()
         await self._subscriptions.close()
         self._up.set()  # whoever waits learns that it is closed
@@ -537,8 +543,15 @@ class Connection:
                 self._life = None
                 self._outgoing.detach()
                 self._up.clear()
-            await life.close()
+            await self._let_go(life)
         return successor, life.reason or "the connection was lost"
+
+    async def _let_go(self, life: Life) -> None:
+        """Close a client, also where we are ended meanwhile: `close` waits for it then."""
+        task = asyncio.create_task(life.close(), name="natsio-close")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        await asyncio.shield(task)
 
     async def _take_up(self, life: Life) -> None:
         """Make a client that is connected the one of this connection."""
@@ -622,7 +635,7 @@ class Connection:
                     self._outgoing.confirm(old, mark)
         except BaseException:
             self._next = None
-            await new.close()
+            await self._let_go(new)
             raise
         self._next = None
         self.max_payload = new.client.max_payload

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import signal
 import socket
@@ -20,7 +21,9 @@ from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.natsio import Connection, Credentials, Options
 from nexlet_functions.natsio.complaints import TOO_MANY_SUBSCRIPTIONS
 from nexlet_functions.natsio.errors import SubscriptionRefused
+from nexlet_functions.natsio.life import Life
 from tests.support.cluster import cluster
+from tests.support.inventory import fetch
 from tests.support.polling import eventually
 from tests.support.proxy import FaultyProxy, Way
 from tests.support.settle import settle
@@ -387,6 +390,31 @@ def test_the_same_on_the_loop_that_the_command_runs_on(public_only: bool) -> Non
 def _reason(connection: Connection) -> str:
     failure = connection.last_failure
     return failure.reason if failure is not None else ""
+
+
+async def test_closed_while_a_server_is_left_it_leaves_the_next_one_as_well(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the moment when the next client has taken over, and the former is being closed."""
+    leaving, close = asyncio.Event(), Life.close
+
+    async def slowly(life: Life) -> None:
+        leaving.set()
+        await asyncio.sleep(0.05)
+        await close(life)
+
+    async with cluster(2, more='http: "127.0.0.1:-1"') as servers:
+        connection = await Connection.open(Credentials((servers[0].url,)), options=quick(options))
+        await eventually(lambda: len(connection.client.discovered_servers) >= 1, what="it knows of the other")
+        await connection.subscribe("n", queue="q", sink=KeepingSink())
+        monkeypatch.setattr(Life, "close", slowly)
+        servers[0].signal(signal.SIGUSR2)
+        await leaving.wait()
+        assert connection.stats().moves == 1
+        await connection.close()
+        async with asyncio.timeout(5):
+            while json.loads(await asyncio.to_thread(fetch, f"{servers[1].monitoring}/connz"))["connections"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
 
 async def test_what_is_subscribed_to_while_a_server_is_left_is_there_on_the_next_one(options: Options) -> None:
