@@ -81,7 +81,7 @@ class Questions:
             SubscriptionRefused: the server does not let these credentials hear them.
             ConnectFailed, ConnectionLost, ConnectionClosed: it could not be asked.
         """
-        self._subscription = await self.connection.subscribe(f"{self._prefix}*", sink=self)
+        self._subscription = await self.connection.subscribe(f"{self._prefix}*", sink=self, repeatable=True)
 
     async def close(self) -> None:
         """End the subscription, and every question that is open."""

@@ -438,12 +438,20 @@ class Connection:
     # --- subscriptions -------------------------------------------------------------------------------------------
 
     async def subscribe(
-        self, subject: str, *, queue: str = "", sink: MessageSink | BatchSink, timeout: float = 10.0
+        self,
+        subject: str,
+        *,
+        queue: str = "",
+        sink: MessageSink | BatchSink,
+        repeatable: bool = False,
+        timeout: float = 10.0,
     ) -> Subscription:
         """Subscribe. When this returns the server delivers.
 
         Args:
             queue: queue group; "" for every message.
+            repeatable: whether `sink` takes a message that comes twice for one, as an inbox of numbered answers does.
+                None is missed then where another server takes over.
             timeout: seconds, for a connection to be there and the server to answer.
 
         Raises:
@@ -456,7 +464,7 @@ class Connection:
             reason = valid_subject(queue, wildcards=False)
         if reason is not None:
             raise SubscriptionRefused(subject, "", queue=queue, reason=f"it {reason}")
-        subscription = Subscription(self._subscriptions, subject, queue, sink)
+        subscription = Subscription(self._subscriptions, subject, queue, sink, repeatable=repeatable)
         try:
             # One at a time of those that the server's answer would not tell apart.
             async with asyncio.timeout(timeout), self._subscriptions.turn(subject, queue):

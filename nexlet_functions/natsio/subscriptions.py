@@ -33,14 +33,24 @@ class Subscription:
 
     Attributes:
         subject, queue: what was asked for.
+        repeatable: whether its sink takes a message that comes twice for one.
         refused: the server's text where it came to forbid it; tried again from time to time. "" while it is live.
     """
 
-    def __init__(self, owner: Subscriptions, subject: str, queue: str, sink: MessageSink | BatchSink) -> None:
+    def __init__(
+        self,
+        owner: Subscriptions,
+        subject: str,
+        queue: str,
+        sink: MessageSink | BatchSink,
+        *,
+        repeatable: bool = False,
+    ) -> None:
         self._owner = owner
         self.subject = subject
         self.queue = queue
         self.sink = sink
+        self.repeatable = repeatable
         self.refused = ""
         self.closed = False
         self.held: tuple[Life, ClientSubscription] | None = None
@@ -186,10 +196,11 @@ class Subscriptions:
                 self._log.info("subscription allowed again", subject=one.subject, queue=one.queue)
 
     async def move(self, old: Life, new: Life) -> None:
-        """All of them from one client that still lives to another, with nothing delivered twice.
+        """All of them from one client that still lives to another, with nothing delivered twice that may not be.
 
-        Members of a queue group are there twice for a moment, of which the server chooses one; any other would get each
-        message twice, so that it leaves before it comes. Whoever subscribes from now on asks the new one.
+        Members of a queue group are there twice for a moment, of which the server chooses one, and so is what may come
+        twice; any other would get each message twice, so that it leaves before it comes. Whoever subscribes from now on
+        asks the new one.
 
         Raises:
             ConnectionLost: the new one was lost.
@@ -199,9 +210,9 @@ class Subscriptions:
         moving = [one for one in every if one.held is not None and one.held[0] is old]
         for one in moving:
             one.former = one.held
-        await self.renew(new, [one for one in every if one.queue])
+        await self.renew(new, [one for one in every if one.queue or one.repeatable])
         await asyncio.gather(*(self._leave(one) for one in moving))
-        await self.renew(new, [one for one in every if not one.queue])
+        await self.renew(new, [one for one in every if not (one.queue or one.repeatable)])
 
     async def _leave(self, one: Subscription) -> None:
         former, one.former = one.former, None

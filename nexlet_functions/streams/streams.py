@@ -124,7 +124,9 @@ class Streams:
             if puller.letters is None:
                 continue
             try:
-                self._subscriptions.append(await connection.subscribe(f"{puller.inbox}.*", sink=puller.letters))
+                self._subscriptions.append(
+                    await connection.subscribe(f"{puller.inbox}.*", sink=puller.letters, repeatable=True)
+                )
             except SubscriptionRefused as refused:
                 raise Refusal(
                     one.problem(

@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import socket
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -15,10 +16,12 @@ from pathlib import Path
 import nats
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from nexlet_functions.cli.running import loop_factory
 from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.natsio import Connection, Credentials, Options
+from nexlet_functions.natsio.asking import Questions
 from nexlet_functions.natsio.complaints import TOO_MANY_SUBSCRIPTIONS
 from nexlet_functions.natsio.errors import SubscriptionRefused
 from nexlet_functions.natsio.life import Life
@@ -390,6 +393,42 @@ def test_the_same_on_the_loop_that_the_command_runs_on(public_only: bool) -> Non
 def _reason(connection: Connection) -> str:
     failure = connection.last_failure
     return failure.reason if failure is not None else ""
+
+
+async def test_what_is_asked_while_a_server_is_left_is_answered(options: Options) -> None:
+    """Also where the answer comes while an inbox is on its way from one server to the other."""
+    async with cluster(2) as servers, Connection(Credentials((servers[0].url,)), options=quick(options)) as connection:
+        await connection.wait_connected(5)
+        await eventually(lambda: len(connection.client.discovered_servers) >= 1, what="it knows of the other")
+        other = await nats.connect(servers[1].url)
+
+        async def answer(message: Msg) -> None:
+            await message.respond(message.data)
+
+        await other.subscribe("n", cb=answer)
+        await settle(other)
+        await asyncio.sleep(0.2)  # for the interest to be known on the other server
+        questions, answered, over = Questions(connection), 0, False
+        await questions.open()
+
+        async def ask(number: int) -> None:
+            nonlocal answered
+            while not over:
+                said = await questions.ask("n", b"%d" % number, deadline_ns=time.monotonic_ns() + 2_000_000_000)
+                assert said.payload == b"%d" % number
+                answered += 1
+
+        async with asyncio.TaskGroup() as asking:
+            for number in range(16):
+                asking.create_task(ask(number))
+            await eventually(lambda: answered > 100, what="answers")
+            servers[0].signal(signal.SIGUSR2)
+            await eventually(lambda: connection.stats().moves == 1, what="it has moved")
+            enough = answered + 100
+            await eventually(lambda: answered > enough, what="answers by way of the other one")
+            over = True
+        await questions.close()
+        await other.close()
 
 
 async def test_closed_while_a_server_is_left_it_leaves_the_next_one_as_well(
