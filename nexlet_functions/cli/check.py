@@ -13,7 +13,7 @@ import json as json_
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -125,39 +125,42 @@ class _Checks:
 
     async def watch(self, asked: asyncio.Event) -> bool:
         """Checks them all, and again whenever something in their folders was saved, until `asked` is set."""
-        try:
-            from watchfiles import awatch
-        except ImportError:
-            raise CommandFailed(
-                Exit.USAGE,
-                "extra-missing",
-                "watching needs watchfiles",
-                "install it: pip install 'nexlet-functions[dev]'",
-            ) from None
+        from nexlet_functions.cli.devloop.saves import saves
         from nexlet_functions.errors import NexletFunctionsError
 
-        roots = {each if each.is_dir() else each.parent for each in self._folders}
-        changes = awatch(*roots, stop_event=asked, debounce=200, step=20)
-        async with _zygote_beside(self._modules) if self._load else nullcontext() as zygote:
-            coming = asyncio.ensure_future(anext(changes, None))
-            await asyncio.sleep(0)  # its first step begins to listen: nothing that is saved from here on is missed
-            try:
-                await self._all(zygote)
-                while True:
-                    self._output.record("watching", styled(("watching, Ctrl-C ends it", "dim")))
-                    changed = await coming
-                    if changed is None:
-                        return True
-                    coming = asyncio.ensure_future(anext(changes, None))
-                    saved = _relative(path for _, path in changed)
+        roots = frozenset(each if each.is_dir() else each.parent for each in self._folders)
+        first = True
+        # The zygote's process begins before what listens: it is what takes longest.
+        async with (
+            _zygote_beside(self._modules) if self._load else nullcontext() as zygote,
+            aclosing(saves(lambda: roots, recursive=True)) as bursts,
+        ):
+            while True:
+                try:
+                    saved = _relative(await anext(bursts))
+                except ImportError:
+                    raise CommandFailed(
+                        Exit.USAGE,
+                        "extra-missing",
+                        "watching needs watchfiles",
+                        "install it: pip install 'nexlet-functions[dev]'",
+                    ) from None
+                if asked.is_set():  # a cancellation may have been lost in what listens
+                    return True
+                if saved:
                     self._output.record("saved", styled((f"saved: {', '.join(saved)}", "dim")), files=saved)
-                    try:
-                        await self._all(zygote)
-                    except NexletFunctionsError as error:  # the last function is gone: it may come back
-                        self._output.record("check", styled(("error:", "bold red"), f" {error}"), ok=False)
-            finally:
-                coming.cancel()
-                await asyncio.wait([coming])
+                elif not first and not any(root.exists() for root in roots):
+                    continue  # told of already, when it went
+                try:
+                    await self._all(zygote)
+                except NexletFunctionsError as error:
+                    if first:
+                        raise
+                    # The last function is gone: it may come back.
+                    text = str(error)
+                    self._output.record("check", styled(("error:", "bold red"), f" {text}"), ok=False, message=text)
+                first = False
+                self._output.record("watching", styled(("watching, Ctrl-C ends it", "dim")))
 
     async def _all(self, zygote: Awaitable[Zygote] | None) -> int:
         with loading():
@@ -219,7 +222,7 @@ def _named(folder: Path) -> str:
     return folder.resolve().name
 
 
-def _relative(paths: Iterable[str]) -> list[str]:
+def _relative(paths: Iterable[Path]) -> list[str]:
     """Each once, as it is called from here."""
     return sorted({os.path.relpath(path) for path in paths})
 

@@ -197,6 +197,16 @@ async def test_watching_checks_again_on_every_save(greet: Path) -> None:
         await until("watching")
         (greet / "Nexfile").unlink()
         assert (await until("check"))["ok"] is False
+        # As a checkout of another version does it: the folder goes, and another one takes its name.
+        shutil.rmtree(greet)
+        while "no such folder" not in (await until("check")).get("message", ""):
+            pass
+        shutil.copytree(SAMPLES / "greet", greet)
+        while not (await until("check"))["ok"]:
+            pass  # it may be seen while it is copied
+        (greet / "function.py").write_text("import os\n")
+        while (await until("check"))["ok"]:
+            pass
         process.send_signal(signal.SIGINT)
         _, err = await asyncio.wait_for(process.communicate(), 30)
         assert (process.returncode, err) == (0, b"")

@@ -26,10 +26,16 @@ LOOK: Final = 500
 _Identified = dict[Path, tuple[int, int]]
 
 
-async def saves(places: Callable[[], frozenset[Path]]) -> AsyncGenerator[None, None]:
+async def saves(
+    places: Callable[[], frozenset[Path]], *, recursive: bool = False
+) -> AsyncGenerator[frozenset[Path], None]:
     """Yields at once, and after each burst of changes in one of `places`, which may be others each time.
 
-    To be closed (`contextlib.aclosing`) by whoever stops early.
+    What is yielded are the paths that are told of, for people; none where listening has just begun. To be closed
+    (`contextlib.aclosing`) by whoever stops early.
+
+    Args:
+        recursive: below `places` as well, but for what tools keep there (`__pycache__`, `.git`, ...).
 
     Raises:
         ImportError: watchfiles is not installed.
@@ -40,28 +46,28 @@ async def saves(places: Callable[[], frozenset[Path]]) -> AsyncGenerator[None, N
     while True:
         watched = _identified(places())
         # Listening begins before this yields for the first time: whatever is not seen then is told.
-        async with aclosing(_changes(watched)) as changes:
+        async with aclosing(_changes(watched, recursive=recursive)) as changes:
             async for changed in changes:
-                if changed:
-                    yield
+                if changed is not None:
+                    yield changed
                 if _identified(places()) != watched:
                     break
 
 
-async def _changes(watched: _Identified) -> AsyncGenerator[bool, None]:
-    """True at once and after each burst, False whenever nothing happened for a while."""
-    from watchfiles import awatch
+async def _changes(watched: _Identified, *, recursive: bool) -> AsyncGenerator[frozenset[Path] | None, None]:
+    """Paths, at once none and then of each burst; None whenever nothing happened for a while."""
+    import watchfiles
 
     if not watched:
-        yield True
+        yield frozenset()
         while True:
             await asyncio.sleep(LOOK / 1000)
-            yield False
+            yield None
     stop = asyncio.Event()
-    noticed = awatch(
+    noticed = watchfiles.awatch(
         *watched,
-        recursive=False,
-        watch_filter=None,
+        recursive=recursive,
+        watch_filter=watchfiles.DefaultFilter() if recursive else None,
         debounce=LONGEST,
         step=QUIET,
         rust_timeout=LOOK,
@@ -71,7 +77,7 @@ async def _changes(watched: _Identified) -> AsyncGenerator[bool, None]:
     coming = asyncio.ensure_future(anext(noticed, None))
     try:
         await asyncio.sleep(0)  # its first step begins to listen
-        yield True
+        yield frozenset()
         while True:
             try:
                 changed = await coming
@@ -82,7 +88,7 @@ async def _changes(watched: _Identified) -> AsyncGenerator[bool, None]:
             if changed is None:
                 return
             coming = asyncio.ensure_future(anext(noticed, None))
-            yield bool(changed)
+            yield frozenset(Path(path) for _, path in changed) or None
     finally:
         stop.set()  # looked at every QUIET milliseconds by the thread that listens
         await asyncio.wait([coming])
