@@ -49,6 +49,8 @@ __all__ = ["Connection", "ConnectionState", "ConnectionStats", "Reply"]
 
 _WATCH = 1.0
 """Seconds between looks at a client that may have died without telling."""
+_LEAVE_WITHIN = 2.0
+"""Seconds for a server that is left to say that it has had everything."""
 _SPREAD = 1.0
 """Seconds, at most, before leaving a server that says it is about to go: it says so to all of its clients at once."""
 _KEPT_VIOLATIONS = 1000
@@ -301,7 +303,7 @@ class Connection:
         life, self._life = self._life, None
         if life is not None:  # it had just taken over, and what it took over from was being closed
             self._outgoing.detach()
-            await self._let_go(life)
+            self._let_go(life)
         await asyncio.gather(*self._closing, return_exceptions=True)
         self._outgoing.end()
         await self._subscriptions.close()
@@ -551,15 +553,26 @@ class Connection:
                 self._life = None
                 self._outgoing.detach()
                 self._up.clear()
-            await self._let_go(life)
+            closing = self._let_go(life)
+        if successor is None:
+            await asyncio.shield(closing)
         return successor, life.reason or "the connection was lost"
 
-    async def _let_go(self, life: Life) -> None:
+    def _let_go(self, life: Life) -> asyncio.Task[None]:
         """Close a client, also where we are ended meanwhile: `close` waits for it then."""
-        task = asyncio.create_task(life.close(), name="natsio-close")
+        task = asyncio.create_task(self._end(life), name="natsio-close")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-        await asyncio.shield(task)
+        return task
+
+    async def _end(self, life: Life) -> None:
+        if life.unconfirmed:
+            try:
+                async with asyncio.timeout(min(_LEAVE_WITHIN, self._options.flush_timeout)):
+                    await life.guard(life.wire.flush(), "a flush")
+            except (ConnectionLost, TimeoutError):
+                self._outgoing.unconfirmed += life.unconfirmed
+        await life.close()
 
     async def _take_up(self, life: Life) -> None:
         """Make a client that is connected the one of this connection."""
@@ -635,20 +648,16 @@ class Connection:
         try:
             async with asyncio.timeout(self._options.flush_timeout):
                 await self._subscriptions.move(old, new)
-                # What was delivered on the way out of there is answered through here.
-                self._outgoing.pump(at_once=True)
-                mark = self._outgoing.mark()
-                with contextlib.suppress(ConnectionLost):
-                    await old.guard(old.wire.flush(), "a flush")
-                    self._outgoing.confirm(old, mark)
         except BaseException:
             self._next = None
-            await self._let_go(new)
+            await asyncio.shield(self._let_go(new))
             raise
         self._next = None
         self.max_payload = new.client.max_payload
         self._life = new
-        self._outgoing.attach(new, self.max_payload)
+        # What waits was delivered on the way out of there, and is answered through there.
+        self._outgoing.pump(at_once=True)
+        old.unconfirmed = self._outgoing.move(new, self.max_payload)
         self._moves += 1
         self._log.info("moved away from a server that is about to go", to=redact_url(new.server))
         return new

@@ -70,6 +70,7 @@ class Life:
         lost: set when the connection is gone, for whatever reason.
         lame_duck: set when the server has said that it is about to go.
         left: whether another one takes over from it, so that nothing more is subscribed to here.
+        unconfirmed: messages that it had when that was done, and that may be on their way still.
         reason: why, in the server's or the system's words.
     """
 
@@ -81,6 +82,7 @@ class Life:
         self._loss: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # the same, for many who wait
         self.lame_duck = asyncio.Event()
         self.left = False
+        self.unconfirmed = 0
         self.reason = ""
         self._released = asyncio.Event()
         self._complained = asyncio.Event()

@@ -56,18 +56,34 @@ class Outgoing:
         self._fit(max_payload)
         self.pump()
 
+    def move(self, life: Life, max_payload: int) -> int:
+        """As `attach`, from a client that still lives.
+
+        Returns:
+            How many messages that one has whose arrival is not known yet. They are counted where a flush of it fails.
+        """
+        unknown = self._release()
+        self._life = life
+        self._fit(max_payload)
+        self.pump()
+        return unknown
+
     def detach(self) -> None:
         """Hold everything back until there is another client; the one that was is lost, or has been flushed."""
+        self.unconfirmed += self._release()
+
+    def _release(self) -> int:
         life, self._life = self._life, None
         self._busy = False
         if life is None:
-            return
+            return 0
         back = [(blob, sum(1 for _ in parse_publishes(blob))) for blob in life.wire.take_back()]
         messages = sum(count for _, count in back)
-        self.unconfirmed += max(0, self._handed - messages - self._confirmed)
+        unknown = max(0, self._handed - messages - self._confirmed)
         self._blobs[:0] = back
         self.size += sum(len(blob) for blob, _ in back)
         self._handed = self._confirmed = 0
+        return unknown
 
     def mark(self) -> int:
         """What `confirm` takes, when everything that was handed over until now is known to have arrived."""

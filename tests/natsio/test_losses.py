@@ -427,8 +427,14 @@ async def test_what_is_asked_while_a_server_is_left_is_answered(options: Options
             enough = answered + 100
             await eventually(lambda: answered > enough, what="answers by way of the other one")
             over = True
+        await eventually(lambda: "natsio-close" not in _running(), what="the former one is closed")
+        assert connection.stats().unconfirmed == 0, "all of it was answered"
         await questions.close()
         await other.close()
+
+
+def _running() -> set[str]:
+    return {task.get_name() for task in asyncio.all_tasks()}
 
 
 async def test_closed_while_a_server_is_left_it_leaves_the_next_one_as_well(
