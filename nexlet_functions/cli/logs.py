@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from nexlet_functions.cli.exits import CommandFailed
 from nexlet_functions.cli.nodes import EVERYWHERE, Namespace, Nodes, Session, session
 from nexlet_functions.cli.options import CREDENTIALS, Json, Workloads, duration, setting_flags
 from nexlet_functions.cli.output import Output, styled
@@ -179,7 +180,7 @@ class _Following:
         self._passes = passes
         self._left = count
         self._enough = asyncio.Event()
-        self._unread: OSError | None = None
+        self._unread: Exception | None = None
         self._known: dict[str, WorkloadSummary] = {}
         self._elsewhere: dict[
             str, float
@@ -213,7 +214,7 @@ class _Following:
         """Follow until it is asked to end, the time is over, or there were lines enough.
 
         Raises:
-            OSError: nobody reads what is written any more.
+            BrokenPipeError, CommandFailed: see `Output.record`.
         """
         looking = asyncio.ensure_future(self._keep_looking())
         ends = [asyncio.ensure_future(each.wait()) for each in (asked, self._enough)]
@@ -285,7 +286,10 @@ class _Following:
             return
         try:
             self._record(line, of)
-        except OSError as error:  # raised here it would be taken for one about a message, and following would go on
+        except (
+            OSError,
+            CommandFailed,
+        ) as error:  # raised here it would be taken for one about a message, and following would go on
             self._unread = error
             self._enough.set()
             return

@@ -9,12 +9,14 @@ steer the terminal.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from nexlet_functions.cli.exits import CommandFailed, CommandRefused
+from nexlet_functions.cli.exits import CommandFailed, CommandRefused, Exit
 from nexlet_models.problems import Problem
 
 if TYPE_CHECKING:
@@ -74,6 +76,10 @@ class Output:
             kind: what it is: the record's field `type`.
             text: what a person reads, a line or several; nothing where a person needs nothing.
             fields: what a program reads. None is left out.
+
+        Raises:
+            BrokenPipeError: nobody reads standard output any more.
+            CommandFailed: it cannot be written, as where a disk is full.
         """
         if self.json:
             entry = {"type": kind} | {name: value for name, value in fields.items() if value is not None}
@@ -81,7 +87,8 @@ class Output:
             if self.spool is not None:
                 self.spool(f"{written}\n")
             else:
-                print(written, flush=True)  # noqa: T201  # this is the output
+                with _writing():
+                    print(written, flush=True)  # noqa: T201  # this is the output
             return
         for line in [text] if not isinstance(text, Sequence) or isinstance(text, str) else text:
             shown = styled(line) if isinstance(line, str) else line
@@ -92,7 +99,8 @@ class Output:
                     self.console.print(shown)
                 self.spool(captured.get())
             else:
-                self.console.print(shown)
+                with _writing():
+                    self.console.print(shown)
 
     def error(self, failure: CommandFailed) -> None:
         """What went wrong, on standard error."""
@@ -127,6 +135,27 @@ def _made_console(*, stderr: bool) -> Console:
     if made.width < 1:  # COLUMNS is 0 where a script asked a terminal that was none; rich then writes nothing at all
         made.width = _NO_WIDTH
     return made
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Around what is written to standard output.
+
+    Raises:
+        BrokenPipeError: nobody reads any more.
+        CommandFailed: it cannot be written, as where a disk is full.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What could not be written is tried once more when the interpreter ends, and would be an error of its own.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        text = f"standard output cannot be written: {error.strerror or error}"
+        raise CommandFailed(Exit.FAILED, "not-written", text) from None
 
 
 def _json_line(entry: dict[str, Any]) -> str:

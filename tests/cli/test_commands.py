@@ -15,7 +15,7 @@ from nexlet_functions.cli.exits import Exit
 from nexlet_functions.cli.output import plain, styled
 from nexlet_functions.cli.reference import reference
 from nexlet_functions.settings import Settings
-from tests.support.cli import environment, nexfn
+from tests.support.cli import PROGRAM, environment, nexfn
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,6 +85,33 @@ async def test_a_width_of_nothing_is_none() -> None:
     assert shown.out.startswith("nexlet-functions ")
     refused = await nexfn("check", "--text", "/nowhere", env=environment(COLUMNS="0"))
     assert "no such folder" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("version >&-", 0),
+        ("version --text >&-", 0),
+        ("version <&- >&- 2>&-", 0),
+        ("check /nowhere 2>&-", 1),
+        ("secrets set token <&-", 2),
+    ],
+)
+def test_standard_streams_that_are_closed_are_empty_ones(words: str, code: int) -> None:
+    command = f"{sys.executable} {PROGRAM} {words}"
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment(), check=False)
+    assert ended.returncode == code, ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("how", ["--json", "--text"])
+def test_a_full_disk_is_said(how: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, str(PROGRAM), "version", how]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), check=False)
+    assert ended.returncode == Exit.FAILED
+    assert "standard output cannot be written: No space left on device" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_version_loads_nothing_that_takes_time() -> None:
