@@ -606,7 +606,8 @@ def _problem(detail: Any, document: Document | None, origins: Mapping[str, Calla
     """What pydantic found, at the flag, the variable or the line it came from."""
     steps = [step for step in detail["loc"] if isinstance(step, str | int)]
     message = detail["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
+    if not message[1:2].isupper():  # HOST:PORT stays as it is
+        message = message[:1].lower() + message[1:]
     advice = ""
     if detail["type"] == "extra_forbidden" and steps:
         model: type[BaseModel] = NamespaceRules

@@ -72,6 +72,10 @@ def test_a_flag_goes_before_the_environment_and_that_before_the_file(
     assert (settings.grace, settings.name, settings.nexus) == (3.0, "of-the-environment", "of-the-file")
 
 
+def test_what_is_expected_is_said_as_it_is_written() -> None:
+    assert "--metrics  HOST:PORT is expected" in refused({"metrics": "99999"})
+
+
 def test_lists_in_the_environment_are_written_as_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
