@@ -88,7 +88,7 @@ class WorkloadsApi:
         subject = subjects.start_workload(self._on.node_id, chosen.agent_id, workload_id)
         try:
             answer = await self._on.client.request(subject, start.to_json(), timeout=_START)
-        except (nats.errors.NoRespondersError, nats.errors.TimeoutError) as error:
+        except nats.errors.Error as error:  # nobody there, nobody in time, or larger with what is added than it may be
             raise Refusal(500, "failed to publish start workload request", repr(error)) from None
         # A real node keeps it whatever the agent answered, and replays also what never started.
         await self._keep(self._on.kept.store(workload_id, asked))

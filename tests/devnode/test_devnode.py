@@ -169,6 +169,18 @@ async def test_a_slow_start_holds_up_nobody(agent: ScriptedAgent, acme: ControlC
     await asyncio.gather(slow, return_exceptions=True)
 
 
+async def test_a_start_that_is_too_large_for_its_agent_is_refused(
+    agent: ScriptedAgent, acme: ControlClient, client: Client
+) -> None:
+    """What reaches the node goes on to the agent with credentials beside it, and so is larger."""
+    room = client.max_payload - len(request().model_copy(update={"tags": {}}).to_json())
+    escaped = len(json.dumps(json.dumps({"pad": ""}, separators=(",", ":")))) - len(json.dumps("{}"))
+    largest = request(json.dumps({"pad": "x" * (room - escaped)}, separators=(",", ":")))
+    assert len(largest.model_copy(update={"tags": {}}).to_json()) == client.max_payload
+    with pytest.raises(ControlRefused, match="failed to publish start workload request"):
+        await acme.start(largest)
+
+
 async def test_a_node_outlives_its_server(nats_server: EmbeddedServer, node: DevNode, client: Client) -> None:
     await nats_server.restart()
     async with asyncio.timeout(20):
