@@ -50,7 +50,7 @@ __all__ = ["Connection", "ConnectionState", "ConnectionStats", "Reply"]
 _WATCH = 1.0
 """Seconds between looks at a client that may have died without telling."""
 _LEAVE_WITHIN = 2.0
-"""Seconds for a server that is left to say that it has had everything."""
+"""Seconds for a server that is left to say that it has had everything, and for what was asked by way of it."""
 _SPREAD = 1.0
 """Seconds, at most, before leaving a server that says it is about to go: it says so to all of its clients at once."""
 _KEPT_VIOLATIONS = 1000
@@ -428,6 +428,8 @@ class Connection:
         asked = asyncio.ensure_future(
             life.client.request(subject, payload, timeout=left, headers=dict(headers) if headers else None)
         )
+        life.asking.add(asked)
+        asked.add_done_callback(life.asking.discard)
         try:
             return await life.guard(_answer(asked, refused, subject, timeout), f"a request on {subject!r}")
         finally:
@@ -572,6 +574,9 @@ class Connection:
                     await life.guard(life.wire.flush(), "a flush")
             except (ConnectionLost, TimeoutError):
                 self._outgoing.unconfirmed += life.unconfirmed
+        if life.left and life.asking and not life.over:
+            # Their answers come by this one alone, and are none of the next one's.
+            await asyncio.wait(set(life.asking), timeout=_LEAVE_WITHIN)
         await life.close()
 
     async def _take_up(self, life: Life) -> None:

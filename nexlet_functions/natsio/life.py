@@ -71,6 +71,7 @@ class Life:
         lame_duck: set when the server has said that it is about to go.
         left: whether another one takes over from it, so that nothing more is subscribed to here.
         unconfirmed: messages that it had when that was done, and that may be on their way still.
+        asking: requests that it has no answer to yet.
         reason: why, in the server's or the system's words.
     """
 
@@ -83,6 +84,7 @@ class Life:
         self.lame_duck = asyncio.Event()
         self.left = False
         self.unconfirmed = 0
+        self.asking: set[asyncio.Future[Any]] = set()
         self.reason = ""
         self._released = asyncio.Event()
         self._complained = asyncio.Event()

@@ -433,6 +433,29 @@ async def test_what_is_asked_while_a_server_is_left_is_answered(options: Options
         await other.close()
 
 
+async def test_a_request_by_way_of_a_server_that_is_left_is_answered(options: Options) -> None:
+    async with cluster(2) as servers, Connection(Credentials((servers[0].url,)), options=quick(options)) as connection:
+        await connection.wait_connected(5)
+        await eventually(lambda: len(connection.client.discovered_servers) >= 1, what="it knows of the other")
+        other, answering = await nats.connect(servers[1].url), asyncio.Event()
+
+        async def answer(message: Msg) -> None:
+            await answering.wait()
+            await message.respond(b"late")
+
+        await other.subscribe("n", cb=answer)
+        await settle(other)
+        await asyncio.sleep(0.2)  # for the interest to be known on the other server
+        asked = asyncio.create_task(connection.request("n", timeout=5))
+        await eventually(lambda: connection.client.stats["out_msgs"] >= 1, what="it is asked")
+        servers[0].signal(signal.SIGUSR2)
+        await eventually(lambda: connection.stats().moves == 1, what="it has moved")
+        answering.set()
+        assert (await asked).payload == b"late"
+        await eventually(lambda: "natsio-close" not in _running(), what="the former one is closed")
+        await other.close()
+
+
 def _running() -> set[str]:
     return {task.get_name() for task in asyncio.all_tasks()}
 
