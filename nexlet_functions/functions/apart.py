@@ -1,10 +1,10 @@
 """A function on a connection of its own, for as long as it is flooded, and the way there and back.
 
 Where connections are shared, what was sent to a flooded function before is read before what its neighbours wait for. On
-one of its own it waits for itself alone, and each connection has its turn of the loop. As much is looked at of either
-in one (`natsio.fast.TURN`). With 4 KiB of its own its neighbours wait a third as long, but it is then run and answered
-in small batches: one that was merely busy, at half of what it could answer, fell behind beside one that computed (217
-ms to an answer, not 11).
+one of its own it waits for itself alone, and it gives way: after each piece of what came for it, and of what its
+workers answered, it asks whether anybody waits who is mostly idle (`waiting.Waiting`), and if so, the loop has a turn.
+While nobody does, its batches are as large as anyone's. Were they always small, one that is merely busy, at half of
+what it could answer, would fall behind beside one that computes (217 ms to an answer, not 11).
 
 Queue groups make the move: the function joins its group a second time over the other connection, waits until the server
 has confirmed that, and leaves it over the first; whichever of the two the server chooses meanwhile, each message comes
@@ -18,7 +18,7 @@ the other one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
 
 import structlog
@@ -82,10 +82,23 @@ class Apart:
         """Bytes of its answers so far."""
         return self._dispatcher.sent_bytes
 
-    def go(self) -> None:
-        """Begin to move to a connection of its own; `trouble` says so where that comes to nothing."""
+    @property
+    def ran_ns(self) -> int:
+        """How long its invocations ran so far, all together."""
+        return self._dispatcher.counts.ran.sum_ns
+
+    def sockets(self) -> Iterator[int]:
+        """What its workers say comes over these descriptors."""
+        return self._pool.sockets()
+
+    def go(self, others_wait: Callable[[], bool]) -> None:
+        """Begin to move to a connection of its own; `trouble` says so where that comes to nothing.
+
+        Args:
+            others_wait: while it is apart, whether it is to let others have their turn.
+        """
         if self.connection is None and self.movable:
-            self._begin(self._go())
+            self._begin(self._go(others_wait))
 
     def come_back(self) -> None:
         """Begin to move back to the connection that is shared."""
@@ -104,7 +117,7 @@ class Apart:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.error("moving a function to another connection failed", exc_info=error)
 
-    async def _go(self) -> None:
+    async def _go(self, others_wait: Callable[[], bool]) -> None:
         services, dispatcher = self._services, self._dispatcher
         try:
             connection = self.connection = await services.open_apart(dispatcher.workload_id)
@@ -119,6 +132,8 @@ class Apart:
                 self._log.warning("no connection of its own for a flooded function", reason=reason)
             self.trouble = error.text
             return
+        connection.give_way(others_wait)
+        self._pool.others_wait = others_wait
         self.trouble = ""
         self._log.info("flooded: on a connection of its own from now on")
 
@@ -176,4 +191,4 @@ class Apart:
                 connection.hand_over(self.home)  # which may have somebody to give it to
             await self._services.close_apart(connection, self._dispatcher.namespace)
         finally:
-            self.connection = self._closing = None
+            self.connection = self._closing = self._pool.others_wait = None

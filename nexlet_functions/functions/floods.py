@@ -7,12 +7,14 @@ functions share it, and a message costs nothing.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from nexlet_functions.functions.waiting import Waiting
 from nexlet_functions.natsio.connection import Connection
 
-__all__ = ["FLOOD_BYTES", "FLOOD_MESSAGES", "LOOK", "Floodable", "Floods"]
+__all__ = ["FLOOD_BYTES", "FLOOD_MESSAGES", "LIGHT", "LOOK", "Floodable", "Floods"]
 
 LOOK: Final = 0.25
 """Seconds between two looks."""
@@ -32,6 +34,11 @@ CALM: Final = 0.25
 
 CALM_FOR: Final = 10.0
 """... for so many seconds: what comes in bursts does not go to and fro with each of them."""
+
+LIGHT: Final = 0.1
+"""To functions that run for at most this share of the time, those that are flooded give way. To others they do not: who
+computes or prints without a pause would always be waiting, and one that is merely busy, at half of what it could
+answer, would fall behind beside it (270 ms to an answer, not 25)."""
 
 WORTH_A_LOOK: Final = 50.0
 """Messages a second over a connection from which on its functions are looked at one by one."""
@@ -55,7 +62,10 @@ class Floodable(Protocol):
     def taken(self) -> int: ...
     @property
     def sent_bytes(self) -> int: ...
-    def go(self) -> None: ...
+    @property
+    def ran_ns(self) -> int: ...
+    def sockets(self) -> Iterable[int]: ...
+    def go(self, others_wait: Callable[[], bool]) -> None: ...
     def come_back(self) -> None: ...
 
 
@@ -72,6 +82,14 @@ class _Seen:
     calm_since: float = 0.0
     not_before: float = 0.0
     lost: bool = False
+    ran_ns: int = 0
+    ran_at: float = 0.0
+
+    def light(self, function: Floodable, now: float) -> bool:
+        """Whether it has run so little since this was asked the last time that the flooded are to give way to it."""
+        ran, seconds = (function.ran_ns - self.ran_ns) / 1e9, now - self.ran_at
+        self.ran_ns, self.ran_at = function.ran_ns, now
+        return ran <= LIGHT * seconds
 
     def flooded(self, function: Floodable, now: float) -> float:
         """How much has come since the last look, as a share of what makes a flood."""
@@ -94,6 +112,7 @@ class Floods:
         self._homes: dict[Connection, dict[Floodable, _Seen]] = {}
         self._received: dict[Connection, tuple[int, float]] = {}
         self._moved: set[Floodable] = set()  # or on their way
+        self._waiting = Waiting()  # those that they give way to
 
     def join(self, function: Floodable, now: float) -> None:
         """It listens from now on, by the clock of the loop."""
@@ -115,9 +134,12 @@ class Floods:
     async def run(self) -> None:
         """Until cancelled."""
         loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(LOOK)
-            self.look(loop.time())
+        try:
+            while True:
+                await asyncio.sleep(LOOK)
+                self.look(loop.time())
+        finally:
+            self._waiting.close()
 
     def look(self, now: float) -> None:
         """Have those move for which it is time."""
@@ -135,6 +157,21 @@ class Floods:
             for function, seen in members.items():
                 if function not in self._moved:
                     self._look_at(function, seen, now, received - before)
+        self._waiting.watch(self._sockets(now) if self._moved else ())
+
+    def _sockets(self, now: float) -> Iterator[int]:
+        """What anybody waits for who is to be given way. A worker or a connection that is new is there a look later."""
+        for home, members in self._homes.items():
+            all_light = True
+            for function, seen in members.items():
+                if function in self._moved:
+                    continue
+                if seen.light(function, now):
+                    yield from function.sockets()
+                else:
+                    all_light = False
+            if all_light:
+                yield home.socket  # else what comes over it is, for the most part, for those that are not
 
     def _look_at(self, function: Floodable, seen: _Seen, now: float, received: int) -> None:
         messages = function.taken - seen.taken
@@ -148,7 +185,7 @@ class Floods:
             return
         seen.calm_since, seen.not_before, seen.lost = now, now + TRY_AGAIN, False
         self._moved.add(function)
-        function.go()
+        function.go(self._waiting.some)
 
     def _look_at_moved(self, function: Floodable, seen: _Seen, now: float) -> None:
         if seen.flooded(function, now) >= CALM:

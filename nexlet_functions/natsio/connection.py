@@ -145,6 +145,7 @@ class Connection:
             refused=self._options.backoff_refused,
         )
         self.max_payload = 1024 * 1024
+        self._others_wait: Callable[[], bool] | None = None
         self._outgoing = Outgoing(self._options.max_outgoing)
         self._subscriptions = Subscriptions(flush_timeout=self._options.flush_timeout, log=self._log)
         self._publish_waiters: dict[str, set[asyncio.Future[str]]] = {}
@@ -247,6 +248,21 @@ class Connection:
     def received(self) -> int:
         """Messages that the client of this moment has got; fewer than before where it is another one."""
         return self._life.client.stats["in_msgs"] if self._life is not None else 0
+
+    @property
+    def socket(self) -> int:
+        """The descriptor of what messages come over; -1 where there is none, or it is not known."""
+        return self._life.wire.socket if self._life is not None else -1
+
+    def give_way(self, others_wait: Callable[[], bool] | None) -> None:
+        """Have what comes over this connection be looked at in pieces, and others have their turn between them.
+
+        Args:
+            others_wait: says whether there are such; asked after each piece. None: there never are.
+        """
+        self._others_wait = others_wait
+        if self._life is not None:
+            self._life.wire.give_way(others_wait)
 
     @property
     def client(self) -> Client:
@@ -523,7 +539,7 @@ class Connection:
         self._other_credentials.clear()
 
     async def _begin(self, server: str) -> Life:
-        return await Life.begin(
+        life = await Life.begin(
             server,
             self.credentials,
             self._options,
@@ -531,6 +547,8 @@ class Connection:
             on_error=self._complaint,
             failed=self._sink_failed,
         )
+        life.wire.give_way(self._others_wait)
+        return life
 
     async def _serve(self, life: Life) -> tuple[Life | None, str]:
         """From the moment a client is connected until it is lost or left.

@@ -65,6 +65,7 @@ class Router:
         self._complained = complained
         self._routes: dict[bytes, _Route] = {}  # by subscription id, as the server writes it
         self.reads = 0
+        self._touched: list[_Route] = []  # since `end`
         self.reset()
 
     def add(self, sid: int, sink: MessageSink | BatchSink) -> None:
@@ -91,7 +92,10 @@ class Router:
         return max(0, self._want - self._have) if self._parts else 0
 
     def walk(self, data: bytes) -> list[bytes]:
-        """Take what was read, and return what of it is not ours: whole lines, whole messages, or what is malformed."""
+        """Take what was read, and return what of it is not ours: whole lines, whole messages, or what is malformed.
+
+        `end` must follow, after one or several of these.
+        """
         self.reads += 1
         if self._parts:
             self._parts.append(data)
@@ -104,7 +108,7 @@ class Router:
         find, routes = data.find, self._routes
         messages = payload_bytes = 0
         last: _Route | None = None
-        touched: list[_Route] = []
+        touched = self._touched
         others: list[bytes] = []
         while at < size:
             end = find(_CRLF, at)
@@ -159,10 +163,17 @@ class Router:
             stats = self._stats
             stats["in_msgs"] += messages
             stats["in_bytes"] += payload_bytes
-            for route in touched if len(touched) == 1 else dict.fromkeys(touched):
-                if route.end is not None:
-                    try:
-                        route.end()
-                    except Exception as error:  # noqa: BLE001  # a sink's bug: reported, and the reading goes on
-                        self._failed(error)
         return others
+
+    def end(self) -> None:
+        """Tell the sinks that had messages since the last time that their batch is over."""
+        touched = self._touched
+        if not touched:
+            return
+        self._touched = []
+        for route in touched if len(touched) == 1 else dict.fromkeys(touched):
+            if route.end is not None:
+                try:
+                    route.end()
+                except Exception as error:  # noqa: BLE001  # a sink's bug: reported, and the reading goes on
+                    self._failed(error)

@@ -61,6 +61,18 @@ class Wire(Protocol):
         """Ask for a sign; `answered` is called when the server has processed everything handed over before."""
         ...
 
+    @property
+    def socket(self) -> int:
+        """The descriptor of what messages come over; -1 where it is not known."""
+        ...
+
+    def give_way(self, others_wait: Callable[[], bool] | None) -> None:
+        """Look no further at what has come, until the loop has had a turn, whenever this says so; None: at all of it.
+
+        Where that cannot be done, it is not.
+        """
+        ...
+
     def signs(self) -> object:
         """Something that differs from what it was before where the server has since shown that it lives."""
         ...
@@ -189,6 +201,13 @@ class PublicWire:
         if not task.cancelled() and task.exception() is None:
             self._pongs += 1
             answered()
+
+    @property
+    def socket(self) -> int:
+        return -1
+
+    def give_way(self, others_wait: Callable[[], bool] | None) -> None:
+        pass  # what has been read is taken a message at a time by nats-py's own tasks
 
     def signs(self) -> object:
         # What is on its way out cannot be seen here: a server that reads slowly and sends nothing counts as silent.

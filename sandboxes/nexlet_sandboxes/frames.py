@@ -31,6 +31,7 @@ __all__ = [
     "RESULT",
     "RESULT_FIGURES",
     "Ending",
+    "Frame",
     "FrameError",
     "Kind",
     "Splitter",
@@ -118,6 +119,11 @@ class Stream(enum.IntEnum):
     STDERR = 1
 
 
+Frame = tuple[int, int, int, int, bytes, int, int]
+"""Kind, flag, aux, id, buffer, start and end. The body is `buffer[start:end]`, not copied out: most readers want only a
+part of it."""
+
+
 class FrameError(Exception):
     """Bytes that are no frames of this protocol. Whoever sent them is not to be listened to again."""
 
@@ -132,12 +138,16 @@ class Splitter:
 
     A body arrives in pieces when it is large: pieces are kept in a list and joined once, so that a large body costs
     what it weighs and not its square.
+
+    Attributes:
+        cutting: whether there are frames to be taken yet of what was fed.
     """
 
-    __slots__ = ("_have", "_max_body", "_parts", "_want")
+    __slots__ = ("_have", "_max_body", "_parts", "_want", "cutting")
 
     def __init__(self, max_body: int = MAX_BODY) -> None:
         self._max_body = max_body
+        self.cutting = False
         self._parts: list[bytes] = []
         self._have = 0
         self._want = HEADER.size
@@ -153,10 +163,8 @@ class Splitter:
         head = b"".join(part[: HEADER.size] for part in self._parts[: HEADER.size])[: HEADER.size]
         return int(HEADER.unpack(head)[4]) if len(head) == HEADER.size else 0
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, int, int, int, bytes, int, int]]:
-        """The whole frames in `data` and what was kept: (kind, flag, aux, id, buffer, start, end) each.
-
-        The body is `buffer[start:end]`, not copied out: most readers want only a part of it.
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """The whole frames in `data` and what was kept. All of them are to be taken before more is fed.
 
         Raises:
             FrameError: a frame claims a longer body than is allowed.
@@ -169,6 +177,7 @@ class Splitter:
             data = b"".join(self._parts)
             self._parts.clear()
         self._have = 0
+        self.cutting = True
         at, size = 0, len(data)
         unpack, header = HEADER.unpack_from, HEADER.size
         while size - at >= header:
@@ -187,3 +196,4 @@ class Splitter:
         if at < size:
             self._parts.append(data[at:] if at else data)
             self._have = size - at
+        self.cutting = False

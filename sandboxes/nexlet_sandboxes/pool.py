@@ -19,7 +19,7 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -80,6 +80,8 @@ class Pool:
             before `start`, by whoever has kept it, it spares that the compiling.
         single_use: each call has a worker of its own, by the profile.
         draining, closed: it takes no more calls; nothing of it runs any more.
+        others_wait: asked after each piece of what its workers said; where it says yes, the loop has a turn before the
+            next one. None, as it is at first: it gives way to nobody.
         lateness: how long after its deadline each call was ended that was over its time.
     """
 
@@ -142,6 +144,7 @@ class Pool:
         self._drained: asyncio.Future[None] | None = None
         self.draining = False
         self.closed = False
+        self.others_wait: Callable[[], bool] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.compiled = b""
         self._log_rate = LogRate(limits.log_rate, time.monotonic_ns())
@@ -356,6 +359,11 @@ class Pool:
         for link in (*self._leaving, *self._links):
             yield from link.fifo
         yield from self._pending
+
+    def sockets(self) -> Iterator[int]:
+        """The descriptors of what its workers say it over."""
+        for link in (*self._leaving, *self._links):
+            yield link.process.sock.fileno()
 
     @property
     def taken(self) -> int:

@@ -30,7 +30,20 @@ from nexlet_functions.natsio.connection import Connection
 from nexlet_functions.natsio.life import Options
 from tests.support.cli import environment
 from tests.support.cluster import cluster
-from tests.support.flooding import ECHO, TWO, Ended, Flood, apart_of, away, facts, function_of, home, open_bench, watch
+from tests.support.flooding import (
+    ECHO,
+    TWO,
+    Ended,
+    Flood,
+    apart_of,
+    away,
+    facts,
+    function_of,
+    home,
+    open_bench,
+    somebody_waits,
+    watch,
+)
 from tests.support.inventory import fetch, nothing_left, settled_inventory
 from tests.support.live import Live
 from tests.support.nexlets import MONITORED, NAMESPACE, NexletBench, deploy, nexlet_bench
@@ -303,7 +316,10 @@ async def test_a_server_of_a_cluster_goes_into_lame_duck_mode(options: Options, 
             else:
                 while not all(one.stats().moves for one in used if one.connected):
                     if not apart.moving:
-                        (apart.go if apart.connection is None else apart.come_back)()
+                        if apart.connection is None:
+                            apart.go(somebody_waits)
+                        else:
+                            apart.come_back()
                     await asyncio.sleep(0)
             await eventually(lambda: not apart.moving, what="it is where it goes")
             await flood.more()
@@ -336,7 +352,7 @@ async def test_the_nexlet_ends(server: EmbeddedServer, options: Options, tmp_pat
             flood = Flood(bench.client, "flooded", patience=5.0)
             await flood.more()
             if when == "going":
-                apart.go()
+                apart.go(somebody_waits)
             else:
                 await away(apart)
                 await flood.more()
@@ -378,7 +394,7 @@ async def test_it_is_stopped_while_it_moves_and_the_server_stands_still(
             agent = bench.nexlet.agent
             assert agent is not None
             if when == "going":
-                apart.go()
+                apart.go(somebody_waits)
                 await eventually(lambda: apart.connection is not None, what="it has one")  # noqa: B023
             else:
                 apart.come_back()

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,19 @@ from nexlet_functions.devnode.server import EmbeddedServer
 from nexlet_functions.functions import floods
 from nexlet_functions.functions.function import Function
 from nexlet_functions.natsio.life import Options
-from tests.support.flooding import ECHO, TWO, Flood, apart_of, away, facts, function_of, home, open_bench, watch
+from tests.support.flooding import (
+    ECHO,
+    TWO,
+    Flood,
+    apart_of,
+    away,
+    facts,
+    function_of,
+    home,
+    open_bench,
+    somebody_waits,
+    watch,
+)
 from tests.support.inventory import fetch, nothing_left, settled_inventory
 from tests.support.nexlets import MONITORED, deploy
 from tests.support.polling import eventually
@@ -132,7 +145,7 @@ async def test_the_server_restarts_while_it_moves(server: EmbeddedServer, option
         await bench.ask("flooded", b"begun")
         before = await settled_inventory(server.monitoring)
         flood = Flood(bench.client, "flooded", at_once=16, patience=0.5)
-        for go, there in ((apart.go, True), (apart.come_back, False)) * 2:
+        for go, there in ((partial(apart.go, somebody_waits), True), (apart.come_back, False)) * 2:
             await flood.more(100)
             go()
             await server.restart()
@@ -169,7 +182,7 @@ async def test_stopped_while_it_is_flooded(server: EmbeddedServer, options: Opti
             flood = Flood(bench.client, "flooded")
             await flood.more()
             if when == "going":
-                apart.go()
+                apart.go(somebody_waits)
                 await asyncio.sleep(0)
             else:
                 await away(apart)
@@ -201,7 +214,7 @@ async def test_where_there_is_no_connection_for_it_nothing_changes(
         await eventually(lambda: b"Reloaded: max_connections" in server.log_file.read_bytes(), what="reloaded")
         flood = Flood(bench.client, "flooded")
         for _ in range(2):
-            apart.go()
+            apart.go(somebody_waits)
             await eventually(lambda: not apart.moving, within=30, what="it was given up")
             assert apart.connection is None
             assert apart.trouble

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+from collections.abc import Callable
 from typing import cast
 
 import pytest
 
-from nexlet_functions.functions.floods import CALM, CALM_FOR, FLOOD_BYTES, FLOOD_MESSAGES, TRY_AGAIN, Floods
+from nexlet_functions.functions.floods import CALM, CALM_FOR, FLOOD_BYTES, FLOOD_MESSAGES, LIGHT, TRY_AGAIN, Floods
 from nexlet_functions.natsio import Connection
 
 
@@ -15,6 +18,7 @@ class Home:
 
     received = 0
     connected = True
+    socket = -1
 
 
 class Function:
@@ -29,9 +33,16 @@ class Function:
         self.sent_bytes = 0
         self.fails = False
         self.asked: list[str] = []
+        self.ran_ns = 0
+        self.workers: list[socket.socket] = []
+        self.others_wait: Callable[[], bool] = bool
 
-    def go(self) -> None:
+    def sockets(self) -> list[int]:
+        return [socket.fileno() for socket in self.workers]
+
+    def go(self, others_wait: Callable[[], bool]) -> None:
         self.asked.append("go")
+        self.others_wait = others_wait
         if not self.fails:
             self.connection = cast("Connection", Home())
 
@@ -229,3 +240,64 @@ async def test_where_many_are_as_busy_none_is_moved(home: Home) -> None:
     watched.others = int(FLOOD_MESSAGES * 3)
     watched.second(busy, FLOOD_MESSAGES)
     assert not busy.asked
+
+
+async def test_what_is_apart_is_told_of_those_who_wait_and_of_nobody_else(home: Home) -> None:
+    with contextlib.ExitStack() as stack:
+        busy, idle = Function(home), Function(home)
+        ends = []
+        for function in (busy, idle):
+            ours, theirs = map(stack.enter_context, socket.socketpair())
+            function.workers.append(ours)
+            ends.append(theirs)
+        shared, server = map(stack.enter_context, socket.socketpair())
+        home.socket = shared.fileno()
+        watched = Watched(home, busy, idle)
+        watched.second(busy, FLOOD_MESSAGES)
+        assert busy.asked == ["go"]
+        assert not busy.others_wait()
+        ends[0].send(b"an answer of its own")
+        assert not busy.others_wait()
+        ends[1].send(b"a neighbour's answer")
+        assert busy.others_wait()
+        idle.workers[0].recv(100)
+        assert not busy.others_wait()
+        server.send(b"a neighbour's message")
+        assert busy.others_wait()
+        shared.recv(100)
+        # A worker that is new is known by the next look.
+        ours, theirs = map(stack.enter_context, socket.socketpair())
+        idle.workers.append(ours)
+        watched.second(busy, FLOOD_MESSAGES)
+        theirs.send(b"a new worker's")
+        assert busy.others_wait()
+        for _ in range(int(CALM_FOR) + 2):
+            watched.second(busy, 0)
+        assert busy.asked == ["go", "back"]
+        watched.second(busy, 0)
+        assert not busy.others_wait(), "nothing is watched for nobody"
+
+
+async def test_to_those_who_compute_without_a_pause_the_flooded_do_not_give_way(home: Home) -> None:
+    with contextlib.ExitStack() as stack:
+        busy, idle, computing = Function(home), Function(home), Function(home)
+        ends = {}
+        for function in (idle, computing):
+            ours, ends[function] = map(stack.enter_context, socket.socketpair())
+            function.workers.append(ours)
+        shared, server = map(stack.enter_context, socket.socketpair())
+        home.socket = shared.fileno()
+        watched = Watched(home, busy, idle, computing)
+        watched.second(busy, FLOOD_MESSAGES)
+        computing.ran_ns += int((LIGHT + 0.01) * 1e9)
+        idle.ran_ns += int((LIGHT - 0.01) * 1e9)
+        watched.second(busy, FLOOD_MESSAGES)
+        ends[computing].send(b"an answer")
+        assert not busy.others_wait()
+        server.send(b"a message, most likely of the one that computes")
+        assert not busy.others_wait()
+        ends[idle].send(b"an answer")
+        assert busy.others_wait()
+        idle.workers[0].recv(100)
+        watched.second(busy, FLOOD_MESSAGES)  # in which nobody computes
+        assert busy.others_wait()

@@ -46,7 +46,12 @@ class Stage:
             self.router.add(sid, sink)
 
     def read(self, *pieces: bytes) -> list[bytes]:
-        return [other for piece in pieces for other in self.router.walk(piece)]
+        """Each piece is a batch of its own."""
+        others = []
+        for piece in pieces:
+            others += self.router.walk(piece)
+            self.router.end()
+        return others
 
 
 def message(sid: int, subject: bytes, reply: bytes, payload: bytes, block: bytes) -> bytes:
@@ -94,6 +99,16 @@ def test_however_it_is_cut(frames: list[tuple[int, bytes, bytes, bytes, bytes] |
 def test_a_batch_ends_once_for_each_sink_of_a_read() -> None:
     stage = Stage()
     stage.read(b"".join(message(sid, b"a", b"", b"x", b"") for sid in (1, 2, 1, 1, 2)))
+    assert (stage.sinks[1].ends, stage.sinks[2].ends) == ([3], [2])
+
+
+def test_a_batch_of_several_pieces_ends_once_for_each_sink() -> None:
+    stage = Stage()
+    for sid in (1, 2, 1, 1, 2):
+        assert stage.router.walk(message(sid, b"a", b"", b"x", b"")) == []
+    assert stage.sinks[1].ends == stage.sinks[2].ends == []
+    stage.router.end()
+    stage.router.end()  # of nothing
     assert (stage.sinks[1].ends, stage.sinks[2].ends) == ([3], [2])
 
 

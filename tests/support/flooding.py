@@ -25,7 +25,20 @@ from tests.support.nexlets import NexletBench, nexlet_bench
 from tests.support.nodes import StandIn
 from tests.support.polling import eventually
 
-__all__ = ["ECHO", "TWO", "Ended", "Flood", "apart_of", "away", "facts", "function_of", "home", "open_bench", "watch"]
+__all__ = [
+    "ECHO",
+    "TWO",
+    "Ended",
+    "Flood",
+    "apart_of",
+    "away",
+    "facts",
+    "function_of",
+    "home",
+    "open_bench",
+    "somebody_waits",
+    "watch",
+]
 
 ECHO = """
 import time
@@ -148,8 +161,13 @@ async def facts(bench: NexletBench, workload_id: str) -> dict[str, str]:
     return (await bench.summary(workload_id)).metadata or {}
 
 
+def somebody_waits() -> bool:
+    """For a function that is apart and gives way after every piece."""
+    return True
+
+
 async def away(apart: Apart) -> None:
-    apart.go()
+    apart.go(somebody_waits)
     await eventually(lambda: apart.connection is not None and not apart.moving, within=30, what="it is apart")
 
 

@@ -35,6 +35,7 @@ class KeepingSink:
         self.lines: list[tuple[int, str, int, bytes]] = []
         self.metrics: list[tuple[int, bytes]] = []
         self.flushes = 0
+        self.flushed = 0  # of the results
         self._changed = asyncio.Event()
 
     def finished(self, call: Call, result: Result) -> None:
@@ -53,6 +54,7 @@ class KeepingSink:
 
     def flush(self) -> None:
         self.flushes += 1
+        self.flushed = len(self.results)
 
     def changed(self) -> None:
         self._changed.set()

@@ -1,0 +1,29 @@
+"""Counts the turns of the event loop: what a test of who waits for whom asks for, instead of time."""
+
+from __future__ import annotations
+
+import asyncio
+
+__all__ = ["Turns"]
+
+
+class Turns:
+    """A context manager; `count` grows by one with each turn of the loop that it is entered in."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._on = False
+
+    def __enter__(self) -> Turns:
+        self._on = True
+        self._loop = asyncio.get_running_loop()
+        self._loop.call_soon(self._turn)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._on = False
+
+    def _turn(self) -> None:
+        if self._on:
+            self.count += 1
+            self._loop.call_soon(self._turn)
