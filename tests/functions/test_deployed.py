@@ -190,7 +190,8 @@ async def test_a_restarted_node_finds_everything_running(
         await eventually(lambda: len(node.registrations) == 1, within=30, what="it registers again")
         assert (await ask(client, "greet")).data == b"hello, world"
         assert len(await control.workloads()) == 1
-        assert workers_of(running.zygote) == workers, "nothing was started anew"
+        # Those that wait for a function that needs one may have come since.
+        assert set(workers) <= set(workers_of(running.zygote)), "what ran runs on"
         assert before
     await node.close()
 

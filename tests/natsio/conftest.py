@@ -11,5 +11,5 @@ from nexlet_functions.natsio import Options, fast
 def options(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Options:
     """Options of a connection: the fast path, that of transports which cannot be tapped, and the fallback."""
     if request.param == "parsed":
-        monkeypatch.setattr(fast._Tap, "into", lambda client, router: False)
+        monkeypatch.setattr(fast._Tap, "into", lambda client, router: None)
     return Options(public_only=request.param == "public", retry_refused=0.2)
