@@ -55,6 +55,10 @@ BATCH_NS: Final = 100_000
 STRANDED_S: Final = 0.001
 """After this long the timer sends what a long call is holding back (seconds)."""
 
+AGAIN_S: Final = 0.02
+"""And again after this long (seconds), until it has come to that. A signal that comes just before a call begins to
+sleep is only looked at when the sleep is over: nothing interrupts that but another signal."""
+
 SLOW_NS: Final = 2_000_000
 """After a call this long (nanoseconds), what was read along with it goes back: it was sent ahead in the belief that
 calls are quick, and another worker may be free. About what the nexlet takes to start one."""
@@ -259,7 +263,7 @@ class Worker:
                         self._batch_began = after
                     elif not self._armed:
                         self._armed = True
-                        signal.setitimer(signal.ITIMER_REAL, STRANDED_S)
+                        signal.setitimer(signal.ITIMER_REAL, STRANDED_S, AGAIN_S)
                 began = after
                 if slow:
                     out.append(pack(extra, result_kind, Ending.RETURNED, 0, call, 0, 0, self.peak_kib, 0))
@@ -357,7 +361,7 @@ class Worker:
         self.out.append(data)
         if not self._armed:
             self._armed = True
-            signal.setitimer(signal.ITIMER_REAL, STRANDED_S)
+            signal.setitimer(signal.ITIMER_REAL, STRANDED_S, AGAIN_S)
 
     def _at_once(self, data: bytes) -> None:
         """Send now, with everything that waits."""
@@ -411,5 +415,6 @@ class Worker:
 
     def on_timer(self, number: int, stack: object) -> None:
         """Send what a call holds back."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
         self._armed = False
         self.flush()
