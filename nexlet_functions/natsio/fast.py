@@ -3,8 +3,8 @@
 Two things are worth it (see "The hot path" in docs/architecture.md): a batch of encoded messages written at once
 instead of a coroutine for each, and a `Router` between the transport and the client's stream, by which the messages
 of our sinks reach them with no task, no `Msg` and no parsed headers; everything else goes on, whole. Three more come
-with it: a flush whose PING is written after everything before it, an unsubscribe that loses nothing, and the knowledge
-that a client's reader has died, which the client itself notices minutes later.
+with it: a flush that is one round trip, its PING written after everything before it; reading that gives way to others;
+and the knowledge that a client's reader has died, which the client itself notices minutes later.
 
 Tested with nats-py 2.15 and 2.16. `why_not` looks at the client at hand, not at its version; where the private surface
 is not the one described here, the connection takes `wire.PublicWire` and says so in its log.

@@ -41,7 +41,6 @@ from tests.support.flooding import (
     function_of,
     home,
     open_bench,
-    somebody_waits,
     watch,
 )
 from tests.support.inventory import fetch, nothing_left, settled_inventory
@@ -51,6 +50,7 @@ from tests.support.nodes import StandIn
 from tests.support.polling import eventually
 from tests.support.processes import descendants, none_left
 from tests.support.row import row
+from tests.support.turns import somebody_waits
 
 SYSTEM = """
 accounts {

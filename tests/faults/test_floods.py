@@ -29,13 +29,13 @@ from tests.support.flooding import (
     function_of,
     home,
     open_bench,
-    somebody_waits,
     watch,
 )
 from tests.support.inventory import fetch, nothing_left, settled_inventory
 from tests.support.nexlets import MONITORED, deploy
 from tests.support.polling import eventually
 from tests.support.row import row
+from tests.support.turns import somebody_waits
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 from nexlet_functions.natsio.fast import PIECE, TURN, _Tap
 from nexlet_functions.natsio.router import Router
 from tests.support.polling import eventually
-from tests.support.turns import Turns
+from tests.support.turns import Turns, somebody_waits
 
 MESSAGE = b"MSG a 1 100\r\n%b\r\n" % (b"x" * 100)
 
@@ -80,7 +80,7 @@ async def test_where_somebody_waits_it_gives_way_after_each_piece() -> None:
     with Turns() as turns:
         sink = Sink(turns)
         made, transport, reader = tap(sink)
-        made.others_wait = lambda: True
+        made.others_wait = somebody_waits
         messages = 4 * TURN // len(MESSAGE)
         made.data_received(MESSAGE * messages + b"PONG\r\n")
         assert transport.paused
@@ -117,7 +117,7 @@ async def test_a_message_larger_than_a_piece_is_not_cut_into_pieces() -> None:
     with Turns() as turns:
         sink = Sink(turns)
         made, _, _ = tap(sink)
-        made.others_wait = lambda: True
+        made.others_wait = somebody_waits
         large = b"MSG a 1 %d\r\n%b\r\n" % (8 * PIECE, b"x" * (8 * PIECE))
         made.data_received(large * 3)
         await eventually(lambda: len(sink.came) == 3)
@@ -128,7 +128,7 @@ async def test_what_is_small_is_a_batch_at_once() -> None:
     with Turns() as turns:
         sink = Sink(turns)
         made, transport, _ = tap(sink)
-        made.others_wait = lambda: True
+        made.others_wait = somebody_waits
         made.data_received(MESSAGE * 8)
         assert (sink.ends, transport.paused) == ([8], False)
 
@@ -137,7 +137,7 @@ async def test_what_is_in_hand_when_the_connection_ends_is_not_lost() -> None:
     with Turns() as turns:
         sink = Sink(turns)
         made, _, _ = tap(sink)
-        made.others_wait = lambda: True
+        made.others_wait = somebody_waits
         messages = TURN // len(MESSAGE)
         made.data_received(MESSAGE * messages)
         made.connection_lost(None)

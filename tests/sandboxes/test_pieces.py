@@ -17,7 +17,7 @@ from nexlet_sandboxes.outcomes import Outcome
 from nexlet_sandboxes.pool import Pool
 from tests.support.hostile import Peer, Script, Stage, answer, open_stage
 from tests.support.pools import KeepingSink, call, limits, run
-from tests.support.turns import Turns
+from tests.support.turns import Turns, somebody_waits
 
 CALLS: Final = 80
 BODY: Final = b"x" * 100
@@ -43,10 +43,6 @@ def at_once(last: bytes = b"") -> Script:
 
 def bodies() -> list[bytes]:
     return [b"%d %b" % (number, BODY) for number in range(CALLS)]
-
-
-def somebody_waits() -> bool:
-    return True
 
 
 async def warm(pool: Pool) -> None:

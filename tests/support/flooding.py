@@ -24,6 +24,7 @@ from nexlet_sandboxes.outcomes import Outcome
 from tests.support.nexlets import NexletBench, nexlet_bench
 from tests.support.nodes import StandIn
 from tests.support.polling import eventually
+from tests.support.turns import somebody_waits
 
 __all__ = [
     "ECHO",
@@ -36,7 +37,6 @@ __all__ = [
     "function_of",
     "home",
     "open_bench",
-    "somebody_waits",
     "watch",
 ]
 
@@ -159,11 +159,6 @@ def watch(function: Function) -> Ended:
 
 async def facts(bench: NexletBench, workload_id: str) -> dict[str, str]:
     return (await bench.summary(workload_id)).metadata or {}
-
-
-def somebody_waits() -> bool:
-    """For a function that is apart and gives way after every piece."""
-    return True
 
 
 async def away(apart: Apart) -> None:
